@@ -1,0 +1,8 @@
+"""Data: annotations, videos, clip stores and batches. `DATASETS` lists the data sets by name."""
+
+DATASETS: dict[str, str] = {
+    "msvd_qa": "msvqa.data.datasets.msvd_qa:MSVDQA",
+    "msrvtt_qa": "msvqa.data.datasets.msrvtt_qa:MSRVTTQA",
+    "table": "msvqa.data.datasets.table:Table",
+    "synthetic": "msvqa.data.datasets.synthetic:Synthetic",
+}

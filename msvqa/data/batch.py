@@ -1,0 +1,43 @@
+"""What a batch is: `dict[str, Tensor]` with the keys below. Batches are grouped by video.
+
+Legend: V videos (visits), Q questions, C clips, F frames per clip, L words, H x W pixels.
+
+Per video (first axis V):
+    clips            uint8 (V, C, F, H, W, 3), RGB; encoders bring it to their own layout and scale
+    appearance       float16/32 (V, C, F, D_a), features of frames
+    motion           float16/32 (V, C, D_m), features of clips
+    video            int64 (V,), row of the video in its split
+
+Per question (first axis Q):
+    question         int64 (Q, L), word ids, padded on the right with 0
+    question_length  int64 (Q,), at least 1
+    video_index      int64 (Q,), row of this batch's video tensors that the question is about
+    answer           int64 (Q,), class id
+    weight           float32 (Q,), 1 for a question that counts and 0 for padding
+    row              int64 (Q,), row of the question in its split
+
+For the whole batch:
+    normalizer       float32 (), what sums over questions are divided by to become means: the number of
+                     counting questions of the global batch divided by the number of workers, so that the
+                     average over workers of `sum / normalizer` is the mean over the global batch
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+Batch = dict[str, Tensor]
+
+VIDEO_KEYS = ("clips", "appearance", "motion", "video")
+QUESTION_KEYS = ("question", "question_length", "video_index", "answer", "weight", "row")
+
+
+def to_device(batch: Mapping[str, Tensor], device: torch.device) -> Batch:
+    """Copy a batch to a device without waiting; pixels stay uint8 and features keep their width."""
+    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+
+
+def weighted_mean(values: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return the mean of one value per question (Q,) over the questions that count, see `normalizer`."""
+    return (values * batch["weight"].to(values.dtype)).sum() / batch["normalizer"].to(values.dtype)

@@ -1,0 +1,1 @@
+"""Engine: everything that runs on Ray, and the training loop that does not need it."""

@@ -1,0 +1,64 @@
+"""Errors that a user can act on: each says what is wrong, where, and what to do."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class MSVQAError(Exception):
+    """Base of every error that the command line prints without a traceback."""
+
+
+class RecipeError(MSVQAError):
+    """A recipe or an override that cannot be used; lists every problem found."""
+
+    def __init__(self, problems: Sequence[str], source: str = "recipe") -> None:
+        self.problems = list(problems)
+        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
+        super().__init__("\n".join([f"{source}: {count}", *(f"  - {p}" for p in self.problems)]))
+
+
+class DataError(MSVQAError):
+    """Annotations, manifests or data folders that cannot be used."""
+
+
+class VideoError(DataError):
+    """A video file that yields no frames; `outcome` is one of `msvqa.data.video.OUTCOMES`."""
+
+    def __init__(self, outcome: str, message: str) -> None:
+        self.outcome = outcome
+        super().__init__(message)
+
+
+class StoreError(DataError):
+    """A clip or feature store that is incomplete or does not match the recipe."""
+
+
+class WeightsError(MSVQAError):
+    """A weights file whose names or shapes do not fit the model."""
+
+
+class CheckpointError(MSVQAError):
+    """A checkpoint that is damaged, incomplete or belongs to another model."""
+
+
+class ClusterError(MSVQAError):
+    """Resources that were asked for and do not exist."""
+
+
+class RunError(MSVQAError):
+    """A run directory that cannot be used for what was asked."""
+
+
+class NonFiniteLossError(MSVQAError):
+    """The loss became infinite or not a number."""
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """Return `" (did you mean 'x'?)"` for the nearest option, or an empty string."""
+    nearest = get_close_matches(word, list(options), n=1, cutoff=0.6)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+
+
+def one_of(options: Iterable[str]) -> str:
+    """Return the options as a readable list for a message."""
+    return ", ".join(sorted(options))

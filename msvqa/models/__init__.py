@@ -1,0 +1,6 @@
+"""Models and their parts. `MODELS` lists the models by name."""
+
+MODELS: dict[str, str] = {
+    "msvqa": "msvqa.models.msvqa:MSVQA",
+    "dualvgr": "msvqa.models.dualvgr:DualVGR",
+}

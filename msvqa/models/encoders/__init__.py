@@ -1,0 +1,6 @@
+"""Encoders: pixels to features. `ENCODERS` lists them by name."""
+
+ENCODERS: dict[str, str] = {
+    "resnet": "msvqa.models.encoders.resnet:ResNet",
+    "resnext3d": "msvqa.models.encoders.resnext3d:ResNeXt3D",
+}

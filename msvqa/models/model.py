@@ -1,0 +1,55 @@
+"""What every model has in common: a strict config, the sizes it is built for, parameter groups, weight files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from msvqa.recipe import NamedConfig, Recipe, resolve
+from msvqa.models import MODELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a model must know of its data."""
+
+    vocabulary: int
+    """Number of word ids, with padding and unknown."""
+    answers: int
+    """Number of answer classes, with the unknown ones."""
+    num_clips: int
+    frames_per_clip: int
+    size_px: int
+    """Height and width of a frame."""
+    appearance_width: int | None = None
+    """Width of given frame features; None where the model encodes pixels."""
+    motion_width: int | None = None
+    word_size: int = 300
+
+
+class Model(nn.Module):
+    """Base of the models. Models never choose a device; `forward` is not used, objectives call named methods."""
+
+    class Config(NamedConfig):
+        """Fields that every model has."""
+
+    def __init__(self, config: Config, sizes: Sizes) -> None:
+        super().__init__()
+        self.config, self.sizes = config, sizes
+
+    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """Return all parameters by group name, for learning rates of their own; by default one group `rest`."""
+        return {"rest": list(self.parameters())}
+
+    def load_pretrained(self) -> None:
+        """Load the weight files that the config names. Called once, before the first stage starts from scratch."""
+
+    def load_word_vectors(self, vectors: np.ndarray) -> None:
+        """Start the word embedding from a (vocabulary, word_size) matrix."""
+
+
+def build_model(recipe: Recipe, sizes: Sizes) -> Any:
+    """Return the untrained model that a recipe names."""
+    return resolve(recipe.model.name, MODELS, "model")(recipe.model, sizes)

@@ -1,0 +1,6 @@
+"""Objectives: a model with the losses of one stage. `OBJECTIVES` lists them by name."""
+
+OBJECTIVES: dict[str, str] = {
+    "reconstruction": "msvqa.objectives.reconstruction:Reconstruction",
+    "answering": "msvqa.objectives.answering:Answering",
+}

@@ -1,0 +1,45 @@
+"""What every objective has in common: `loss(batch)` and `predict(batch)` of one stage."""
+
+from collections.abc import Iterable
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from msvqa.data.batch import Batch
+from msvqa.models.model import Model
+from msvqa.recipe import NamedConfig
+
+
+class Objective(nn.Module):
+    """A model with the losses of one stage.
+
+    `forward` is `loss`, so that DistributedDataParallel can wrap the objective. Parts of the model that
+    the stage does not train are listed by `frozen()`: they get no gradient, stay out of the optimizer and
+    are kept in eval mode.
+    """
+
+    class Config(NamedConfig):
+        """Fields that every objective has."""
+
+    monitor: ClassVar[tuple[str, Literal["max", "min"]]]
+    """Validation metric that chooses the best checkpoint, and its direction."""
+
+    def __init__(self, config: Config, model: Model) -> None:
+        super().__init__()
+        self.config, self.model = config, model
+
+    def frozen(self) -> Iterable[nn.Module]:
+        """Return the modules of the model that this stage leaves unchanged."""
+        return ()
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return `loss(batch)`."""
+        return self.loss(batch)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return scalar tensors: `loss`, which is minimised, and its named parts."""
+        raise NotImplementedError
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what validation needs, one row per question of the batch (eval mode, no gradient)."""
+        raise NotImplementedError

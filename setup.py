@@ -1,0 +1,52 @@
+"""Packaging of MSVQA; everything else about the project (tools, tests) is in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# torch 2.13.0 is left out because its CPU-only build does not match any torchvision build.
+REQUIREMENTS = [
+    "ray[default,data,train,tune]>=2.60,<2.64",
+    "torch>=2.6,!=2.13.0",
+    "torchvision>=0.21",
+    "h5py>=3.10",
+    "decord>=0.6",
+    "av>=14",
+    "nltk>=3.8",
+    "pyarrow>=17",
+    "tensorboardX>=2.6",
+    "einops>=0.8",
+    "jinja2>=3.1",
+    "matplotlib>=3.8",
+    "numpy>=1.26",
+    "pebble>=5.0",
+    "pillow>=10",
+    "pydantic>=2.7",
+    "pyyaml>=6.0",
+    "rich>=13",
+    "safetensors>=0.4",
+    "shtab>=1.7",
+]
+DEVELOPMENT = [
+    "hypothesis>=6.100",
+    "mypy>=1.11",
+    "pytest>=8.0",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
+    "ruff>=0.6",
+    "types-PyYAML",
+]
+
+setup(
+    name="msvqa",
+    version="0.1.0",
+    description="Train and evaluate video question answering models on Ray.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.10",
+    packages=find_packages(include=["msvqa", "msvqa.*"]),
+    package_data={"msvqa": ["py.typed", "templates/*"]},
+    install_requires=REQUIREMENTS,
+    extras_require={"dev": DEVELOPMENT},
+    entry_points={"console_scripts": ["msvqa = msvqa.cli:main"]},
+)
