@@ -1,11 +1,13 @@
 """What every objective has in common: `loss(batch)` and `predict(batch)` of one stage."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal
 
+import numpy as np
 from torch import Tensor, nn
 
 from msvqa.data.batch import Batch
+from msvqa.data.dataset import Split
 from msvqa.models.model import Model
 from msvqa.recipe import NamedConfig
 
@@ -42,4 +44,8 @@ class Objective(nn.Module):
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return what validation needs, one row per question of the batch (eval mode, no gradient)."""
+        raise NotImplementedError
+
+    def metrics(self, predictions: Mapping[str, np.ndarray], split: Split) -> dict[str, float]:
+        """Return named numbers of a whole split from the rows of `predict`, in the order of the split."""
         raise NotImplementedError
