@@ -1,7 +1,7 @@
 """The recipe: one YAML file that says which data, which model and which training stages.
 
-Reading is strict: unknown keys, wrong types and contradictions are all reported together, with their path.
-A recipe reads alone; `key=value` overrides from the command line are applied before it is checked.
+Reading is strict: unknown keys, wrong types and contradictions are all reported together, with
+their path. A recipe reads alone; `key=value` overrides are applied before it is checked.
 """
 
 import importlib
@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from msvqa.data import DATASETS
@@ -28,7 +36,12 @@ class Config(BaseModel):
     """Base of every section: immutable, strict about types and unknown keys."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
     )
 
 
@@ -37,7 +50,7 @@ def _absolute(path: str) -> str:
 
 
 Location = Annotated[str, AfterValidator(_absolute)]
-"""A file or folder. Relative paths start at the working directory and are stored as absolute ones."""
+"""A file or folder. Relative paths start at the working directory and are stored absolute."""
 
 
 class NamedConfig(Config):
@@ -105,7 +118,9 @@ class FeaturesConfig(Config):
         encoders = (self.appearance is not None, self.motion is not None)
         files = (self.appearance_hdf5 is not None, self.motion_hdf5 is not None)
         if any(encoders) == any(files):
-            raise ValueError("name either encoders (appearance, motion) or files (appearance_hdf5, motion_hdf5)")
+            raise ValueError(
+                "name either encoders (appearance, motion) or files (appearance_hdf5, motion_hdf5)"
+            )
         if any(encoders) != all(encoders) or any(files) != all(files):
             raise ValueError("appearance and motion go together")
         return self
@@ -138,7 +153,7 @@ class ScheduleConfig(Config):
 
 
 class BatchConfig(Config):
-    """The global batch: `videos` visits with `questions_per_video` questions each, over all workers together."""
+    """The global batch, over all workers together: `videos` visits x `questions_per_video`."""
 
     videos: int = Field(default=8, ge=1)
     questions_per_video: int = Field(default=1, ge=1)
@@ -165,7 +180,7 @@ class StageConfig(Config):
     steps: int | None = Field(default=None, ge=1)
     """Length of the stage in optimizer steps instead of epochs."""
     init_from: str | None = None
-    """An earlier stage of this recipe, or a checkpoint or run folder, whose weights this stage starts from."""
+    """Weights to start from: an earlier stage of this recipe, a checkpoint or a run folder."""
     patience_epochs: int | None = Field(default=None, ge=1)
     """Stop when the validation metric has not improved for so many epochs."""
     batch: BatchConfig = BatchConfig()
@@ -203,7 +218,7 @@ class EvaluationConfig(Config):
     videos_per_batch: int = Field(default=8, ge=1)
     top_k: int = Field(default=5, ge=1)
     count_unknown_as_wrong: bool = True
-    """false counts an unknown answer as right when the unknown class is predicted, as the DualVGR program does."""
+    """false counts a predicted unknown class as right for an unknown answer, as DualVGR's program does."""
 
 
 class Recipe(Config):
@@ -230,7 +245,10 @@ class Recipe(Config):
             raise ValueError(f"two stages have the same name: {one_of(names)}")
         for position, stage in enumerate(self.stages):
             if stage.init_from in names[position:]:
-                raise ValueError(f"stages.{position}.init_from: {stage.init_from!r} does not come before {stage.name!r}")
+                raise ValueError(
+                    f"stages.{position}.init_from: {stage.init_from!r} does not come "
+                    f"before {stage.name!r}"
+                )
         return self
 
     @property
@@ -252,7 +270,9 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
 )
 
 
@@ -260,7 +280,9 @@ def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict
     keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
     twice = sorted({str(key) for key in keys if keys.count(key) > 1})
     if twice:
-        raise yaml.constructor.ConstructorError(None, None, f"key given twice: {', '.join(twice)}", node.start_mark)
+        raise yaml.constructor.ConstructorError(
+            None, None, f"key given twice: {', '.join(twice)}", node.start_mark
+        )
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
@@ -274,7 +296,7 @@ def read_yaml(text: str, source: str) -> Any:
         RecipeError: the text is not YAML; says the line.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise RecipeError([f"not valid YAML: {' '.join(str(error).split())}"], source) from None
 
@@ -288,10 +310,14 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(path)
     if not path.is_file():
         nearby = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        hint = did_you_mean(str(path), nearby) or (f" (there: {', '.join(nearby)})" if nearby else "")
+        hint = did_you_mean(str(path), nearby) or (
+            f" (there: {', '.join(nearby)})" if nearby else ""
+        )
         raise RecipeError([f"no such file{hint}"], str(path))
     if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise RecipeError([f"larger than {MAX_RECIPE_BYTES} bytes; this is not a recipe"], str(path))
+        raise RecipeError(
+            [f"larger than {MAX_RECIPE_BYTES} bytes; this is not a recipe"], str(path)
+        )
     raw = read_yaml(path.read_text(encoding="utf-8"), str(path))
     return parse(raw, overrides, str(path))
 
@@ -303,7 +329,9 @@ def parse(raw: Any, overrides: Sequence[str] = (), source: str = "recipe") -> Re
         RecipeError: lists every problem with its path.
     """
     if not isinstance(raw, dict):
-        raise RecipeError(["a recipe is a mapping with the keys " + one_of(Recipe.model_fields)], source)
+        raise RecipeError(
+            ["a recipe is a mapping with the keys " + one_of(Recipe.model_fields)], source
+        )
     raw = json.loads(json.dumps(raw, default=str))
     problems = _apply_overrides(raw, overrides)
     recipe_class, unresolved = _typed_recipe(raw)
@@ -312,7 +340,9 @@ def parse(raw: Any, overrides: Sequence[str] = (), source: str = "recipe") -> Re
         recipe = recipe_class.model_validate_json(json.dumps(raw))
     except ValidationError as error:
         found = error.errors(include_url=False)
-        problems += [_explain(detail, recipe_class) for detail in found if not _is_below(detail, unresolved)]
+        problems += [
+            _explain(detail, recipe_class) for detail in found if not _is_below(detail, unresolved)
+        ]
         raise RecipeError(problems, source) from None
     if problems:
         raise RecipeError(problems, source)
@@ -331,14 +361,16 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
 
 
 def resolve(name: str, table: Mapping[str, str], kind: str) -> Any:
-    """Return the class that `name` stands for: a name of the table or a dotted path `package.module:Class`.
+    """Return the class of a name in the table, or of a dotted path `package.module:Class`.
 
     Raises:
         ValueError: no such name, or the path cannot be imported.
     """
     target = table.get(name, name if ":" in name else None)
     if target is None:
-        raise ValueError(f"unknown {kind} {name!r}{did_you_mean(name, table)}; known: {one_of(table)}")
+        raise ValueError(
+            f"unknown {kind} {name!r}{did_you_mean(name, table)}; known: {one_of(table)}"
+        )
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -366,7 +398,9 @@ def _set(node: Any, keys: list[str], value: Any) -> None:
         last = depth == len(keys) - 1
         if isinstance(node, list):
             names = [str(item.get("name")) if isinstance(item, dict) else "" for item in node]
-            position = int(key) if key.isdigit() else names.index(key) if key in names else len(node)
+            position = (
+                int(key) if key.isdigit() else names.index(key) if key in names else len(node)
+            )
             if position >= len(node):
                 known = ", ".join(f"{n} or {name}" for n, name in enumerate(names))
                 raise KeyError(f"there is no {'.'.join(keys[: depth + 1])}; there are {known}")
@@ -381,10 +415,12 @@ def _set(node: Any, keys: list[str], value: Any) -> None:
 
 
 def _typed_recipe(raw: dict[str, Any]) -> tuple[type[Recipe], dict[str, str]]:
-    """Return `Recipe` with the types that the names in the data stand for, and the names that stand for nothing."""
+    """Return `Recipe` with the types that its names stand for, and the names without a meaning."""
     unresolved: dict[str, str] = {}
 
-    def config_of(section: Any, place: str, table: Mapping[str, str], kind: str, base: type[Config]) -> type[Config]:
+    def config_of(
+        section: Any, place: str, table: Mapping[str, str], kind: str, base: type[Config]
+    ) -> type[Config]:
         if not isinstance(section, dict) or not isinstance(section.get("name"), str):
             return base
         try:
@@ -400,7 +436,10 @@ def _typed_recipe(raw: dict[str, Any]) -> tuple[type[Recipe], dict[str, str]]:
             StageConfig,
             objective=config_of(
                 stage.get("objective") if isinstance(stage, dict) else None,
-                f"stages.{n}.objective", OBJECTIVES, "objective", NamedConfig,
+                f"stages.{n}.objective",
+                OBJECTIVES,
+                "objective",
+                NamedConfig,
             ),
         )
         for n, stage in enumerate(stages if isinstance(stages, list) else [])
@@ -414,7 +453,10 @@ def _typed_recipe(raw: dict[str, Any]) -> tuple[type[Recipe], dict[str, str]]:
     features = raw.get("features")
     if isinstance(features, dict):
         encoders = {
-            part: config_of(features.get(part), f"features.{part}", ENCODERS, "encoder", NamedConfig) | None  # type: ignore[operator]
+            part: config_of(
+                features.get(part), f"features.{part}", ENCODERS, "encoder", NamedConfig
+            )
+            | None  # type: ignore[operator]
             for part in ("appearance", "motion")
         }
         types["features"] = _with_types(FeaturesConfig, **encoders)
@@ -437,7 +479,8 @@ def _explain(detail: ErrorDetails, recipe_class: type[BaseModel]) -> str:
     place = ".".join(str(part) for part in location) or "recipe"
     if detail["type"] == "extra_forbidden":
         known = _keys_at(recipe_class, location[:-1])
-        return f"{place}: unknown key{did_you_mean(str(location[-1]), known)}; allowed here: {one_of(known)}"
+        hint = did_you_mean(str(location[-1]), known)
+        return f"{place}: unknown key{hint}; allowed here: {one_of(known)}"
     if detail["type"] == "missing":
         return f"{place}: is missing"
     message = detail["msg"].removeprefix("Value error, ")

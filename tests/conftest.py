@@ -18,7 +18,9 @@ SHARED = Path(os.environ.get("MSVQA_SHARED", Path(__file__).parents[2] / "shared
 def _folder(name: str) -> Path:
     folder = SHARED / name
     if not folder.is_dir():
-        pytest.skip(f"reference data is absent: {folder} (set MSVQA_SHARED to the folder that holds it)")
+        pytest.skip(
+            f"reference data is absent: {folder} (set MSVQA_SHARED to the folder that holds it)"
+        )
     return folder
 
 
