@@ -20,6 +20,8 @@ For the whole batch:
     normalizer       float32 (), what sums over questions are divided by to become means: the number of
                      counting questions of the global batch divided by the number of workers, so that the
                      average over workers of `sum / normalizer` is the mean over the global batch
+    workers          float32 (), number of workers: the average over workers of `sum * workers` is the sum
+                     over the global batch
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,142 @@
+"""Batches from a split and a source of video tensors, made in a background thread."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from msvqa.data.batch import Batch
+from msvqa.data.dataset import Split
+from msvqa.data.order import EpochPlan, chunks
+
+VideoArrays = Mapping[str, np.ndarray]
+
+
+class VideoSource(Protocol):
+    """Gives the tensors of videos (`clips`, or `appearance` and `motion`) in the order asked for."""
+
+    def videos(self, rows: Sequence[int]) -> Iterator[VideoArrays]:
+        """Yield the arrays of the split's videos, one after another."""
+        ...
+
+
+class Prefetched:
+    """Iterates over `batches` made by a thread that stays `depth` ahead; measures the time spent waiting."""
+
+    def __init__(self, batches: Callable[[], Iterable[Batch]], depth: int = 2) -> None:
+        self.waiting_s = 0.0
+        self._batches = batches
+        self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=depth)
+        self._stopped = threading.Event()
+
+    def __iter__(self) -> Iterator[Batch]:
+        threading.Thread(target=self._fill, daemon=True, name="batches").start()
+        try:
+            while True:
+                start = time.perf_counter()
+                item = self._queue.get()
+                self.waiting_s += time.perf_counter() - start
+                if item is None:
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            self._stopped.set()
+
+    def _fill(self) -> None:
+        try:
+            for batch in self._batches():
+                if not self._offer(batch):
+                    return
+            self._offer(None)
+        except BaseException as error:  # handed to the consumer, which raises it
+            self._offer(error)
+
+    def _offer(self, item: Batch | BaseException | None) -> bool:
+        """Put an item into the queue unless the consumer has gone away."""
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+
+def training_batches(
+    split: Split,
+    source: VideoSource,
+    plan: EpochPlan,
+    *,
+    worker: int = 0,
+    workers: int = 1,
+    accumulate: int = 1,
+    first_step: int = 0,
+) -> Iterator[Batch]:
+    """Yield `accumulate` batches for every step from `first_step` on: one worker's part of an epoch.
+
+    Raises:
+        ValueError: the lanes cannot be shared evenly.
+    """
+    lanes = plan.video.shape[1]
+    if lanes % (workers * accumulate):
+        raise ValueError(
+            f"batch.videos = {lanes} is not a multiple of workers x accumulate = "
+            f"{workers} x {accumulate}"
+        )
+    own = plan.lanes_of(worker, workers)
+    video, question, weight = (a[first_step:, own] for a in (plan.video, plan.question, plan.weight))
+    counting = plan.weight[first_step:].sum(axis=(1, 2))
+    arrays = source.videos(video.reshape(-1).tolist())
+    share = lanes // workers // accumulate
+    for step in range(len(video)):
+        for first in range(0, lanes // workers, share):
+            part = slice(first, first + share)
+            batch = _question_tensors(split, question[step, part].reshape(-1))
+            batch |= _video_tensors([next(arrays) for _ in range(share)])
+            batch["video"] = torch.from_numpy(video[step, part].copy())
+            batch["video_index"] = torch.arange(share).repeat_interleave(question.shape[2])
+            batch["weight"] = torch.from_numpy(weight[step, part].reshape(-1).copy())
+            batch["normalizer"] = torch.tensor(float(counting[step]) / workers)
+            batch["workers"] = torch.tensor(float(workers))
+            yield batch
+
+
+def evaluation_batches(
+    split: Split, source: VideoSource, videos: Sequence[int], videos_per_batch: int
+) -> Iterator[Batch]:
+    """Yield all questions of the given videos, every question once, grouped by video."""
+    order = np.argsort(split.video_row, kind="stable")
+    starts = np.searchsorted(split.video_row[order], np.arange(len(split.video_id) + 1))
+    arrays = source.videos(videos)
+    for group in chunks(videos, videos_per_batch):
+        rows = [order[starts[v] : starts[v + 1]] for v in group]
+        counts = torch.tensor([len(r) for r in rows])
+        batch = _question_tensors(split, np.concatenate(rows))
+        batch |= _video_tensors([next(arrays) for _ in group])
+        batch["video"] = torch.tensor(list(group))
+        batch["video_index"] = torch.arange(len(group)).repeat_interleave(counts)
+        batch["weight"] = torch.ones(len(batch["row"]))
+        batch["normalizer"] = torch.tensor(float(len(batch["row"])))
+        batch["workers"] = torch.tensor(1.0)
+        yield batch
+
+
+def _question_tensors(split: Split, rows: np.ndarray) -> Batch:
+    length = split.length[rows]
+    longest = int(length.max())
+    return {
+        "question": torch.from_numpy(split.tokens[rows][:, :longest].astype(np.int64)),
+        "question_length": torch.from_numpy(length.astype(np.int64)),
+        "answer": torch.from_numpy(split.answer_id[rows].astype(np.int64)),
+        "row": torch.from_numpy(rows.astype(np.int64)),
+    }
+
+
+def _video_tensors(videos: Sequence[VideoArrays]) -> Batch:
+    return {key: torch.from_numpy(np.stack([v[key] for v in videos])) for key in videos[0]}

@@ -1,0 +1,211 @@
+"""Checkpoints: one directory that is enough to resume and to predict.
+
+    weights.safetensors    all weights of the model
+    training_state.pt      optimizer state (plain tensors and numbers, read with `weights_only=True`)
+    recipe.yaml  vocabulary.json  answers.json
+    checkpoint.json        position, score, sizes and the SHA-256 of every file; written last
+
+Random numbers need no state: every step seeds them from (seed, stage, step, worker), see `engine.loop`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from msvqa.data.text import AnswerList, Vocabulary
+from msvqa.errors import CheckpointError
+from msvqa.models.model import Model, Sizes, build_model
+from msvqa.recipe import Recipe, load
+from msvqa.run import CHECKPOINT_INFO, Run, write_json
+
+FORMAT = 1
+WEIGHTS, TRAINING_STATE = "weights.safetensors", "training_state.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where in a stage a checkpoint was taken."""
+
+    stage: str
+    step: int = 0
+    """Optimizer steps done."""
+    epoch: int = 0
+    step_in_epoch: int = 0
+    best_score: float | None = None
+    """Best validation score so far, higher is better."""
+    epochs_since_best: int = 0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a checkpoint holds for prediction."""
+
+    path: Path
+    recipe: Recipe
+    model: Model
+    vocabulary: Vocabulary
+    answers: AnswerList
+    info: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What goes into a checkpoint."""
+
+    recipe: Recipe
+    model: Model
+    vocabulary: Vocabulary
+    answers: AnswerList
+    training_state: Mapping[str, Any]
+    position: Position
+    score: float | None
+    """Validation score of exactly these weights; None within an epoch."""
+    finished: bool
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the directory name of a checkpoint; names sort by step."""
+    return f"step-{step:08d}"
+
+
+def save_checkpoint(folder: Path, content: Content) -> None:
+    """Write a checkpoint into an empty folder; the last file makes it whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.detach().cpu().contiguous() for k, v in content.model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS)
+    torch.save(dict(content.training_state), folder / TRAINING_STATE)
+    (folder / "recipe.yaml").write_text(content.recipe.to_yaml(), encoding="utf-8")
+    content.vocabulary.save(folder / "vocabulary.json")
+    content.answers.save(folder / "answers.json")
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.iterdir())
+    }
+    info = {
+        "format": FORMAT,
+        "model": content.recipe.model.name,
+        "position": asdict(content.position),
+        "score": content.score,
+        "finished": content.finished,
+        "sizes": asdict(content.model.sizes),
+        "files": files,
+    }
+    write_json(folder / CHECKPOINT_INFO, info)
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Return the description of a whole checkpoint.
+
+    Raises:
+        CheckpointError: it is missing, incomplete, damaged or made by a newer version.
+    """
+    path = folder / CHECKPOINT_INFO
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a whole checkpoint: {CHECKPOINT_INFO} is missing")
+    try:
+        info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    if info.get("format", 0) > FORMAT:
+        raise CheckpointError(
+            f"{folder} has format {info['format']}, this version reads up to {FORMAT}: update msvqa"
+        )
+    for name, entry in info["files"].items():
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != entry["bytes"]:
+            found = file.stat().st_size if file.is_file() else 0
+            raise CheckpointError(
+                f"{file} is damaged: {found} of {entry['bytes']} bytes; "
+                "delete this checkpoint and use an earlier one"
+            )
+        if _sha256(file) != entry["sha256"]:
+            raise CheckpointError(f"{file} is damaged: its content has changed since it was written")
+    return info
+
+
+def load_checkpoint(folder: str | Path) -> Loaded:
+    """Load a checkpoint for prediction, on the CPU and in eval mode.
+
+    Raises:
+        CheckpointError: damaged, or the weights do not fit the model of its recipe.
+    """
+    folder = Path(folder)
+    info = read_info(folder)
+    recipe = load(folder / "recipe.yaml")
+    model = build_model(recipe, Sizes(**info["sizes"]))
+    load_weights(model, read_weights(folder), str(folder))
+    return Loaded(
+        path=folder,
+        recipe=recipe,
+        model=model.eval(),
+        vocabulary=Vocabulary.load(folder / "vocabulary.json"),
+        answers=AnswerList.load(folder / "answers.json"),
+        info=info,
+    )
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint on the CPU."""
+    try:
+        return load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} cannot be read: {error}") from None
+
+
+def read_training_state(folder: Path) -> dict[str, Any]:
+    """Return the optimizer state of a checkpoint on the CPU."""
+    state: dict[str, Any] = torch.load(
+        folder / TRAINING_STATE, map_location="cpu", weights_only=True
+    )
+    return state
+
+
+def load_weights(model: Model, weights: Mapping[str, Tensor], source: str) -> None:
+    """Copy weights into a model; names and shapes must be the same on both sides.
+
+    Raises:
+        CheckpointError: lists what is missing, unknown or of another shape.
+    """
+    own = model.state_dict()
+    problems = [f"missing {name}" for name in own if name not in weights]
+    problems += [f"unknown {name}" for name in weights if name not in own]
+    problems += [
+        f"{name} has shape {tuple(value.shape)}, the model {tuple(own[name].shape)}"
+        for name, value in weights.items()
+        if name in own and own[name].shape != value.shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (
+            f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        )
+        raise CheckpointError(f"the weights of {source} do not fit the model: {shown}")
+    model.load_state_dict(weights)
+
+
+def find_initial(init_from: str, run: Run) -> Path:
+    """Return the checkpoint that `init_from` means: a stage of this run, a run, or a checkpoint.
+
+    Raises:
+        CheckpointError, RunError: there is none.
+    """
+    if init_from in [stage.name for stage in run.recipe.stages]:
+        return run.checkpoint(init_from, "best")
+    path = Path(init_from).expanduser().absolute()
+    return path if (path / CHECKPOINT_INFO).is_file() else Run.open(path).checkpoint()
+
+
+def _sha256(path: Path) -> str:
+    # Not hashlib.file_digest, which came with Python 3.11.
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
