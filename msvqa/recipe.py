@@ -218,7 +218,7 @@ class EvaluationConfig(Config):
     videos_per_batch: int = Field(default=8, ge=1)
     top_k: int = Field(default=5, ge=1)
     count_unknown_as_wrong: bool = True
-    """false counts a predicted unknown class as right for an unknown answer, as DualVGR's program does."""
+    """false: predicting the unknown class is right for an unknown answer, as in DualVGR."""
 
 
 class Recipe(Config):
@@ -265,6 +265,15 @@ class Recipe(Config):
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=110)
 
 
+_ROLES: dict[str, tuple[Mapping[str, str], type[NamedConfig]]] = {
+    "data set": (DATASETS, DataConfig),
+    "model": (MODELS, NamedConfig),
+    "objective": (OBJECTIVES, NamedConfig),
+    "encoder": (ENCODERS, NamedConfig),
+}
+"""Where the name of a section is looked up, and the fields that the section has in any case."""
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML that reads `1e-4` as a number and refuses a key given twice."""
 
@@ -277,7 +286,7 @@ _Loader.add_implicit_resolver(
 
 
 def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key) for key, _ in node.value]
     twice = sorted({str(key) for key in keys if keys.count(key) > 1})
     if twice:
         raise yaml.constructor.ConstructorError(
@@ -335,18 +344,41 @@ def parse(raw: Any, overrides: Sequence[str] = (), source: str = "recipe") -> Re
     raw = json.loads(json.dumps(raw, default=str))
     problems = _apply_overrides(raw, overrides)
     recipe_class, unresolved = _typed_recipe(raw)
-    problems += [f"{place}: {problem}" for place, problem in unresolved.items()]
+    recipe: Recipe = _checked(recipe_class, raw, problems, unresolved, source)
+    return recipe
+
+
+def parse_data(name: str, overrides: Sequence[str] = (), **fields: Any) -> DataConfig:
+    """Check the `data` section of a recipe alone, for preparing a data set without a recipe.
+
+    Raises:
+        RecipeError: lists every problem with its path.
+    """
+    raw = {"data": {"name": name, **fields}}
+    problems = _apply_overrides(raw["data"], overrides)
+    unresolved: dict[str, str] = {}
+    data_type = _config_of(raw["data"], "data", "data set", unresolved)
+    section = create_model("Section", __base__=Config, data=(data_type, ...))
+    config: DataConfig = _checked(section, raw, problems, unresolved, name).data
+    return config
+
+
+def _checked(
+    kind: Any, raw: Any, problems: list[str], unresolved: Mapping[str, str], source: str
+) -> Any:
+    """Return `raw` as an instance of `kind`, or raise with old and new problems."""
+    problems = problems + [f"{place}: {problem}" for place, problem in unresolved.items()]
+    checked = None
     try:
-        recipe = recipe_class.model_validate_json(json.dumps(raw))
+        checked = kind.model_validate_json(json.dumps(raw))
     except ValidationError as error:
         found = error.errors(include_url=False)
         problems += [
-            _explain(detail, recipe_class) for detail in found if not _is_below(detail, unresolved)
+            _explain(detail, kind) for detail in found if not _is_below(detail, unresolved)
         ]
-        raise RecipeError(problems, source) from None
     if problems:
         raise RecipeError(problems, source)
-    return recipe
+    return checked
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
@@ -417,54 +449,49 @@ def _set(node: Any, keys: list[str], value: Any) -> None:
 def _typed_recipe(raw: dict[str, Any]) -> tuple[type[Recipe], dict[str, str]]:
     """Return `Recipe` with the types that its names stand for, and the names without a meaning."""
     unresolved: dict[str, str] = {}
-
-    def config_of(
-        section: Any, place: str, table: Mapping[str, str], kind: str, base: type[Config]
-    ) -> type[Config]:
-        if not isinstance(section, dict) or not isinstance(section.get("name"), str):
-            return base
-        try:
-            found: type[Config] = resolve(section["name"], table, kind).Config
-        except ValueError as error:
-            unresolved[f"{place}.name"] = str(error)
-            return base
-        return found
-
     stages = raw.get("stages")
     stage_types = tuple(
         _with_types(
             StageConfig,
-            objective=config_of(
+            objective=_config_of(
                 stage.get("objective") if isinstance(stage, dict) else None,
                 f"stages.{n}.objective",
-                OBJECTIVES,
                 "objective",
-                NamedConfig,
+                unresolved,
             ),
         )
         for n, stage in enumerate(stages if isinstance(stages, list) else [])
     )
     types: dict[str, Any] = {
-        "data": config_of(raw.get("data"), "data", DATASETS, "data set", DataConfig),
-        "model": config_of(raw.get("model"), "model", MODELS, "model", NamedConfig),
+        "data": _config_of(raw.get("data"), "data", "data set", unresolved),
+        "model": _config_of(raw.get("model"), "model", "model", unresolved),
     }
     if stage_types:
         types["stages"] = tuple[stage_types]  # type: ignore[valid-type]
     features = raw.get("features")
     if isinstance(features, dict):
         encoders = {
-            part: config_of(
-                features.get(part), f"features.{part}", ENCODERS, "encoder", NamedConfig
-            )
-            | None  # type: ignore[operator]
+            part: _config_of(features.get(part), f"features.{part}", "encoder", unresolved) | None
             for part in ("appearance", "motion")
         }
         types["features"] = _with_types(FeaturesConfig, **encoders)
     return _with_types(Recipe, **types), unresolved
 
 
+def _config_of(section: Any, place: str, role: str, unresolved: dict[str, str]) -> Any:
+    """Return the type of a named section; a name without a meaning is noted in `unresolved`."""
+    table, base = _ROLES[role]
+    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+        return base
+    try:
+        return resolve(section["name"], table, role).Config
+    except (ValueError, AttributeError) as error:
+        unresolved[f"{place}.name"] = str(error)
+        return base
+
+
 def _with_types(base: Any, **types: Any) -> Any:
-    fields = {name: (kind, base.model_fields[name]) for name, kind in types.items()}
+    fields: dict[str, Any] = {name: (kind, base.model_fields[name]) for name, kind in types.items()}
     return create_model(base.__name__, __base__=base, **fields)
 
 
