@@ -1,0 +1,186 @@
+"""Data sets as annotations with video files, and what `prepare` makes of them: folders that training reads."""
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from msvqa.data.text import AnswerList, Vocabulary
+from msvqa.errors import DataError, did_you_mean, one_of
+from msvqa.recipe import DataConfig
+
+PREPARED_FORMAT = 1
+MAX_INFO_BYTES = 50_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The questions of one split, n of them, grouped by their N videos."""
+
+    name: str
+    video_id: list[str]
+    """(N,)"""
+    path: list[str]
+    """(N,) absolute paths of the video files, empty where a file is absent"""
+    video_row: np.ndarray
+    """(n,) int64, row of the question's video in `video_id`"""
+    question_id: np.ndarray
+    """(n,) int64, as the annotations number them"""
+    question: list[str]
+    answer: list[str]
+    question_type: list[str]
+    tokens: np.ndarray
+    """(n, L) int64, word ids padded on the right with 0"""
+    length: np.ndarray
+    """(n,) int64, number of words"""
+    answer_id: np.ndarray
+    """(n,) int64, class of the answer"""
+    n_expected: int
+    """Questions that the annotations hold for this split, with those of absent videos"""
+
+    def __len__(self) -> int:
+        return len(self.question_id)
+
+    def __repr__(self) -> str:
+        counts = f"{len(self)} of {self.n_expected} questions, {len(self.video_id)} videos"
+        return f"Split({self.name!r}: {counts})"
+
+    def without(self, video_ids: Collection[str]) -> "Split":
+        """Return the split without some videos and their questions; `n_expected` stays."""
+        dropped = set(video_ids)
+        keep_video = np.array([video not in dropped for video in self.video_id], dtype=bool)
+        keep = keep_video[self.video_row]
+        rows = np.flatnonzero(keep)
+        new_row = np.cumsum(keep_video) - 1
+        return replace(
+            self,
+            video_id=[video for video in self.video_id if video not in dropped],
+            path=[path for path, kept in zip(self.path, keep_video, strict=True) if kept],
+            video_row=new_row[self.video_row[keep]].astype(np.int64),
+            question_id=self.question_id[keep],
+            question=[self.question[row] for row in rows],
+            answer=[self.answer[row] for row in rows],
+            question_type=[self.question_type[row] for row in rows],
+            tokens=self.tokens[keep],
+            length=self.length[keep],
+            answer_id=self.answer_id[keep],
+        )
+
+
+class Prepared:
+    """A folder that `prepare` has completed: manifest, vocabulary, answer list and counts."""
+
+    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+        self.path = path
+        self.info = info
+        """Content of prepare.json: counts of every split, settings, notes."""
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Prepared":
+        """Open a prepared folder.
+
+        Raises:
+            DataError: the folder is absent, incomplete or of another format.
+        """
+        path = Path(path).absolute()
+        file = path / "prepare.json"
+        if not file.is_file():
+            raise DataError(f"{path} is not a complete prepared folder; run `msvqa prepare` first")
+        if file.stat().st_size > MAX_INFO_BYTES:
+            raise DataError(f"{file} is larger than {MAX_INFO_BYTES} bytes")
+        try:
+            info = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{file} is damaged ({error}); run `msvqa prepare` again") from None
+        found = info.get("format") if isinstance(info, dict) else None
+        if found != PREPARED_FORMAT:
+            raise DataError(
+                f"{file}: format {found!r}, this version reads {PREPARED_FORMAT}; "
+                "run `msvqa prepare` again"
+            )
+        return cls(path, info)
+
+    def __repr__(self) -> str:
+        return f"Prepared({str(self.path)!r}, splits {', '.join(self.splits)})"
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Words of the training questions."""
+        return Vocabulary.load(self.path / "vocabulary.json")
+
+    @cached_property
+    def answers(self) -> AnswerList:
+        """Answers that are classes."""
+        return AnswerList.load(self.path / "answers.json")
+
+    @property
+    def root(self) -> Path:
+        """Data root that the paths of the manifest start at."""
+        return Path(self.info["root"])
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits."""
+        return list(self.info["splits"])
+
+    def word_vectors(self) -> np.ndarray | None:
+        """Return float32 (words, width) in the order of the vocabulary, None where none were given."""
+        file = self.path / "word_vectors.npy"
+        return np.load(file, allow_pickle=False) if file.is_file() else None
+
+    def split(self, name: str, present_only: bool = True) -> Split:
+        """Return the questions of a split; `present_only=False` keeps those of absent videos.
+
+        Raises:
+            DataError: no such split.
+        """
+        if name not in self.splits:
+            known = one_of(self.splits)
+            raise DataError(
+                f"no split {name!r}{did_you_mean(name, self.splits)}; there are {known}"
+            )
+        table = pq.read_table(self.path / "manifest.parquet", memory_map=True)
+        chosen = pc.equal(table["split"], name)
+        if present_only:
+            chosen = pc.and_(chosen, table["present"])
+        return _split_of(name, table.filter(chosen), self.root, self.info["splits"][name])
+
+
+def prepared_dir(config: DataConfig) -> Path:
+    """Return the folder that a data set is prepared in."""
+    if config.prepared is not None:
+        return Path(config.prepared)
+    identity = hashlib.sha256(str(Path(config.root).resolve()).encode()).hexdigest()[:8]
+    return Path("prepared").absolute() / f"{config.name}-{identity}"
+
+
+def _split_of(name: str, videos: pa.Table, root: Path, counts: dict[str, Any]) -> Split:
+    per_video = videos["questions"].combine_chunks()
+    questions = per_video.flatten()
+    words = questions.field("tokens")
+    length = pc.list_value_length(words).to_numpy(zero_copy_only=False).astype(np.int64)
+    tokens = np.zeros((len(questions), int(length.max(initial=0))), dtype=np.int64)
+    tokens[np.arange(tokens.shape[1]) < length[:, None]] = words.flatten().to_numpy()
+    n_of_video = pc.list_value_length(per_video).to_numpy(zero_copy_only=False)
+    return Split(
+        name=name,
+        video_id=videos["video_id"].to_pylist(),
+        path=[str(root / path) if path else "" for path in videos["path"].to_pylist()],
+        video_row=np.repeat(np.arange(len(videos), dtype=np.int64), n_of_video),
+        question_id=questions.field("question_id").to_numpy().copy(),
+        question=questions.field("question").to_pylist(),
+        answer=questions.field("answer").to_pylist(),
+        question_type=questions.field("type").to_pylist(),
+        tokens=tokens,
+        length=length,
+        answer_id=questions.field("answer_id").to_numpy().copy(),
+        n_expected=int(counts["questions"]["expected"]),
+    )

@@ -1,0 +1,72 @@
+"""Column types of the tables that data preparation and `doctor` write, and the record of a problem."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+QUESTION = pa.struct(
+    [
+        ("question_id", pa.int64()),
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("type", pa.string()),
+        ("tokens", pa.list_(pa.int32())),
+        ("answer_id", pa.int64()),
+    ]
+)
+MANIFEST = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("split", pa.string()),
+        ("path", pa.string()),  # relative to the data root; empty where the video is absent
+        ("present", pa.bool_()),
+        ("questions", pa.list_(QUESTION)),
+    ]
+)
+PROBLEMS = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("split", pa.string()),
+        ("video_id", pa.string()),
+        ("path", pa.string()),
+        ("row", pa.int64()),
+        ("question_id", pa.int64()),
+        ("detail", pa.string()),
+    ]
+)
+
+PROBLEM_KINDS: dict[str, str] = {
+    "invalid_source": "an annotation file that cannot be read",
+    "invalid_row": "a row with a missing key or a value of the wrong type",
+    "empty_text": "a row whose question or answer is empty",
+    "duplicate_id": "a question id, or a video id of the mapping, that is used twice",
+    "duplicate_question": "the same question with the same answer about the same video",
+    "unknown_video": "a video id that is not in the mapping of ids to files",
+    "missing_video": "a video whose file is not there",
+    "outside_root": "a path that leaves the data root",
+    "two_files": "one video with more than one file",
+    "shared_file": "one file that belongs to more than one video id",
+    "two_splits": "a video that is in more than one split",
+}
+"""What is wrong with annotations, by kind; outcomes of decoding are listed in `data/video.py`."""
+
+REFUSED_KINDS = ("invalid_source", "invalid_row", "empty_text", "duplicate_id", "outside_root")
+"""Problems that `prepare` never goes on with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong with a data set, at a named place."""
+
+    kind: str
+    detail: str
+    split: str = ""
+    video_id: str = ""
+    path: str = ""
+    """File that the problem is in, relative to the data root."""
+    row: int | None = None
+    """Number of the row in that file, as the file's kind counts: elements from 0, lines from 1."""
+    question_id: int | None = None
+
+    def __str__(self) -> str:
+        return self.detail
