@@ -1,0 +1,131 @@
+"""The Ray cluster: connecting to it, and fitting what a recipe asks for to what there is."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from msvqa.errors import ClusterError
+from msvqa.recipe import ScalingConfig
+
+# Before ray is imported: nothing is sent anywhere, no bars beside our own lines, and a trainer that
+# looks at its workers more than once in two seconds.
+for _name, _value in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+logger = logging.getLogger(__name__)
+
+OBJECT_STORE_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a cluster has in all."""
+
+    cpus: float
+    gpus: float
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What the workers of a training stage get."""
+
+    workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+
+    @property
+    def backend(self) -> str:
+        """NCCL refuses two workers on one GPU; gloo serves those, and CPUs."""
+        return "nccl" if self.gpus_per_worker >= 1 else "gloo"
+
+
+def place(scaling: ScalingConfig, resources: Resources, *, data_cpus: float = 0) -> Placement:
+    """Return what each training worker gets.
+
+    Args:
+        scaling: what the recipe asks for.
+        resources: what there is.
+        data_cpus: CPUs that must stay free for decoding while training runs.
+
+    Raises:
+        ClusterError: the recipe asks for more than there is; says both.
+    """
+    gpus = scaling.gpus_per_worker
+    if gpus is None:
+        gpus = resources.gpus / scaling.workers if resources.gpus else 0.0
+        gpus = float(int(gpus)) if gpus >= 1 else gpus
+        gpus = min(gpus, 1.0)
+    cpus_needed = scaling.workers * scaling.cpus_per_worker + data_cpus
+    gpus_needed = scaling.workers * gpus
+    if cpus_needed > resources.cpus + 1e-6 or gpus_needed > resources.gpus + 1e-6:
+        spare = f" + {data_cpus:g} CPUs for decoding" if data_cpus else ""
+        raise ClusterError(
+            f"scaling asks for {scaling.workers} workers x ({scaling.cpus_per_worker:g} CPUs, "
+            f"{gpus:g} GPUs){spare} = {cpus_needed:g} CPUs and {gpus_needed:g} GPUs, "
+            f"but there are {resources}: lower scaling.workers, scaling.cpus_per_worker or "
+            "scaling.gpus_per_worker, or add nodes"
+        )
+    return Placement(scaling.workers, scaling.cpus_per_worker, gpus)
+
+
+def local_resources() -> Resources:
+    """Return what this machine has, without starting Ray."""
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return Resources(float(len(os.sched_getaffinity(0))), float(gpus))
+
+
+def joins_cluster() -> bool:
+    """Whether a running cluster was named (by `ray job submit` or by RAY_ADDRESS)."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def check_resources(scaling: ScalingConfig, *, data_cpus: float = 0) -> None:
+    """Refuse, before Ray starts, what this machine cannot give; a named cluster is asked later."""
+    if not joins_cluster():
+        place(scaling, local_resources(), data_cpus=data_cpus)
+
+
+@contextmanager
+def connected() -> Iterator[Resources]:
+    """Connect to the named cluster, or start one on this machine and stop it at the end."""
+    import ray
+
+    if ray.is_initialized():
+        yield _total(ray.cluster_resources())
+        return
+    if joins_cluster():
+        ray.init(log_to_driver=False, logging_level="WARNING")
+    else:
+        # One person's own processes on loopback; a cluster keeps Ray's own default.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        have = local_resources()
+        ray.init(
+            address="local",
+            num_cpus=int(have.cpus),
+            num_gpus=int(have.gpus),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="WARNING",
+        )
+    try:
+        yield _total(ray.cluster_resources())
+    finally:
+        ray.shutdown()
+
+
+def _total(resources: Mapping[str, float]) -> Resources:
+    return Resources(resources.get("CPU", 0.0), resources.get("GPU", 0.0))

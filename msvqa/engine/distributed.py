@@ -1,0 +1,55 @@
+"""What workers of one stage say to each other; every function also works for a single worker."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from msvqa.errors import ClusterError
+
+
+def worker_count() -> int:
+    """Number of workers of this stage."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def mean_over_workers(values: Tensor) -> Tensor:
+    """Return the mean of a tensor over the workers."""
+    if worker_count() == 1:
+        return values
+    values = values.clone()
+    dist.all_reduce(values)
+    return values / worker_count()
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Return the values of all workers, on every worker, in the order of their ranks."""
+    if worker_count() == 1:
+        return [value]
+    values: list[Any] = [None] * worker_count()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def wrap(module: nn.Module, device: torch.device) -> nn.Module:
+    """Return the module with gradients averaged over the workers."""
+    if worker_count() == 1:
+        return module
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=devices)
+
+
+def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
+    """Replace batch norm by one over the batches of all workers together.
+
+    Raises:
+        ClusterError: torch has it for GPUs only.
+    """
+    if device.type != "cuda" and worker_count() > 1:
+        raise ClusterError(
+            "sync_batch_norm needs one GPU per worker: switch it off, or use one worker"
+        )
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    return converted

@@ -1,0 +1,23 @@
+"""Number formats and memory layouts of training and prediction."""
+
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+from torch import nn
+
+
+def autocast(
+    device: torch.device, precision: Literal["fp32", "bf16"]
+) -> AbstractContextManager[None]:
+    """Return the context in which a forward pass runs. bf16 needs no loss scaling."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def use_channels_last(model: nn.Module) -> None:
+    """Bring the weights of 2D and 3D convolutions into the layout in which frames are stored."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+        elif isinstance(module, nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)

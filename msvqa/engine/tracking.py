@@ -1,0 +1,112 @@
+"""Tracking: rows of numbers go to metrics.jsonl first, then to TensorBoard; a driver follows the rows."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from msvqa.run import Run, written_aside
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+NOT_DRAWN = ("step", "epoch", "steps", "time_s")
+
+
+class Tracker:
+    """Writes the rows of one stage. Only the first worker has one."""
+
+    def __init__(self, run: Run, stage: str, *, step: int) -> None:
+        """Continue after `step`: later rows of this stage were made by a run that was cut off."""
+        self.run, self.stage = run, stage
+        self._start = time.monotonic()
+        _forget_rows_after(run, stage, step)
+        self._before_s = max((r["time_s"] for r in run.metrics() if r["stage"] == stage), default=0.0)
+        self._writer = _tensorboard_writer(run.path / "tensorboard" / stage, step)
+
+    def log(self, kind: str, step: int, epoch: int, numbers: Mapping[str, float]) -> None:
+        """Append one row; TensorBoard may fail without stopping training."""
+        elapsed = self._before_s + time.monotonic() - self._start
+        row = {"stage": self.stage, "kind": kind, "step": step, "epoch": epoch}
+        row |= {"time_s": round(elapsed, 3), **numbers}
+        with self.run.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self._writer is None:
+            return
+        try:
+            for name, value in numbers.items():
+                if name not in NOT_DRAWN:
+                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+            self._writer.flush()
+        except OSError as error:
+            logger.warning("TensorBoard events cannot be written: %s", error)
+            self._writer = None
+
+    def close(self) -> None:
+        """Finish the event file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+@contextmanager
+def following(run: Run, on_row: Callable[[Row], None] | None) -> Iterator[None]:
+    """Call `on_row` for every row that is appended to metrics.jsonl while the block runs."""
+    if on_row is None:
+        yield
+        return
+    stopped = threading.Event()
+    thread = threading.Thread(target=_follow, args=(run.metrics_file, on_row, stopped), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _follow(path: Path, on_row: Callable[[Row], None], stopped: threading.Event) -> None:
+    position = path.stat().st_size if path.is_file() else 0
+    rest = ""
+    while True:
+        last_look = stopped.wait(0.2)
+        if path.is_file():
+            # A resumed stage first forgets rows: the file may have become shorter.
+            position = min(position, path.stat().st_size)
+            with path.open(encoding="utf-8") as file:
+                file.seek(position)
+                lines = (rest + file.read()).split("\n")
+                position = file.tell()
+            rest = lines.pop()
+            for line in filter(None, lines):
+                _hand_over(line, on_row)
+        if last_look:
+            return
+
+
+def _hand_over(line: str, on_row: Callable[[Row], None]) -> None:
+    try:
+        on_row(json.loads(line))
+    except json.JSONDecodeError:
+        logger.warning("a row of metrics.jsonl cannot be read: %.80s", line)
+
+
+def _forget_rows_after(run: Run, stage: str, step: int) -> None:
+    rows = run.metrics()
+    kept = [row for row in rows if row["stage"] != stage or row["step"] <= step]
+    if len(kept) < len(rows):
+        with written_aside(run.metrics_file) as aside:
+            aside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+
+
+def _tensorboard_writer(folder: Path, step: int) -> Any:
+    from tensorboardX import SummaryWriter
+
+    try:
+        return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    except OSError as error:
+        logger.warning("TensorBoard events cannot be written: %s", error)
+        return None
