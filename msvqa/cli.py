@@ -1,0 +1,394 @@
+"""The command line: one sub-command for each verb.
+
+Verbs are imported when they are called, so that `--help` and shell completion answer at once.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msvqa import __version__
+from msvqa.errors import MSVQAError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from msvqa.doctor import Report
+    from msvqa.recipe import Recipe
+
+EXIT_PROBLEMS = 1
+"""The answer is no: `doctor` found problems, `recipe diff` found differences."""
+EXIT_ERROR = 2
+EXIT_BROKEN_PIPE = 141
+EXIT_INTERRUPTED = 130
+MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
+NAMES_SHOWN = 8
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 (see `EXIT_PROBLEMS`), 2 (error) or 130."""
+    arguments = _parse(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("msvqa").setLevel(logging.INFO)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except MSVQAError as error:
+        if arguments.traceback:
+            traceback.print_exc()
+        else:
+            print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("Interrupted; the same command again continues where it can.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # `msvqa … | head` is no error; without this Python complains once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    return code
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse cannot take up `key=value` words that follow an option such as --dry-run.
+    overrides = [word for word in rest if "=" in word and not word.startswith("-")]
+    if rest and (len(overrides) < len(rest) or not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if overrides:
+        arguments.overrides = [*arguments.overrides, *overrides]
+    return arguments
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="msvqa", description="Train and evaluate video question answering models on Ray."
+    )
+    parser.add_argument("--version", action="version", version=f"msvqa {__version__}")
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    _add_doctor(verbs)
+    _add_prepare(verbs)
+    _add_extract(verbs)
+    _add_train(verbs)
+    _add_evaluate(verbs)
+    _add_predict(verbs)
+    _add_report(verbs)
+    _add_recipe(verbs)
+    _add_completion(verbs)
+    return parser
+
+
+def _add_doctor(verbs: Any) -> None:
+    verb = _verb(verbs, "doctor", _doctor, "check this machine, a recipe and a folder of videos")
+    verb.add_argument("recipe", nargs="?", metavar="RECIPE", help="recipe to check as well")
+    verb.add_argument("--data", metavar="DIR", help="check every video and annotation in DIR")
+    verb.add_argument(
+        "--out",
+        metavar="FILE",
+        default="problems.parquet",
+        help="table of what --data finds (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--timeout", metavar="S", type=float, default=60.0, help="longest time for one video"
+    )
+    verb.add_argument(
+        "--speed", action="store_true", help="measure, and say how many decode workers are needed"
+    )
+
+
+def _add_prepare(verbs: Any) -> None:
+    verb = _verb(verbs, "prepare", _prepare, "read annotations: manifest, vocabulary, answer list")
+    verb.add_argument("name", metavar="NAME", help="data set, for example msvd_qa")
+    verb.add_argument("--root", metavar="DIR", required=True, help="folder of the data set")
+    verb.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="go on when videos are missing; they are listed",
+    )
+    verb.add_argument("--out", metavar="DIR", help="folder to write (default: prepared/NAME-ID)")
+    verb.add_argument("--word-vectors", metavar="FILE", help="GloVe file: .txt, .gz or .zip")
+    verb.add_argument(
+        "--answer-top", metavar="N", type=int, help="keep the N most frequent answers"
+    )
+    _add_overrides(verb, "other fields of the recipe's data section")
+
+
+def _add_extract(verbs: Any) -> None:
+    verb = _verb(verbs, "extract", _extract, "decode every video once: clip store or features")
+    _add_recipe_argument(verb)
+    _add_overrides(verb)
+    verb.add_argument(
+        "--hdf5",
+        metavar="PREFIX",
+        help="also write features as PREFIX_appearance_feat.h5 and so on",
+    )
+
+
+def _add_train(verbs: Any) -> None:
+    verb = _verb(verbs, "train", _train, "train all stages of a recipe, or continue its run")
+    _add_recipe_argument(verb)
+    _add_overrides(verb)
+    verb.add_argument(
+        "--dry-run", action="store_true", help="build everything, run one batch, estimate the rest"
+    )
+
+
+def _add_evaluate(verbs: Any) -> None:
+    verb = _verb(verbs, "evaluate", _evaluate, "answer every question of a split and count")
+    verb.add_argument("path", metavar="RUN", help="run folder, for example runs/demo")
+    verb.add_argument("--split", metavar="SPLIT", required=True, help="for example val or test")
+
+
+def _add_predict(verbs: Any) -> None:
+    verb = _verb(verbs, "predict", _predict, "answer one question about one video")
+    verb.add_argument("path", metavar="RUN", help="run folder, for example runs/demo")
+    verb.add_argument("video", metavar="VIDEO", help="video file")
+    verb.add_argument("question", metavar="QUESTION", help="the question, in quotation marks")
+    verb.add_argument("--json", action="store_true", help="print JSON")
+    verb.add_argument("--top-k", metavar="K", type=int, default=5, help="answers to show (5)")
+
+
+def _add_report(verbs: Any) -> None:
+    verb = _verb(verbs, "report", _report, "write the HTML page of a run")
+    verb.add_argument("path", metavar="RUN", help="run folder, for example runs/demo")
+
+
+def _add_recipe(verbs: Any) -> None:
+    recipe = verbs.add_parser("recipe", help="show a recipe with all defaults, or compare two")
+    actions = recipe.add_subparsers(title="actions", metavar="ACTION", required=True)
+    show = _verb(actions, "show", _recipe_show, "print a recipe with every default written out")
+    _add_recipe_argument(show)
+    _add_overrides(show)
+    diff = _verb(actions, "diff", _recipe_diff, "print the fields in which two recipes differ")
+    diff.add_argument("recipe", metavar="A", help="recipe file or run folder")
+    diff.add_argument("other", metavar="B", help="recipe file or run folder")
+
+
+def _add_completion(verbs: Any) -> None:
+    verb = _verb(verbs, "completion", _completion, "print a script that completes words in a shell")
+    verb.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+
+
+def _verb(verbs: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+    verb: argparse.ArgumentParser = verbs.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
+    # Also after the verb; without SUPPRESS its default would undo the flag before the verb.
+    verb.add_argument(
+        "--traceback", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+    verb.set_defaults(run=run)
+    return verb
+
+
+def _add_recipe_argument(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("recipe", metavar="RECIPE", help="recipe file, or a run folder that has one")
+
+
+def _add_overrides(
+    verb: argparse.ArgumentParser, what: str = "fields to change, for example stages.1.epochs=2"
+) -> None:
+    verb.add_argument("overrides", nargs="*", metavar="key=value", default=[], help=what)
+
+
+def _load_recipe(path: str, overrides: Sequence[str] = ()) -> "Recipe":
+    from msvqa.recipe import load
+
+    file = Path(path) / "recipe.yaml" if Path(path).is_dir() else Path(path)
+    return load(file, overrides)
+
+
+def _print_table(table: "Table") -> None:
+    from rich.console import Console
+
+    # Piped output has no width of its own; 80 columns would cut names.
+    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
+
+
+def _table(title: str, *columns: str) -> "Table":
+    """Return an empty table: the first column is text, the others are numbers."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position else "left")
+    return table
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from msvqa.doctor import doctor
+
+    report = doctor(
+        arguments.recipe,
+        arguments.data,
+        out=Path(arguments.out),
+        timeout_s=arguments.timeout,
+        speed=arguments.speed,
+    )
+    _print_report(report)
+    return EXIT_PROBLEMS if report.failed else 0
+
+
+def _print_report(report: "Report") -> None:
+    table = _table("", "check", "", "found")
+    table.columns[2].justify = "left"
+    for check in report.checks:
+        advice = f"\n→ {check.advice}" if check.advice else ""
+        table.add_row(check.name, MARKS[check.status], f"{check.detail}{advice}")
+    _print_table(table)
+    for kind, names in report.problems_by_kind().items():
+        more = f", … {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        print(f"  {kind} ({len(names)}): {', '.join(names[:NAMES_SHOWN])}{more}")
+    if report.problems_file:
+        print(f"Every problem by name: {report.problems_file}")
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from msvqa.prepare import prepare
+    from msvqa.recipe import parse_data
+
+    given = {
+        "root": arguments.root,
+        "allow_missing": arguments.allow_missing,
+        "prepared": arguments.out,
+        "word_vectors": arguments.word_vectors,
+        "answer_top": arguments.answer_top,
+    }
+    fields = {key: value for key, value in given.items() if value is not None}
+    _print_prepared(prepare(parse_data(arguments.name, arguments.overrides, **fields)).info)
+    return 0
+
+
+def _print_prepared(info: Mapping[str, Any]) -> None:
+    table = _table("", "split", "videos expected", "present", "missing", "questions", "expected")
+    for split, counts in info["splits"].items():
+        expected, present = counts["videos_expected"], counts["videos"]
+        numbers = (expected, present, expected - present)
+        questions = (counts["questions"], counts["questions_expected"])
+        table.add_row(split, *(f"{number:,}" for number in (*numbers, *questions)))
+    _print_table(table)
+
+
+def _extract(arguments: argparse.Namespace) -> int:
+    from msvqa.extract import extract
+
+    recipe = _load_recipe(arguments.recipe, arguments.overrides)
+    hdf5 = Path(arguments.hdf5) if arguments.hdf5 else None
+    store = extract(recipe, hdf5=hdf5, progress=_print_line)
+    print(f"{store.path}: {len(store.video_ids)} videos, {len(store.rejected)} rejected")
+    for video_id, (outcome, message) in list(store.rejected.items())[:NAMES_SHOWN]:
+        print(f"  {video_id}: {outcome}: {message}")
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from msvqa.train import train
+
+    recipe = _load_recipe(arguments.recipe, arguments.overrides)
+    run = train(recipe, dry_run=arguments.dry_run, progress=_print_line)
+    if not arguments.dry_run:
+        print(f"Run: {run.path}")
+    return 0
+
+
+def _print_line(line: str) -> None:
+    print(line, flush=True)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from msvqa.evaluate import evaluate
+
+    metrics = evaluate(arguments.path, arguments.split)
+    _print_accuracy(metrics, arguments.path, arguments.split)
+    return 0
+
+
+def _print_accuracy(metrics: Mapping[str, Any], run: str, split: str) -> None:
+    title = f"{run}, split {split}: {metrics['n']} of {metrics['n_expected']} questions"
+    table = _table(title, "question type", "accuracy", "correct", "question only", "gain")
+    for name, row in metrics["per_type"].items():
+        table.add_row(name, *_accuracy_cells(row))
+    table.add_section()
+    table.add_row("all", *_accuracy_cells(metrics), style="bold")
+    _print_table(table)
+
+
+def _accuracy_cells(row: Mapping[str, Any]) -> list[str]:
+    """Return the numbers of a row; a type without questions has a count and no accuracy."""
+    accuracy, baseline = row["accuracy"], row["question_only_accuracy"]
+    if not row["n"] or accuracy is None:
+        return ["", f"0 of {row['n']}", "", ""]
+    correct = f"{round(accuracy * row['n'])} of {row['n']}"
+    return [f"{accuracy:.4f}", correct, f"{baseline:.4f}", f"{accuracy - baseline:+.4f}"]
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from msvqa.predict import predict
+
+    answers = predict(arguments.path, arguments.video, arguments.question, top_k=arguments.top_k)
+    if arguments.json:
+        content = {
+            "run": arguments.path,
+            "video": arguments.video,
+            "question": arguments.question,
+            "answers": [{"answer": a, "probability": p} for a, p in answers],
+        }
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+        return 0
+    table = _table(f"{arguments.question}  [{arguments.video}, {arguments.path}]", "answer", "p")
+    for answer, probability in answers:
+        table.add_row(answer, f"{probability:.4f}")
+    _print_table(table)
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from msvqa.report import report
+
+    print(report(arguments.path))
+    return 0
+
+
+def _recipe_show(arguments: argparse.Namespace) -> int:
+    print(_load_recipe(arguments.recipe, arguments.overrides).to_yaml(), end="")
+    return 0
+
+
+def _recipe_diff(arguments: argparse.Namespace) -> int:
+    from msvqa.recipe import differences
+
+    lines = differences(_load_recipe(arguments.recipe), _load_recipe(arguments.other))
+    for line in lines:
+        print(line)
+    return EXIT_PROBLEMS if lines else 0
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    import shtab
+
+    parser = build_parser()
+    _complete_paths(parser, shtab.FILE, shtab.DIRECTORY)
+    print(shtab.complete(parser, shell=arguments.shell))
+    return 0
+
+
+def _complete_paths(parser: argparse.ArgumentParser, file: Any, folder: Any) -> None:
+    """Mark the arguments that are paths, in this parser and its sub-commands."""
+    paths = {"RECIPE": file, "A": file, "B": file, "VIDEO": file, "FILE": file, "PREFIX": file}
+    paths |= {"RUN": folder, "DIR": folder}
+    for action in parser._actions:
+        if action.metavar in paths:
+            action.complete = paths[action.metavar]  # type: ignore[attr-defined, index]
+        if isinstance(action.choices, dict):
+            for verb in action.choices.values():
+                _complete_paths(verb, file, folder)
