@@ -327,8 +327,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(
             [f"larger than {MAX_RECIPE_BYTES} bytes; this is not a recipe"], str(path)
         )
-    raw = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    return parse(raw, overrides, str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError([f"not valid YAML: {error}"], str(path)) from None
+    return parse(read_yaml(text, str(path)), overrides, str(path))
 
 
 def parse(raw: Any, overrides: Sequence[str] = (), source: str = "recipe") -> Recipe:
