@@ -388,7 +388,7 @@ def _complete_paths(parser: argparse.ArgumentParser, file: Any, folder: Any) -> 
     paths |= {"RUN": folder, "DIR": folder}
     for action in parser._actions:
         if action.metavar in paths:
-            action.complete = paths[action.metavar]  # type: ignore[attr-defined, index]
+            action.complete = paths[action.metavar]  # type: ignore[attr-defined]
         if isinstance(action.choices, dict):
             for verb in action.choices.values():
                 _complete_paths(verb, file, folder)
