@@ -1,11 +1,11 @@
 """A run: the directory of one experiment, readable without this package.
 
-    runs/NAME/recipe.yaml             the resolved recipe
-    runs/NAME/environment.json        versions and hardware
-    runs/NAME/metrics.jsonl           one row per logged step and per validation
-    runs/NAME/STAGE/step-00000120/    checkpoints
-    runs/NAME/evaluate/SPLIT/         predictions.parquet, metrics.json
-    runs/NAME/tensorboard/  logs/  report.html
+runs/NAME/recipe.yaml             the resolved recipe
+runs/NAME/environment.json        versions and hardware
+runs/NAME/metrics.jsonl           one row per logged step and per validation
+runs/NAME/STAGE/step-00000120/    checkpoints
+runs/NAME/evaluate/SPLIT/         predictions.parquet, metrics.json
+runs/NAME/tensorboard/  logs/  report.html
 """
 
 import json
@@ -134,9 +134,7 @@ class Run:
                 found.append((info_file.parent, info))
         return found
 
-    def checkpoint(
-        self, stage: str | None = None, which: Literal["best", "last"] = "best"
-    ) -> Path:
+    def checkpoint(self, stage: str | None = None, which: Literal["best", "last"] = "best") -> Path:
         """Return the best or last checkpoint of a stage, by default of the last stage.
 
         Raises:
@@ -177,7 +175,9 @@ class Run:
 
         folder = self.evaluation_dir(split)
         if not (folder / "metrics.json").is_file():
-            raise RunError(f"{self.path} has no evaluation of {split!r}: run `msvqa evaluate` first")
+            raise RunError(
+                f"{self.path} has no evaluation of {split!r}: run `msvqa evaluate` first"
+            )
         content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return content, pyarrow.parquet.read_table(folder / "predictions.parquet")
 
@@ -206,4 +206,3 @@ def _command(arguments: Sequence[str]) -> str:
 
 def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
-

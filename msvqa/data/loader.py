@@ -90,7 +90,9 @@ def training_batches(
             f"{workers} x {accumulate}"
         )
     own = plan.lanes_of(worker, workers)
-    video, question, weight = (a[first_step:, own] for a in (plan.video, plan.question, plan.weight))
+    video, question, weight = (
+        a[first_step:, own] for a in (plan.video, plan.question, plan.weight)
+    )
     counting = plan.weight[first_step:].sum(axis=(1, 2))
     arrays = source.videos(video.reshape(-1).tolist())
     share = lanes // workers // accumulate

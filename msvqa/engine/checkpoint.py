@@ -127,7 +127,9 @@ def read_info(folder: Path) -> dict[str, Any]:
                 "delete this checkpoint and use an earlier one"
             )
         if _sha256(file) != entry["sha256"]:
-            raise CheckpointError(f"{file} is damaged: its content has changed since it was written")
+            raise CheckpointError(
+                f"{file} is damaged: its content has changed since it was written"
+            )
     return info
 
 

@@ -7,8 +7,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from msvqa.errors import ClusterError
-
 
 def worker_count() -> int:
     """Number of workers of this stage."""
@@ -39,17 +37,3 @@ def wrap(module: nn.Module, device: torch.device) -> nn.Module:
         return module
     devices = [device] if device.type == "cuda" else None
     return DistributedDataParallel(module, device_ids=devices)
-
-
-def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
-    """Replace batch norm by one over the batches of all workers together.
-
-    Raises:
-        ClusterError: torch has it for GPUs only.
-    """
-    if device.type != "cuda" and worker_count() > 1:
-        raise ClusterError(
-            "sync_batch_norm needs one GPU per worker: switch it off, or use one worker"
-        )
-    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    return converted

@@ -25,7 +25,9 @@ class Tracker:
         self.run, self.stage = run, stage
         self._start = time.monotonic()
         _forget_rows_after(run, stage, step)
-        self._before_s = max((r["time_s"] for r in run.metrics() if r["stage"] == stage), default=0.0)
+        self._before_s = max(
+            (r["time_s"] for r in run.metrics() if r["stage"] == stage), default=0.0
+        )
         self._writer = _tensorboard_writer(run.path / "tensorboard" / stage, step)
 
     def log(self, kind: str, step: int, epoch: int, numbers: Mapping[str, float]) -> None:

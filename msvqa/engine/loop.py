@@ -1,0 +1,408 @@
+"""The training loop of one stage. Runs in every worker; knows nothing of Ray.
+
+Everything random is a function of (seed, stage, step, worker), and the order of the data one of (seed, epoch).
+So a checkpoint needs only the position, and a resumed stage is equal to an uninterrupted one, also in the
+middle of an epoch.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msvqa.data.batch import Batch, to_device
+from msvqa.data.dataset import Prepared
+from msvqa.data.loader import Prefetched, training_batches
+from msvqa.data.order import EpochPlan, plan_epoch
+from msvqa.engine import distributed
+from msvqa.engine.batch_norm import synchronize_batch_norm
+from msvqa.engine.checkpoint import (
+    Content,
+    Position,
+    load_weights,
+    read_info,
+    read_training_state,
+    read_weights,
+    save_checkpoint,
+)
+from msvqa.engine.inputs import Inputs, model_sizes, open_inputs
+from msvqa.engine.optim import build_optimizer, lr_factor, set_lr
+from msvqa.engine.precision import autocast, use_channels_last
+from msvqa.engine.prediction import predict_split
+from msvqa.engine.tracking import Tracker
+from msvqa.errors import CheckpointError, NonFiniteLossError
+from msvqa.models.model import Model, build_model
+from msvqa.objectives import OBJECTIVES
+from msvqa.objectives.objective import Objective
+from msvqa.recipe import Recipe, StageConfig, parse, resolve
+from msvqa.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageJob:
+    """What a worker needs to train one stage; plain data, so that it can travel."""
+
+    recipe: dict[str, Any]
+    stage: int
+    run: str
+    prepared: str
+    store: str | None
+    init_from: str | None = None
+    """Checkpoint whose weights the stage starts from."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the job as a dictionary; `StageJob(**job)` reads it back."""
+        return asdict(self)
+
+
+class Host(Protocol):
+    """Who runs the loop: gives it a device and an earlier checkpoint, takes its reports."""
+
+    rank: int
+    device: torch.device
+
+    def latest_checkpoint(self) -> Path | None:
+        """Return the folder of the checkpoint to resume from."""
+        ...
+
+    def report(self, numbers: Mapping[str, float], save: "Saver") -> None:
+        """Take numbers and a checkpoint; called by all workers equally often."""
+        ...
+
+
+@dataclass(frozen=True)
+class Saver:
+    """Writes a checkpoint into a folder of the host's choice."""
+
+    step: int
+    content: Content
+
+    def __call__(self, folder: Path) -> None:
+        save_checkpoint(folder, self.content)
+
+
+@dataclass
+class _Window:
+    """Steps since the last logged row."""
+
+    steps: list[int] = field(default_factory=list)
+    parts: list[dict[str, Tensor]] = field(default_factory=list)
+    videos: list[list[int]] = field(default_factory=list)
+    questions: float = 0.0
+    waiting_s: float = 0.0
+    start_s: float = field(default_factory=time.perf_counter)
+
+
+def train_stage(job: StageJob, host: Host) -> Position:
+    """Train one stage to its end, from its latest checkpoint if there is one.
+
+    Raises:
+        NonFiniteLossError: names step and videos.
+        CheckpointError: the checkpoint does not fit.
+    """
+    return StageLoop(job, host).run()
+
+
+class StageLoop:
+    """One stage in one worker."""
+
+    def __init__(self, job: StageJob, host: Host) -> None:
+        self.host, self.device = host, host.device
+        self.recipe: Recipe = parse(job.recipe)
+        self.stage_index = job.stage
+        self.stage: StageConfig = self.recipe.stages[job.stage]
+        self.experiment = Run(Path(job.run), self.recipe)
+        self.prepared = Prepared.open(job.prepared)
+        self.training = open_inputs(self.recipe, self.prepared, job.store, "train")
+        self.validation = self._open_validation(job.store)
+        if self.device.type == "cpu":
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        resume = host.latest_checkpoint()
+        self.model = self._build_model(job, resume)
+        self.objective: Objective = resolve(self.stage.objective.name, OBJECTIVES, "objective")(
+            self.stage.objective, self.model
+        )
+        self._prepare_parameters()
+        self.optimizer = build_optimizer(self.model, self.stage.optimizer)
+        self.position = self._restore(resume)
+        self.parallel = distributed.wrap(self.objective, self.device)
+        self.total_steps = self._count_steps()
+        self.tracker = (
+            Tracker(self.experiment, self.stage.name, step=self.position.step)
+            if host.rank == 0
+            else None
+        )
+        self.window = _Window()
+
+    def run(self) -> Position:
+        """Train until the stage ends."""
+        try:
+            finished = self.position.step >= self.total_steps
+            while not finished:
+                finished = self._run_epoch()
+        finally:
+            if self.tracker:
+                self.tracker.close()
+        return self.position
+
+    # Setting up
+
+    def _open_validation(self, store: str | None) -> Inputs | None:
+        if "val" not in self.prepared.splits:
+            return None
+        inputs = open_inputs(self.recipe, self.prepared, store, "val")
+        return inputs if len(inputs.split) else None
+
+    def _build_model(self, job: StageJob, resume: Path | None) -> Model:
+        """Weights come from, in this order: the stage's own checkpoint, `init_from`, weight files, chance."""
+        torch.manual_seed(_seed(self.recipe.seed, 0))
+        model: Model = build_model(self.recipe, model_sizes(self.recipe, self.prepared))
+        source = resume or (Path(job.init_from) if job.init_from else None)
+        if source is None:
+            model.load_pretrained()
+            vectors = self.prepared.word_vectors()
+            if vectors is not None:
+                model.load_word_vectors(vectors)
+        else:
+            read_info(source)
+            load_weights(model, read_weights(source), str(source))
+        if self.stage.channels_last:
+            use_channels_last(model)
+        return model.to(self.device)
+
+    def _prepare_parameters(self) -> None:
+        self.model.requires_grad_(True)
+        for module in self.objective.frozen():
+            module.requires_grad_(False)
+        if self.stage.sync_batch_norm and distributed.worker_count() > 1:
+            synchronize_batch_norm(self.objective, self.device)
+
+    def _restore(self, resume: Path | None) -> Position:
+        if resume is None:
+            return Position(stage=self.stage.name)
+        position = Position(**read_info(resume)["position"])
+        if position.stage != self.stage.name:
+            raise CheckpointError(
+                f"{resume} belongs to stage {position.stage!r}, not to {self.stage.name!r}"
+            )
+        self.optimizer.load_state_dict(read_training_state(resume)["optimizer"])
+        logger.info("resuming stage %s after step %d", position.stage, position.step)
+        return position
+
+    def _plan(self, epoch: int) -> EpochPlan:
+        return plan_epoch(
+            self.training.split.video_row,
+            lanes=self.stage.batch.videos,
+            questions_per_video=self.stage.batch.questions_per_video,
+            seed=self.recipe.seed,
+            epoch=epoch,
+        )
+
+    def _count_steps(self) -> int:
+        if self.stage.steps is not None:
+            return self.stage.steps
+        assert self.stage.epochs is not None
+        return sum(self._plan(epoch).steps for epoch in range(self.stage.epochs))
+
+    # Training
+
+    def _run_epoch(self) -> bool:
+        """Train to the end of the epoch; return whether the stage is finished."""
+        plan = self._plan(self.position.epoch)
+        start = self.position.step_in_epoch
+        batches = Prefetched(lambda: self._batches(plan, start))
+        self.window = _Window()
+        self._train_mode()
+        for step_in_epoch, micro_batches in enumerate(_grouped(batches, self.stage), start=start):
+            counting = float(plan.weight[step_in_epoch].sum())
+            self._step(micro_batches, counting)
+            self.window.waiting_s = batches.waiting_s
+            last = step_in_epoch + 1 == plan.steps or self.position.step >= self.total_steps
+            if last or self.position.step % self.stage.log_every_steps == 0:
+                self._log(batches)
+            if last:
+                break
+            every = self.stage.checkpoint.every_steps
+            if every and self.position.step % every == 0:
+                self._log(batches)
+                self._report({}, score=None, finished=False)
+        return self._end_epoch()
+
+    def _batches(self, plan: EpochPlan, first_step: int) -> Iterator[Batch]:
+        batches = training_batches(
+            self.training.split,
+            self.training.source,
+            plan,
+            worker=self.host.rank,
+            workers=distributed.worker_count(),
+            accumulate=self.stage.batch.accumulate,
+            first_step=first_step,
+        )
+        pinned = self.device.type == "cuda"
+        for batch in batches:
+            yield {key: value.pin_memory() for key, value in batch.items()} if pinned else batch
+
+    def _train_mode(self) -> None:
+        self.objective.train()
+        for module in self.objective.frozen():
+            module.eval()
+
+    def _step(self, micro_batches: list[Batch], counting: float) -> None:
+        """Take one optimizer step over the micro batches, whose gradients add up."""
+        position = self.position
+        torch.manual_seed(
+            _seed(self.recipe.seed, self.stage_index + 1, position.step, self.host.rank)
+        )
+        sums: dict[str, Tensor] = {}
+        for number, batch in enumerate(micro_batches, start=1):
+            last = number == len(micro_batches)
+            no_sync = getattr(self.parallel, "no_sync", nullcontext)
+            with nullcontext() if last else no_sync():
+                with autocast(self.device, self.stage.precision):
+                    parts = self.parallel(to_device(batch, self.device))
+                parts["loss"].backward()
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0) + value.detach()
+        limit = self.stage.optimizer.clip_norm
+        trainable = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(trainable, limit if limit else float("inf"))
+        factor = lr_factor(
+            self.stage.schedule,
+            step=position.step,
+            epoch=position.epoch,
+            total_steps=self.total_steps,
+        )
+        set_lr(self.optimizer, factor)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.window.steps.append(position.step)
+        self.window.parts.append(sums | {"gradient_norm": norm.detach()})
+        self.window.videos.append([int(v) for batch in micro_batches for v in batch["video"]])
+        self.window.questions += counting
+        self.position = replace(
+            position, step=position.step + 1, step_in_epoch=position.step_in_epoch + 1
+        )
+
+    def _log(self, batches: Prefetched) -> None:
+        """Average the steps since the last row over steps and workers; stop on a non-finite loss."""
+        window, self.window = self.window, _Window()
+        batches.waiting_s = 0.0
+        if not window.steps:
+            return
+        names = list(window.parts[0])
+        values = torch.stack([torch.stack([p[n].double() for n in names]) for p in window.parts])
+        self._refuse_non_finite(values, window)
+        means = distributed.mean_over_workers(values.mean(0))
+        elapsed = max(time.perf_counter() - window.start_s, 1e-9)
+        step_s = elapsed / len(window.steps)
+        numbers = dict(zip(names, means.tolist(), strict=True)) | {
+            "lr": self.optimizer.param_groups[-1]["lr"],
+            "questions_per_s": window.questions / elapsed,
+            "waiting": window.waiting_s / elapsed,
+            "steps": self.total_steps,
+            "eta_s": (self.total_steps - self.position.step) * step_s,
+        }
+        self._track("train", numbers)
+
+    def _refuse_non_finite(self, values: Tensor, window: _Window) -> None:
+        bad = ~values.isfinite().all(1)
+        everywhere = distributed.mean_over_workers(bad.double())
+        if not everywhere.any():
+            return
+        index = int(everywhere.nonzero()[0])
+        own = [self.training.split.video_id[v] for v in window.videos[index]] if bad[index] else []
+        videos = sorted({v for share in distributed.gather_objects(own) for v in share})
+        raise NonFiniteLossError(
+            f"stage {self.stage.name!r}: the loss is not finite at step {window.steps[index] + 1}; "
+            f"videos of that batch: {', '.join(videos)}. Lower optimizer.lr or "
+            "optimizer.clip_norm, or look at these videos"
+        )
+
+    # Ends of epochs
+
+    def _end_epoch(self) -> bool:
+        position = self.position
+        ended = position.step >= self.total_steps
+        due = (position.epoch + 1) % self.stage.validate_every_epochs == 0
+        numbers, score = self._validate() if due or ended else ({}, None)
+        best, stale = position.best_score, position.epochs_since_best
+        if score is not None:
+            improved = best is None or score > best
+            best, stale = (score, 0) if improved else (best, stale + 1)
+        patience = self.stage.patience_epochs
+        finished = ended or (patience is not None and stale >= patience)
+        self.position = replace(
+            position, epoch=position.epoch + 1, step_in_epoch=0, best_score=best,
+            epochs_since_best=stale,
+        )  # fmt: skip
+        self._report(numbers, score=score, finished=finished)
+        return finished
+
+    def _validate(self) -> tuple[dict[str, float], float | None]:
+        """Return the validation numbers and the score (higher is better), the same on every worker."""
+        if self.validation is None:
+            return {}, None
+        with autocast(self.device, self.stage.precision):
+            predictions = predict_split(
+                self.objective,
+                self.validation,
+                self.device,
+                worker=self.host.rank,
+                workers=distributed.worker_count(),
+                videos_per_batch=self.recipe.evaluation.videos_per_batch,
+            )
+        # A worker without videos has no predictions.
+        shares = [share for share in distributed.gather_objects(predictions) if share]
+        rows = {key: np.concatenate([share[key] for share in shares]) for key in shares[0]}
+        order = np.argsort(rows.pop("row"), kind="stable")
+        if len(order) != len(self.validation.split):
+            raise RuntimeError(f"{len(order)} predictions for {self.validation.split}")
+        numbers = self.objective.metrics(
+            {key: value[order] for key, value in rows.items()}, self.validation.split
+        )
+        name, direction = self.objective.monitor
+        self._track("validation", numbers)
+        return numbers, numbers[name] if direction == "max" else -numbers[name]
+
+    def _track(self, kind: str, numbers: Mapping[str, float]) -> None:
+        if self.tracker:
+            self.tracker.log(kind, self.position.step, self.position.epoch, numbers)
+
+    def _report(self, numbers: Mapping[str, float], *, score: float | None, finished: bool) -> None:
+        content = Content(
+            recipe=self.recipe,
+            model=self.model,
+            vocabulary=self.prepared.vocabulary,
+            answers=self.prepared.answers,
+            training_state={"optimizer": self.optimizer.state_dict()},
+            position=self.position,
+            score=score,
+            finished=finished,
+        )
+        # Ray keeps the best by `score`; a checkpoint within an epoch has none and is kept as the newest only.
+        ranked = {"score": score if score is not None else -1e30, "step": self.position.step}
+        self.host.report({**numbers, **ranked}, Saver(self.position.step, content))
+
+
+def _grouped(batches: Prefetched, stage: StageConfig) -> Iterator[list[Batch]]:
+    """Collect the micro batches of each step."""
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == stage.batch.accumulate:
+            yield group
+            group = []
+
+
+def _seed(*parts: int) -> int:
+    """Return a seed that is different for every combination of numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,142 @@
+"""Train: all stages of a recipe, one after another, each resumed where it stopped."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from msvqa.data.dataset import Prepared
+from msvqa.engine import cluster
+from msvqa.engine.loop import StageJob
+from msvqa.engine.tracking import Row
+from msvqa.engine.trainer import initial_checkpoint, train_stage_on_ray
+from msvqa.errors import DataError, RecipeError
+from msvqa.extract import extract
+from msvqa.models.model import build_model
+from msvqa.objectives import OBJECTIVES
+from msvqa.prepare import prepare
+from msvqa.recipe import Recipe, resolve
+from msvqa.run import Run
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Callbacks of a long job; each may be left out."""
+
+    on_row: Callable[[Row], None] | None = None
+    """Called with every logged row of a stage."""
+    on_extract: Callable[[int, int, int], None] | None = None
+    """Called with the videos done, all videos, and the rejected ones."""
+    on_stage: Callable[[str, str], None] | None = None
+    """Called with a stage and what happens to it: `starts`, `resumes`, `is finished`."""
+
+
+def train(recipe: Recipe, progress: Progress | None = None) -> Run:
+    """Prepare and extract what is not there yet, then train every stage that is not finished.
+
+    Raises:
+        RecipeError, DataError, RunError, ClusterError: before Ray starts, where it can be known then.
+    """
+    progress = progress or Progress()
+    check(recipe)
+    run = Run.create(recipe)
+    prepared = prepare(recipe.data)
+    _need_training_questions(prepared)
+    with cluster.connected() as resources:
+        placement = cluster.place(recipe.scaling, resources, data_cpus=_data_cpus(recipe))
+        store = _store(recipe, progress)
+        for index, stage in enumerate(recipe.stages):
+            state = _state(run, stage.name)
+            if progress.on_stage:
+                progress.on_stage(stage.name, state)
+            if state == "is finished":
+                continue
+            job = StageJob(
+                recipe=recipe.to_dict(),
+                stage=index,
+                run=str(run.path),
+                prepared=str(prepared.path),
+                store=store,
+                init_from=initial_checkpoint(stage, run),
+            )
+            train_stage_on_ray(job, run, placement, progress.on_row)
+    return run
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse what can be known to be wrong without data and without Ray.
+
+    Raises:
+        RecipeError: lists every problem.
+        ClusterError: more workers than this machine can run.
+    """
+    problems = []
+    for number, stage in enumerate(recipe.stages):
+        share = recipe.scaling.workers * stage.batch.accumulate
+        if stage.batch.videos % share:
+            problems.append(
+                f"stages.{number}.batch.videos: {stage.batch.videos} is not a multiple of "
+                f"scaling.workers x accumulate = {recipe.scaling.workers} x "
+                f"{stage.batch.accumulate}"
+            )
+    problems += _model_problems(recipe)
+    if problems:
+        raise RecipeError(problems)
+    cluster.check_resources(recipe.scaling, data_cpus=_data_cpus(recipe))
+
+
+def _model_problems(recipe: Recipe) -> list[str]:
+    """Build the model without memory and ask for what only it knows."""
+    import torch
+
+    from msvqa.engine.optim import check_groups
+    from msvqa.models.model import Sizes
+
+    features = recipe.features
+    sizes = Sizes(
+        vocabulary=2, answers=2, num_clips=recipe.clips.num_clips,
+        frames_per_clip=recipe.clips.frames_per_clip, size_px=recipe.clips.size_px,
+        appearance_width=features.appearance_width if features else None,
+        motion_width=features.motion_width if features else None,
+        word_size=recipe.data.word_size,
+    )  # fmt: skip
+    problems = []
+    try:
+        with torch.device("meta"):
+            model = build_model(recipe, sizes)
+    except ValueError as error:
+        return [f"model: {error}"]
+    for number, stage in enumerate(recipe.stages):
+        try:
+            check_groups(model.parameter_groups(), stage.optimizer)
+            resolve(stage.objective.name, OBJECTIVES, "objective")(stage.objective, model)
+        except RecipeError as error:
+            problems += [f"stages.{number}.{problem}" for problem in error.problems]
+        except ValueError as error:
+            problems.append(f"stages.{number}.objective: {error}")
+    return problems
+
+
+def _data_cpus(recipe: Recipe) -> float:
+    """CPUs that must stay free while training runs."""
+    return 1.0 if recipe.clips.cache == "none" and recipe.features is None else 0.0
+
+
+def _need_training_questions(prepared: Prepared) -> None:
+    counts: dict[str, Any] = prepared.info["splits"]["train"]
+    if not counts["questions"]["present"]:
+        raise DataError(
+            f"none of the {counts['videos']['expected']} training videos is present under "
+            f"{prepared.root}: see {prepared.path / 'missing.txt'}"
+        )
+
+
+def _store(recipe: Recipe, progress: Progress) -> str | None:
+    if recipe.clips.cache == "none" and recipe.features is None:
+        return None
+    return str(extract(recipe, progress=progress.on_extract).path)
+
+
+def _state(run: Run, stage: str) -> str:
+    if run.is_finished(stage):
+        return "is finished"
+    return "resumes" if run.checkpoints(stage) else "starts"
