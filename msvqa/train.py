@@ -34,7 +34,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     """Prepare and extract what is not there yet, then train every stage that is not finished.
 
     Raises:
-        RecipeError, DataError, RunError, ClusterError: before Ray starts, where it can be known then.
+        RecipeError, DataError, RunError, ClusterError: before Ray starts, if it can be known.
     """
     progress = progress or Progress()
     check(recipe)

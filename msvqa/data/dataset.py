@@ -1,24 +1,168 @@
-"""Data sets as annotations with video files, and what `prepare` makes of them: folders that training reads."""
+"""Data sets as annotations with video files, and what `prepare` makes of them for training."""
 
 import hashlib
 import json
-from collections.abc import Collection
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from msvqa.data import DATASETS
+from msvqa.data.annotations import Annotations
 from msvqa.data.text import AnswerList, Vocabulary
 from msvqa.errors import DataError, did_you_mean, one_of
-from msvqa.recipe import DataConfig
+from msvqa.recipe import DataConfig, resolve
 
 PREPARED_FORMAT = 1
 MAX_INFO_BYTES = 50_000_000
+VIDEO_SUFFIXES = (
+    *(".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"),
+    *(".wmv", ".flv", ".ogv", ".3gp", ".ts"),
+)
+"""Endings of video files; of two files for one video the ending that comes first here is taken."""
+OTHER_TYPE = "other"
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """Where a video is, relative to the data root."""
+
+    path: str
+    """Empty where the file is absent."""
+    expected: str
+    """Where it should be, for messages."""
+    others: tuple[str, ...] = ()
+    """Further files of the same video."""
+    is_known: bool = True
+    """False for a video id that the data set cannot give a file name."""
+    leaves_root: bool = False
+    """The name or a symbolic link points out of the data root; such a file is never opened."""
+
+
+class VideoFolders:
+    """Video files by name without ending.
+
+    Each folder is listed once and names are looked up in the list, so no annotation makes a path.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._real_root = os.path.realpath(root)
+        self._listed: dict[str, dict[str, list[str]]] = {}
+
+    def find(
+        self, stem: str, folders: Sequence[str], usual_suffix: str = ".avi"
+    ) -> VideoFile:
+        """Return the file of a video in the first folder that has it, whatever its ending."""
+        expected = str(PurePosixPath(folders[0], f"{stem}{usual_suffix}"))
+        if stem in ("", ".", "..") or any(mark in stem for mark in "/\\\0"):
+            return VideoFile("", expected, leaves_root=True)
+        files = [file for folder in folders for file in self._files(folder).get(stem, [])]
+        if not files:
+            return VideoFile("", expected)
+        return self.check(files[0], tuple(files[1:]))
+
+    def check(self, path: str, others: tuple[str, ...] = ()) -> VideoFile:
+        """Return a file that exists, unless it lies outside the root."""
+        real = os.path.realpath(self.root / path)
+        if os.path.commonpath([real, self._real_root]) != self._real_root:
+            return VideoFile("", path, others, leaves_root=True)
+        return VideoFile(path, path, others)
+
+    def _files(self, folder: str) -> dict[str, list[str]]:
+        if folder not in self._listed:
+            self._listed[folder] = files = {}
+            where = self.root / folder
+            names = sorted(os.listdir(where), key=_rank) if where.is_dir() else []
+            for name in names:
+                stem, suffix = os.path.splitext(name)
+                if suffix.lower() in VIDEO_SUFFIXES and (where / name).is_file():
+                    files.setdefault(stem, []).append(f"{folder}/{name}" if folder else name)
+        return self._listed[folder]
+
+
+def _rank(name: str) -> tuple[int, str]:
+    suffix = os.path.splitext(name)[1].lower()
+    return (VIDEO_SUFFIXES.index(suffix) if suffix in VIDEO_SUFFIXES else -1), name
+
+
+class Dataset(ABC):
+    """Annotations of all splits and the places of the videos, in one published layout."""
+
+    class Config(DataConfig):
+        """Fields of the `data` section of a recipe."""
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    question_types: ClassVar[tuple[str, ...]] = ("what", "who", "how", "when", "where")
+    """Kinds of questions in the order of reports."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.root = Path(config.root)
+        self.videos = VideoFolders(self.root)
+
+    @abstractmethod
+    def source_files(self) -> list[Path]:
+        """Return the files that annotations come from."""
+
+    @abstractmethod
+    def read(self) -> Annotations:
+        """Read and check all annotations.
+
+        Raises:
+            DataError: a file is absent or cannot be read at all.
+        """
+
+    @abstractmethod
+    def find_video(self, video_id: str, split: str) -> VideoFile:
+        """Return where a video is."""
+
+    def generate(self) -> None:
+        """Write the files of the data set where they are absent; only generated sets do."""
+
+    def question_type(self, question: str) -> str:
+        """Return the kind of a question: its first word, or "other"."""
+        first = question.split(maxsplit=1)[0].lower() if question.strip() else ""
+        return first if first in self.question_types else OTHER_TYPE
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return the SHA-256 of every source file by name."""
+        return {path.name: _sha256(path) for path in self.source_files()}
+
+
+def open_dataset(config: DataConfig) -> Dataset:
+    """Return the data set that a section names; a generated one writes its files first.
+
+    Raises:
+        DataError: no such data set, or its folder is absent.
+    """
+    try:
+        kind = resolve(config.name, DATASETS, "data set")
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    if not isinstance(config, kind.Config):
+        config = kind.Config.model_validate(config.model_dump())
+    dataset: Dataset = kind(config)
+    dataset.generate()
+    if not dataset.root.is_dir():
+        raise DataError(f"no folder {dataset.root}; data.root is the folder of the data set")
+    return dataset
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +276,7 @@ class Prepared:
         return list(self.info["splits"])
 
     def word_vectors(self) -> np.ndarray | None:
-        """Return float32 (words, width) in the order of the vocabulary, None where none were given."""
+        """Return float32 (words, width) in vocabulary order, None where none were given."""
         file = self.path / "word_vectors.npy"
         return np.load(file, allow_pickle=False) if file.is_file() else None
 

@@ -17,7 +17,7 @@ VideoArrays = Mapping[str, np.ndarray]
 
 
 class VideoSource(Protocol):
-    """Gives the tensors of videos (`clips`, or `appearance` and `motion`) in the order asked for."""
+    """Gives the tensors of videos (`clips`, or `appearance` and `motion`) in a given order."""
 
     def videos(self, rows: Sequence[int]) -> Iterator[VideoArrays]:
         """Yield the arrays of the split's videos, one after another."""
@@ -25,7 +25,7 @@ class VideoSource(Protocol):
 
 
 class Prefetched:
-    """Iterates over `batches` made by a thread that stays `depth` ahead; measures the time spent waiting."""
+    """Batches made by a thread that stays `depth` ahead; measures the time spent waiting."""
 
     def __init__(self, batches: Callable[[], Iterable[Batch]], depth: int = 2) -> None:
         self.waiting_s = 0.0
@@ -78,7 +78,7 @@ def training_batches(
     accumulate: int = 1,
     first_step: int = 0,
 ) -> Iterator[Batch]:
-    """Yield `accumulate` batches for every step from `first_step` on: one worker's part of an epoch.
+    """Yield one worker's part of an epoch: `accumulate` batches for every step from `first_step`.
 
     Raises:
         ValueError: the lanes cannot be shared evenly.

@@ -1,10 +1,10 @@
 """Which questions of which videos go into which batch: a function of seed and epoch alone.
 
-An epoch is a table of visits. A visit is one video with up to k of its questions; the encoders run once per
-visit. The columns of the table are lanes, its rows are optimizer steps: step t takes the t-th visit of every
-lane. A video belongs to one lane per epoch (one longer than a lane is cut), lanes are balanced by visits, and
-every worker owns a fixed share of the lanes. So the order does not depend on the number of workers, no two
-workers need the same video, and a batch never holds a video twice.
+An epoch is a table of visits. A visit is one video with up to k of its questions; the encoders run once
+per visit. The columns of the table are lanes, its rows are optimizer steps: step t takes the t-th visit
+of every lane. A video belongs to one lane per epoch (one longer than a lane is cut), lanes are balanced
+by visits, and every worker owns a fixed share of the lanes. So the order does not depend on the number
+of workers, no two workers need the same video, and a batch does not hold a video twice.
 """
 
 import heapq
@@ -25,7 +25,7 @@ class EpochPlan:
     question: np.ndarray
     """int64 (T, N, k), rows of the questions in the split."""
     weight: np.ndarray
-    """float32 (T, N, k), 0 where a visit is padded with one of its own questions or repeated as a filler."""
+    """float32 (T, N, k), 0 where a visit is padded with its own questions or repeated as a filler."""
 
     @property
     def steps(self) -> int:
@@ -84,7 +84,7 @@ def count_steps(video_row: np.ndarray, *, lanes: int, questions_per_video: int, 
 
 
 def count_visits(video_row: np.ndarray, questions_per_video: int) -> int:
-    """Return how often the encoders run in an epoch: the sum of ceil(questions / k) over the videos."""
+    """Return how often the encoders run in an epoch: the sum of ceil(questions / k) over videos."""
     _, counts = np.unique(video_row, return_counts=True)
     return int(np.ceil(counts / questions_per_video).sum())
 

@@ -1,4 +1,4 @@
-"""Column types of the tables that data preparation and `doctor` write, and the record of a problem."""
+"""Columns of the tables that `prepare` and `doctor` write, and the record of a problem."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,7 @@
-"""Questions as word ids and answers as classes, by the rules of the published MSVD-QA baselines, and word vectors."""
+"""Questions as word ids, answers as classes and word vectors, by the rules of the DualVGR program.
+
+Paper: https://arxiv.org/abs/2107.04768
+"""
 
 import json
 from collections import Counter
@@ -18,8 +21,8 @@ Listed = TypeVar("Listed", bound="_WordList")
 def question_text(question: str) -> str:
     """Return the part of a question that is tokenised: lower case, without its closing mark.
 
-    The published program drops the last character whatever it is. All published questions end in `?`; ours keeps
-    a letter or digit, so that a question typed without its mark does not lose the end of its last word.
+    The published program drops the last character whatever it is. All its questions end in `?`;
+    ours keeps a letter or digit, so that a question typed without its mark loses nothing.
     """
     text = question.strip().lower()
     return text if text[-1:].isalnum() else text[:-1]
@@ -121,13 +124,13 @@ class Vocabulary(_WordList):
 
 
 class AnswerList(_WordList):
-    """Answers that are classes. Class 0 is any other training answer, 1 any other answer in evaluation."""
+    """Answers that are classes; 0 is any other answer in training, 1 in evaluation."""
 
     reserved = (UNKNOWN_IN_TRAIN, UNKNOWN_IN_EVALUATION)
 
     @classmethod
     def build(cls, answers: Iterable[str], top: int) -> "AnswerList":
-        """Keep the most frequent training answers; of equally frequent ones those that come first."""
+        """Keep the most frequent training answers; of equals those that come first."""
         ranked = (answer for answer, _ in Counter(answers).most_common())
         kept = [answer for answer in ranked if answer not in cls.reserved][:top]
         return cls([*cls.reserved, *kept])

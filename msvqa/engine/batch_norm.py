@@ -1,4 +1,4 @@
-"""Batch norm over the batches of all workers, for devices on which torch has none (CPU and gloo)."""
+"""Batch norm over the batches of all workers, also where torch has none (CPU and gloo)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,11 +1,12 @@
 """Checkpoints: one directory that is enough to resume and to predict.
 
     weights.safetensors    all weights of the model
-    training_state.pt      optimizer state (plain tensors and numbers, read with `weights_only=True`)
+    training_state.pt      optimizer state: plain tensors and numbers
     recipe.yaml  vocabulary.json  answers.json
     checkpoint.json        position, score, sizes and the SHA-256 of every file; written last
 
-Random numbers need no state: every step seeds them from (seed, stage, step, worker), see `engine.loop`.
+Random numbers need no state: every step seeds them from (seed, stage, step, worker), see
+`engine.loop`.
 """
 
 import hashlib

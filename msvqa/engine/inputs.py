@@ -1,4 +1,4 @@
-"""What a stage reads: prepared questions, and video tensors from a store or decoded while training runs."""
+"""What a stage reads: prepared questions, and video tensors from a store or decoded on the fly."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

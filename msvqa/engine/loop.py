@@ -1,8 +1,8 @@
 """The training loop of one stage. Runs in every worker; knows nothing of Ray.
 
-Everything random is a function of (seed, stage, step, worker), and the order of the data one of (seed, epoch).
-So a checkpoint needs only the position, and a resumed stage is equal to an uninterrupted one, also in the
-middle of an epoch.
+Everything random is a function of (seed, stage, step, worker), and the order of the data one of
+(seed, epoch). So a checkpoint needs only the position, and a resumed stage is equal to an uninterrupted
+one, also in the middle of an epoch.
 """
 
 import logging
@@ -87,6 +87,7 @@ class Saver:
     content: Content
 
     def __call__(self, folder: Path) -> None:
+        """Write the checkpoint."""
         save_checkpoint(folder, self.content)
 
 
@@ -163,7 +164,7 @@ class StageLoop:
         return inputs if len(inputs.split) else None
 
     def _build_model(self, job: StageJob, resume: Path | None) -> Model:
-        """Weights come from, in this order: the stage's own checkpoint, `init_from`, weight files, chance."""
+        """Weights: from the stage's own checkpoint, else `init_from`, else weight files and chance."""
         torch.manual_seed(_seed(self.recipe.seed, 0))
         model: Model = build_model(self.recipe, model_sizes(self.recipe, self.prepared))
         source = resume or (Path(job.init_from) if job.init_from else None)
@@ -293,7 +294,7 @@ class StageLoop:
         )
 
     def _log(self, batches: Prefetched) -> None:
-        """Average the steps since the last row over steps and workers; stop on a non-finite loss."""
+        """Average the steps since the last row; stop on a non-finite loss."""
         window, self.window = self.window, _Window()
         batches.waiting_s = 0.0
         if not window.steps:
@@ -348,7 +349,7 @@ class StageLoop:
         return finished
 
     def _validate(self) -> tuple[dict[str, float], float | None]:
-        """Return the validation numbers and the score (higher is better), the same on every worker."""
+        """Return the numbers and the score (higher is better), the same on every worker."""
         if self.validation is None:
             return {}, None
         with autocast(self.device, self.stage.precision):
@@ -388,7 +389,7 @@ class StageLoop:
             score=score,
             finished=finished,
         )
-        # Ray keeps the best by `score`; a checkpoint within an epoch has none and is kept as the newest only.
+        # Ray keeps the best by score; a checkpoint within an epoch has none and stays while newest.
         ranked = {"score": score if score is not None else -1e30, "step": self.position.step}
         self.host.report({**numbers, **ranked}, Saver(self.position.step, content))
 

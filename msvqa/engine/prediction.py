@@ -22,7 +22,7 @@ def predict_split(
 ) -> dict[str, np.ndarray]:
     """Return one worker's share of the predictions, with `row`: the question's row in the split.
 
-    The shares of all workers together hold every row once. There is no communication between workers.
+    The shares of all workers together hold every row once. Workers do not communicate.
     """
     split = inputs.split
     videos = evaluation_order(split.video_row, len(split.video_id), workers)[worker]

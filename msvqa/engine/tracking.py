@@ -1,4 +1,4 @@
-"""Tracking: rows of numbers go to metrics.jsonl first, then to TensorBoard; a driver follows the rows."""
+"""Tracking: rows of numbers go to metrics.jsonl, then to TensorBoard; the driver follows them."""
 
 import json
 import logging

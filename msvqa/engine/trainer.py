@@ -1,4 +1,4 @@
-"""Ray Train around the training loop: one TorchTrainer per stage, resumed from its own checkpoints."""
+"""Ray Train around the training loop: one trainer per stage, resumed from its checkpoints."""
 
 import logging
 import tempfile

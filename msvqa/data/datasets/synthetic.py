@@ -22,7 +22,7 @@ from msvqa.errors import DataError
 
 WIDTH, HEIGHT = 128, 96
 SPLITS = ("train", "val", "test")
-VIDEOS = {"train": 240, "val": 48, "test": 120}
+VIDEOS = {"train": 640, "val": 64, "test": 120}
 ANNOTATIONS = tuple(f"{split}_qa.json" for split in SPLITS)
 MAPPING = "youtube_mapping.txt"
 NAME_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -202,7 +202,7 @@ def _write_video(path: Path, scene: Scene, rng: np.random.Generator) -> None:
 
 def _draw(scene: Scene, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Yield the frames (H, W, 3) uint8."""
-    frames = int(rng.integers(24, 37))
+    frames = int(rng.integers(16, 25))
     mover, path = _route(scene, frames, rng)
     still = _background(scene.place, rng)
     for figure in _bystanders(mover, path, COUNTS[scene.count] - 1, rng):
@@ -221,7 +221,7 @@ def _route(scene: Scene, frames: int, rng: np.random.Generator) -> tuple[Figure,
     radius = rng.uniform(*RADII)
     step = np.array(STEPS[scene.direction], dtype=np.float64)
     room = np.array([WIDTH, HEIGHT]) - 2 * radius
-    start = int(rng.integers(0, 5))
+    start = int(rng.integers(0, 4))
     travelled = np.clip((np.arange(frames) - start) / (frames - 1 - start), 0, None)
     length = rng.uniform(0.65, 0.95) * room * np.abs(step)
     low = radius + rng.uniform(size=2) * (room - length)
