@@ -28,6 +28,10 @@ class VideoError(DataError):
         self.outcome = outcome
         super().__init__(message)
 
+    def __reduce__(self) -> tuple[type["VideoError"], tuple[str, str]]:
+        # Errors come from other processes; the default would rebuild this one without its outcome.
+        return type(self), (self.outcome, str(self))
+
 
 class StoreError(DataError):
     """A clip or feature store that is incomplete or does not match the recipe."""

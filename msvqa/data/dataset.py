@@ -58,9 +58,7 @@ class VideoFolders:
         self._real_root = os.path.realpath(root)
         self._listed: dict[str, dict[str, list[str]]] = {}
 
-    def find(
-        self, stem: str, folders: Sequence[str], usual_suffix: str = ".avi"
-    ) -> VideoFile:
+    def find(self, stem: str, folders: Sequence[str], usual_suffix: str = ".avi") -> VideoFile:
         """Return the file of a video in the first folder that has it, whatever its ending."""
         expected = str(PurePosixPath(folders[0], f"{stem}{usual_suffix}"))
         if stem in ("", ".", "..") or any(mark in stem for mark in "/\\\0"):

@@ -1,10 +1,10 @@
 """Which questions of which videos go into which batch: a function of seed and epoch alone.
 
-An epoch is a table of visits. A visit is one video with up to k of its questions; the encoders run once
-per visit. The columns of the table are lanes, its rows are optimizer steps: step t takes the t-th visit
-of every lane. A video belongs to one lane per epoch (one longer than a lane is cut), lanes are balanced
-by visits, and every worker owns a fixed share of the lanes. So the order does not depend on the number
-of workers, no two workers need the same video, and a batch does not hold a video twice.
+An epoch is a table of visits. A visit is one video with up to k of its questions; the encoders run
+once per visit. The columns of the table are lanes, its rows are optimizer steps: step t takes the
+t-th visit of every lane. A video belongs to one lane per epoch (one longer than a lane is cut), lanes
+are balanced by visits, and every worker owns a fixed share of the lanes. So the order does not depend
+on the number of workers, no two workers need the same video, and a batch does not hold a video twice.
 """
 
 import heapq
@@ -25,7 +25,7 @@ class EpochPlan:
     question: np.ndarray
     """int64 (T, N, k), rows of the questions in the split."""
     weight: np.ndarray
-    """float32 (T, N, k), 0 where a visit is padded with its own questions or repeated as a filler."""
+    """float32 (T, N, k), 0 for the padding of a visit and for a visit repeated as a filler."""
 
     @property
     def steps(self) -> int:

@@ -1,8 +1,8 @@
 """The training loop of one stage. Runs in every worker; knows nothing of Ray.
 
 Everything random is a function of (seed, stage, step, worker), and the order of the data one of
-(seed, epoch). So a checkpoint needs only the position, and a resumed stage is equal to an uninterrupted
-one, also in the middle of an epoch.
+(seed, epoch). So a checkpoint needs only the position, and a resumed stage is equal to an
+uninterrupted one, also in the middle of an epoch.
 """
 
 import logging
@@ -164,7 +164,7 @@ class StageLoop:
         return inputs if len(inputs.split) else None
 
     def _build_model(self, job: StageJob, resume: Path | None) -> Model:
-        """Weights: from the stage's own checkpoint, else `init_from`, else weight files and chance."""
+        """Take weights from the own checkpoint, else `init_from`, else weight files and chance."""
         torch.manual_seed(_seed(self.recipe.seed, 0))
         model: Model = build_model(self.recipe, model_sizes(self.recipe, self.prepared))
         source = resume or (Path(job.init_from) if job.init_from else None)
