@@ -1,0 +1,361 @@
+"""The rules of the code base that a program can check: imports, sizes, names, docstrings."""
+
+import ast
+import re
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from msvqa.data import DATASETS
+from msvqa.evaluators import EVALUATORS
+from msvqa.models import MODELS
+from msvqa.models.encoders import ENCODERS
+from msvqa.objectives import OBJECTIVES
+from msvqa.recipe import load, resolve
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = sorted((ROOT / "msvqa").rglob("*.py"))
+PROGRAMS = [
+    file
+    for folder in ("ray_jobs", "benchmarks", "examples")
+    for file in (ROOT / folder).rglob("*.py")
+]
+SOURCES = [*PACKAGE, *PROGRAMS]
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+RECIPES = sorted(
+    file for file in (ROOT / "configs").rglob("*.yaml") if "search" not in file.parent.parts
+)
+NOT_OURS = re.compile(
+    r"^(\.git|\.venv|\..*_cache|__pycache__|build|dist|runs|prepared|demo|.*egg-info)$"
+)
+
+VERBS = (
+    "doctor", "prepare", "extract", "train", "tune", "evaluate", "predict", "export", "report",
+    "serve",
+)  # fmt: skip
+LEAVES = {"errors", "recipe", "run", "data.batch"}
+MAY_IMPORT = {
+    "errors": set(),
+    "recipe": {"errors"},
+    "run": {"errors", "recipe"},
+    "losses": LEAVES,
+    "metrics": LEAVES,
+    "data": LEAVES,
+    "models": LEAVES,
+    "objectives": LEAVES | {"models", "losses", "metrics", "data"},
+    "evaluators": LEAVES | {"metrics", "data"},
+    "engine": LEAVES | {"data", "models", "losses", "metrics", "objectives", "evaluators"},
+    "cli": LEAVES | set(VERBS),
+    "__main__": {"cli"},
+    "__init__": {"predict"},
+}
+for verb in VERBS:
+    engine = {"engine", *MAY_IMPORT["engine"]}
+    MAY_IMPORT[verb] = engine | set(VERBS)
+
+NESTING = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match, ast.AsyncFor, ast.AsyncWith)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@cache
+def tree_of(file):
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def place(file, node):
+    return f"{file.relative_to(ROOT)}:{node.lineno} {getattr(node, 'name', '')}".strip()
+
+
+def functions_of(file):
+    return [node for node in ast.walk(tree_of(file)) if isinstance(node, FUNCTIONS)]
+
+
+def length_of(function):
+    return function.end_lineno - function.lineno + 1
+
+
+def group_of(module):
+    """Return the part of the package that a module belongs to; `data.batch` is one of its own."""
+    path = module.removeprefix("msvqa").removeprefix(".")
+    return path if path in LEAVES else path.partition(".")[0]
+
+
+def imports_of(file):
+    """Yield the modules that a file imports when it runs, also inside functions."""
+    for node in _running(tree_of(file)):
+        if isinstance(node, ast.Import):
+            yield from ((node, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{place(file, node)}: relative import"
+            yield node, node.module
+
+
+def _running(node):
+    """Walk a tree without the blocks that only a type checker reads."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from _running(child)
+
+
+def is_table(module):
+    """Whether a module is the `__init__` of a part, which holds its table of names and no code."""
+    return (ROOT / module.replace(".", "/") / "__init__.py").is_file()
+
+
+def test_imports_point_one_way():
+    wrong = []
+    for file in PACKAGE:
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        group = group_of(module)
+        for node, name in imports_of(file):
+            own = name.split(".")[0] == "msvqa" and not is_table(name)
+            if own and group_of(name) not in {group, *MAY_IMPORT[group]}:
+                wrong.append(f"{place(file, node)} imports {name}")
+    assert not wrong
+
+
+def test_parts_import_nothing_where_their_tables_are():
+    tables = [
+        file for file in PACKAGE if file.name == "__init__.py" and file.parent.name != "msvqa"
+    ]
+    assert not [place(f, node) for f in tables for node, name in imports_of(f) if "msvqa" in name]
+
+
+def test_only_the_engine_imports_ray():
+    allowed = {ROOT / "msvqa" / "serve.py"}
+    wrong = [
+        f"{place(file, node)} imports {name}"
+        for file in PACKAGE
+        for node, name in imports_of(file)
+        if name.split(".")[0] == "ray" and "engine" not in file.parts and file not in allowed
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", ["cli", "recipe", "run", "doctor", "errors"])
+def test_light_modules_import_without_torch_and_ray(module):
+    code = f"import sys, msvqa.{module}; print(*({{'torch', 'ray', 'av'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("file", [*SOURCES, *TESTS], ids=lambda f: str(f.relative_to(ROOT)))
+def test_files_have_at_most_600_lines(file):
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 600
+
+
+def test_functions_have_at_most_80_lines():
+    long = [
+        f"{place(file, function)}: {length_of(function)}"
+        for file in [*SOURCES, *TESTS]
+        for function in functions_of(file)
+        if length_of(function) > 80
+    ]
+    assert not long
+
+
+def test_most_functions_are_short():
+    lengths = sorted(length_of(f) for file in PACKAGE for f in functions_of(file))
+    assert statistics.median(lengths) <= 12
+    assert lengths[int(0.9 * len(lengths))] <= 40
+
+
+def test_functions_have_at_most_five_parameters():
+    wrong = [
+        f"{place(file, function)}: {count}"
+        for file in SOURCES
+        for function in functions_of(file)
+        if (count := _parameter_count(function)) > 5
+    ]
+    assert not wrong
+
+
+def _parameter_count(function):
+    arguments = function.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return sum(argument.arg not in ("self", "cls") for argument in every)
+
+
+def test_blocks_are_nested_at_most_three_deep():
+    wrong = [
+        f"{place(file, function)}: {depth}"
+        for file in SOURCES
+        for function in functions_of(file)
+        if (depth := _depth(function)) > 3
+    ]
+    assert not wrong
+
+
+def _depth(node, level=0):
+    """Return how many blocks the deepest statement below a node stands in."""
+    deepest = level
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, FUNCTIONS):
+            continue
+        # `elif` is an `if` alone in the else branch, and reads as one level.
+        is_elif = isinstance(node, ast.If) and isinstance(child, ast.If) and node.orelse == [child]
+        deepest = max(deepest, _depth(child, level + (isinstance(child, NESTING) and not is_elif)))
+    return deepest
+
+
+def test_no_block_of_more_than_twelve_lines_stands_twice():
+    places = defaultdict(list)
+    for file in SOURCES:
+        lines = [
+            (number, line.strip())
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+            if line.strip() and not line.strip().startswith(("#", "import ", "from "))
+        ]
+        for start in range(len(lines) - 12):
+            block = tuple(text for _, text in lines[start : start + 13])
+            places[block].append(f"{file.relative_to(ROOT)}:{lines[start][0]}")
+    assert not [found for found in places.values() if len(found) > 1]
+
+
+def test_print_is_only_in_the_command_line():
+    wrong = [
+        place(file, node)
+        for file in PACKAGE
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
+        and file.name != "cli.py"
+    ]
+    assert not wrong
+
+
+def test_everything_public_has_a_docstring():
+    missing = [
+        place(file, node) if node is not tree else str(file.relative_to(ROOT))
+        for file in SOURCES
+        for tree in [tree_of(file)]
+        for node in [tree, *_public(tree.body)]
+        if not ast.get_docstring(node)
+    ]
+    assert not missing
+
+
+def _public(body):
+    for node in body:
+        if isinstance(node, (ast.ClassDef, *FUNCTIONS)) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from _public(node.body)
+
+
+def test_names_say_what_things_are():
+    vague_modules = {"utils", "util", "misc", "helpers", "helper", "common", "base"}
+    modules = [file for file in [*SOURCES, *TESTS] if file.stem.lower() in vague_modules]
+    vague = re.compile(r"^Base[A-Z]|(Manager|Handler|Helper|Utils)$")
+    classes = [
+        place(file, node)
+        for file in SOURCES
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.ClassDef) and vague.search(node.name)
+    ]
+    assert not [*modules, *classes]
+
+
+def test_errors_are_not_swallowed_and_names_not_imported_by_star():
+    wrong = []
+    for file in [*SOURCES, *TESTS]:
+        for node in ast.walk(tree_of(file)):
+            star = isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
+            if star or (isinstance(node, ast.ExceptHandler) and _swallows(node)):
+                wrong.append(place(file, node))
+    assert not wrong
+
+
+def _swallows(handler):
+    broad = handler.type is None or ast.unparse(handler.type) in ("Exception", "BaseException")
+    return broad and all(isinstance(node, ast.Pass) for node in handler.body)
+
+
+def test_no_file_names_a_place_on_one_machine():
+    # Put together here, so that this file does not contain them.
+    machine = re.compile(
+        r"(^|[\s\"'`(=:])/(" + "|".join(["work", "farm", "home", "root", "Users"]) + ")/"
+    )
+    wrong = [
+        f"{file.relative_to(ROOT)}:{number}"
+        for file in _text_files(ROOT)
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if machine.search(line)
+    ]
+    assert not wrong
+
+
+def _text_files(folder):
+    for entry in sorted(folder.iterdir()):
+        if NOT_OURS.match(entry.name):
+            continue
+        if entry.is_dir():
+            yield from _text_files(entry)
+        elif entry.suffix in {".py", ".md", ".yaml", ".toml", ".sh", ".cfg", ".html", ""}:
+            yield entry
+
+
+def test_todo_comments_name_an_issue():
+    todo = re.compile(r"#\s*(TODO|FIXME|XXX)(?!\(#\d+\))")
+    assert not [
+        f"{file.relative_to(ROOT)}:{number}"
+        for file in SOURCES
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if todo.search(line)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "table"),
+    [
+        ("data set", DATASETS),
+        ("model", MODELS),
+        ("encoder", ENCODERS),
+        ("objective", OBJECTIVES),
+        ("evaluator", EVALUATORS),
+    ],
+)
+def test_every_name_of_the_tables_leads_to_a_class(kind, table):
+    assert all(isinstance(resolve(name, table, kind), type) for name in table)
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_every_shipped_recipe_loads_and_builds(file):
+    import torch
+
+    from msvqa.models.model import Sizes, build_model
+
+    recipe = load(file)
+    features = recipe.features
+    sizes = Sizes(
+        vocabulary=100,
+        answers=50,
+        num_clips=recipe.clips.num_clips,
+        frames_per_clip=recipe.clips.frames_per_clip,
+        size_px=recipe.clips.size_px,
+        appearance_width=features.appearance_width if features else None,
+        motion_width=features.motion_width if features else None,
+        word_size=recipe.data.word_size,
+    )
+    with torch.device("meta"):
+        model = build_model(recipe, sizes)
+        for stage in recipe.stages:
+            resolve(stage.objective.name, OBJECTIVES, "objective")(stage.objective, model)
+    assert sum(parameter.numel() for parameter in model.parameters()) > 0
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_every_shipped_recipe_says_how_it_is_used(file):
+    head = "\n".join(
+        line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")
+    )
+    for word in ("command", "memory", "time", "score"):
+        assert re.search(rf"(?i)\b{word}", head), f"the header names no {word}"
