@@ -8,8 +8,10 @@ import json
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -270,12 +272,15 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 
 def _print_prepared(info: Mapping[str, Any]) -> None:
-    table = _table("", "split", "videos expected", "present", "missing", "questions", "expected")
+    kinds = ("videos", "questions")
+    columns = [f"{kind} {count}" for kind in kinds for count in ("expected", "present", "missing")]
+    table = _table(str(info["root"]), "split", *columns)
     for split, counts in info["splits"].items():
-        expected, present = counts["videos_expected"], counts["videos"]
-        numbers = (expected, present, expected - present)
-        questions = (counts["questions"], counts["questions_expected"])
-        table.add_row(split, *(f"{number:,}" for number in (*numbers, *questions)))
+        cells = []
+        for kind in kinds:
+            expected, present = counts[kind]["expected"], counts[kind]["present"]
+            cells += [f"{expected:,}", f"{present:,}", f"{expected - present:,}"]
+        table.add_row(split, *cells)
     _print_table(table)
 
 
@@ -284,7 +289,9 @@ def _extract(arguments: argparse.Namespace) -> int:
 
     recipe = _load_recipe(arguments.recipe, arguments.overrides)
     hdf5 = Path(arguments.hdf5) if arguments.hdf5 else None
-    store = extract(recipe, hdf5=hdf5, progress=_print_line)
+    lines = ProgressLines()
+    store = extract(recipe, hdf5=hdf5, progress=lines.on_extract)
+    lines.close()
     print(f"{store.path}: {len(store.video_ids)} videos, {len(store.rejected)} rejected")
     for video_id, (outcome, message) in list(store.rejected.items())[:NAMES_SHOWN]:
         print(f"  {video_id}: {outcome}: {message}")
@@ -292,17 +299,76 @@ def _extract(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from msvqa.train import train
+    from msvqa.train import Progress, dry_run, train
 
     recipe = _load_recipe(arguments.recipe, arguments.overrides)
-    run = train(recipe, dry_run=arguments.dry_run, progress=_print_line)
-    if not arguments.dry_run:
-        print(f"Run: {run.path}")
+    lines = ProgressLines()
+    progress = Progress(on_row=lines.on_row, on_extract=lines.on_extract, on_stage=lines.on_stage)
+    if arguments.dry_run:
+        for line in dry_run(recipe, progress):
+            lines.say(line)
+        return 0
+    run = train(recipe, progress)
+    lines.say(f"Run: {run.path}")
     return 0
 
 
-def _print_line(line: str) -> None:
-    print(line, flush=True)
+class ProgressLines:
+    """One line for each long job: rewritten on a terminal, repeated now and then in a log."""
+
+    def __init__(self, log_every_s: float = 15.0) -> None:
+        self._rewrites = sys.stdout.isatty()
+        self._log_every_s = log_every_s
+        self._shown, self._shown_at, self._validation = "", float("-inf"), ""
+
+    def on_stage(self, stage: str, what: str) -> None:
+        """Say that a stage `starts`, `resumes` or `is finished`."""
+        self._validation = ""
+        self.say(f"stage {stage} {what}")
+
+    def on_extract(self, done: int, total: int, rejected: int) -> None:
+        """Show how many videos are extracted."""
+        words = f", {rejected} rejected" if rejected else ""
+        self._show(f"extract: {done} of {total} videos{words}", always=done == total)
+
+    def on_row(self, row: Mapping[str, Any]) -> None:
+        """Show a row of metrics.jsonl."""
+        numbers = {
+            key: value
+            for key, value in row.items()
+            if isinstance(value, float) and key not in ("time_s", "lr")
+        }
+        if row["kind"] == "validation":
+            shown = [f"{name} {value:.4g}" for name, value in numbers.items()]
+            self._validation = f"  validation: {', '.join(shown)}"
+            line = f"{row['stage']}  step {row['step']}"
+        else:
+            line = (
+                f"{row['stage']}  step {row['step']}/{row['steps']}  loss {numbers['loss']:.4g}  "
+                f"{numbers['questions_per_s']:.0f} questions/s  "
+                f"waiting {numbers['waiting']:.0%}  {timedelta(seconds=int(row['eta_s']))} left"
+            )
+        self._show(line + self._validation, always=row["kind"] == "validation")
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        self.close()
+        print(line, flush=True)
+
+    def close(self) -> None:
+        """Leave the line that is shown on the terminal."""
+        if self._shown and self._rewrites:
+            print()
+        self._shown, self._shown_at = "", float("-inf")
+
+    def _show(self, line: str, *, always: bool) -> None:
+        if self._rewrites:
+            line = line[: os.get_terminal_size().columns - 1]
+            print(f"\r{line:<{len(self._shown)}}", end="", flush=True)
+            self._shown = line
+        elif always or time.monotonic() - self._shown_at >= self._log_every_s:
+            print(line, flush=True)
+            self._shown_at = time.monotonic()
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
