@@ -9,7 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from msvqa.data.word_vectors import read_word_vectors
 from msvqa.errors import DataError
+
+__all__ = ["AnswerList", "Vocabulary", "question_text", "read_word_vectors", "tokenize"]
 
 NULL, UNKNOWN = "<NULL>", "<UNK>"
 UNKNOWN_IN_TRAIN, UNKNOWN_IN_EVALUATION = "<UNK0>", "<UNK1>"

@@ -1,0 +1,96 @@
+"""MSVD-QA: one-word answers to questions about short clips, in the published layout.
+
+    train_qa.json  val_qa.json  test_qa.json     lists of {"answer", "id", "question", "video_id"}
+    youtube_mapping.txt                          lines "<file name without ending> vid<video_id>"
+    video/ or YouTubeClips/                      the clips, .avi or another video format
+
+Paper: Xu et al., "Video Question Answering via Gradually Refined Attention over Appearance and
+Motion", ACM Multimedia 2017.
+"""
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from msvqa.data.annotations import Annotations, Row, check_size, read_elements, several
+from msvqa.data.dataset import Dataset, VideoFile
+from msvqa.errors import DataError
+
+MAPPING = "youtube_mapping.txt"
+FOLDERS = ("video", "YouTubeClips")
+_MAPPING_LINE = re.compile(r"(?P<stem>\S(?:.*\S)?) vid(?P<video_id>\d{1,18})")
+
+
+class MSVDQA(Dataset):
+    """Questions about the clips of the Microsoft Research Video Description corpus."""
+
+    KEYS: dict[str, tuple[type, ...]] = {
+        "answer": (str,),
+        "id": (int,),
+        "question": (str,),
+        "video_id": (int,),
+    }
+
+    def question_file(self, split: str) -> Path:
+        """Return the annotation file of a split."""
+        return self.root / f"{split}_qa.json"
+
+    def source_files(self) -> list[Path]:
+        """Return the question files and the mapping of ids to file names."""
+        return [*(self.question_file(split) for split in self.splits), self.root / MAPPING]
+
+    def read(self) -> Annotations:
+        """Read the questions of all splits."""
+        annotations = Annotations()
+        for split in self.splits:
+            path = self.question_file(split)
+
+            def row_of(number: int, element: dict[str, Any], split: str = split) -> Row:
+                return self._row(split, number, element)
+
+            read_elements(path, self.KEYS, row_of, annotations)
+        annotations.refuse_repeated_ids()
+        return annotations
+
+    def find_video(self, video_id: str, split: str) -> VideoFile:
+        """Return the clip that the mapping names."""
+        stem = self._stems.get(video_id)
+        if stem is None:
+            return VideoFile("", f"not in {MAPPING}", is_known=False)
+        return self.videos.find(stem, FOLDERS)
+
+    def _row(self, split: str, number: int, element: dict[str, Any]) -> Row:
+        return Row(
+            split=split,
+            video_id=str(element["video_id"]),
+            question_id=element["id"],
+            question=element["question"],
+            answer=element["answer"].strip(),
+            type=self.question_type(element["question"]),
+            source=f"{split}_qa.json",
+            number=number,
+        )
+
+    @cached_property
+    def _stems(self) -> dict[str, str]:
+        """File names without ending, by video id."""
+        path = self.root / MAPPING
+        check_size(path)
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 text: {error}") from None
+        stems: dict[str, str] = {}
+        problems = []
+        for number, line in enumerate(lines, start=1):
+            match = _MAPPING_LINE.fullmatch(line.strip())
+            if match:
+                video_id = str(int(match["video_id"]))
+                if stems.setdefault(video_id, match["stem"]) != match["stem"]:
+                    problems.append(f"line {number}: vid{video_id} already has another file name")
+            elif line.strip():
+                problems.append(f"line {number}: {line[:60]!r} is not '<file name> vid<number>'")
+        if problems:
+            raise DataError(f"{path}: {len(problems)} lines cannot be used\n{several(problems)}")
+        return stems

@@ -1,0 +1,223 @@
+"""A table of your own: CSV, TSV, JSONL or Parquet with video, question, answer[, split[, type]].
+
+`video` is a path relative to the data root, or a file name there or in video/ or videos/, with or
+without its ending. Other columns are ignored. Without a split column the videos are divided into
+train, val and test (80/10/10) by a seed. A question's id is the number of its row, from 1.
+"""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from msvqa.data.annotations import Annotations, Row, check_size
+from msvqa.data.dataset import Dataset, VideoFile
+from msvqa.errors import DataError, did_you_mean, one_of
+from msvqa.recipe import Location
+
+REQUIRED = ("video", "question", "answer")
+OPTIONAL = ("split", "type")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+FOLDERS = ("", "video", "videos")
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+HELD_OUT = 0.1
+"""Part of the videos that val gets, and test, where no column says."""
+
+NumberedRow = tuple[int, dict[str, Any] | str]
+"""The number of a row from 1 with our columns, or with what is wrong with it."""
+
+
+class Table(Dataset):
+    """Questions about videos of the user, one per row."""
+
+    class Config(Dataset.Config):
+        """Where the table is and how it is split."""
+
+        annotations: Location | None = None
+        """The table; by default the only one in `root`."""
+        split_seed: int = 0
+        """Which videos are held out where the table has no split column."""
+
+    question_types = ("what", "who", "how", "when", "where", "which", "why")
+
+    def __init__(self, config: "Table.Config") -> None:
+        super().__init__(config)
+        self._seed = config.split_seed
+        self._annotations = config.annotations
+
+    @property
+    def file(self) -> Path:
+        """The table."""
+        if self._annotations is not None:
+            return Path(self._annotations)
+        files = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        tables = [file for file in files if file.suffix.lower() in SUFFIXES]
+        if len(tables) != 1:
+            found = (
+                f"found {len(tables)}: {', '.join(t.name for t in tables)}"
+                if tables
+                else "found none"
+            )
+            raise DataError(
+                f"{self.root}: one table ({one_of(SUFFIXES)}) is needed, {found}; "
+                "name it with data.annotations=FILE"
+            )
+        return tables[0]
+
+    def source_files(self) -> list[Path]:
+        """Return the table."""
+        return [self.file]
+
+    def read(self) -> Annotations:
+        """Read all rows; where the table has no splits, make them."""
+        path = self.file
+        reader = _READERS.get(path.suffix.lower())
+        if reader is None:
+            raise DataError(
+                f"{path}: cannot read {path.suffix!r}; a table is one of {one_of(SUFFIXES)}"
+            )
+        check_size(path)
+        annotations = Annotations()
+        has_split = False
+        for number, values in reader(path):
+            row = values if isinstance(values, str) else self._row(path.name, number, values)
+            has_split = has_split or "split" in values
+            if isinstance(row, Row):
+                annotations.add(row)
+            else:
+                annotations.refuse("invalid_row", path.name, number, row)
+        if not has_split:
+            annotations.rows = split_by_video(annotations.rows, self._seed)
+        return annotations
+
+    def find_video(self, video_id: str, split: str) -> VideoFile:
+        """Return the file of a path or name."""
+        inside = Path(os.path.normpath(self.root / video_id))
+        if Path(video_id).is_absolute() or not inside.is_relative_to(self.root):
+            return VideoFile("", video_id, leaves_root=True)
+        if inside.is_file():
+            return self.videos.check(str(inside.relative_to(self.root)))
+        if "/" in video_id:
+            return VideoFile("", video_id)
+        return self.videos.find(video_id, FOLDERS, usual_suffix="")
+
+    def _row(self, source: str, number: int, values: dict[str, Any]) -> Row | str:
+        """Return the row, or what is wrong with it."""
+        texts: dict[str, str] = {}
+        for column, value in values.items():
+            if type(value) not in (str, int):
+                return f"column {column!r} must be a text, found {str(value)[:40]!r}"
+            texts[column] = str(value).strip()
+        absent = [column for column in REQUIRED if column not in texts]
+        if absent:
+            return f"{', '.join(absent)} missing"
+        split = SPLIT_NAMES.get(texts.get("split", "train").lower())
+        if split is None:
+            hint = did_you_mean(texts["split"], SPLIT_NAMES)
+            return f"split {texts['split']!r} is not one of {one_of(self.splits)}{hint}"
+        return Row(
+            split=split,
+            video_id=self._video_id(texts["video"]),
+            question_id=number,
+            question=texts["question"],
+            answer=texts["answer"],
+            type=texts.get("type") or self.question_type(texts["question"]),
+            source=source,
+            number=number,
+        )
+
+    def _video_id(self, video: str) -> str:
+        """Give every spelling of a path the same id: `./a.mp4` and `ROOT/a.mp4` are `a.mp4`."""
+        if not video:
+            return ""
+        path = PurePosixPath(video)
+        for root in (self.root, Path(self.config.root)):
+            if path.is_relative_to(root.as_posix()):
+                return str(path.relative_to(root.as_posix()))
+        return str(path)
+
+
+def split_by_video(rows: list[Row], seed: int) -> list[Row]:
+    """Divide rows into train, val and test so that all questions about a video stay together.
+
+    Videos are ranked by a hash of seed and id; so adding a video moves few others.
+    """
+    ids = {row.video_id for row in rows}
+    ranked = sorted(ids, key=lambda video: hashlib.sha256(f"{seed}:{video}".encode()).digest())
+    held_out = max(1, round(HELD_OUT * len(ids))) if len(ids) >= 3 else 0
+    split_of = dict.fromkeys(ranked, "train")
+    split_of |= dict.fromkeys(ranked[:held_out], "test")
+    split_of |= dict.fromkeys(ranked[held_out : 2 * held_out], "val")
+    return [replace(row, split=split_of[row.video_id]) for row in rows]
+
+
+def _columns(path: Path, names: list[str]) -> dict[str, str]:
+    """Return our columns by their name in the file; case and spaces around do not matter."""
+    columns = {name: name.strip().lower() for name in names}
+    absent = [column for column in REQUIRED if column not in columns.values()]
+    if absent:
+        hints = "".join(did_you_mean(column, names) for column in absent)
+        raise DataError(
+            f"{path}: column {', '.join(absent)} missing{hints}; found {', '.join(names) or 'none'}"
+        )
+    ours = {name: column for name, column in columns.items() if column in (*REQUIRED, *OPTIONAL)}
+    if len(set(ours.values())) < len(ours):
+        raise DataError(f"{path}: a column is there twice: {', '.join(ours)}")
+    return ours
+
+
+def _read_csv(path: Path) -> Iterator[NumberedRow]:
+    # `utf-8-sig`: spreadsheet programs write a byte order mark.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(
+            file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
+        )
+        try:
+            names = next(reader, [])
+            columns = _columns(path, names)
+            for number, cells in enumerate(reader, start=1):
+                if len(cells) > len(names):
+                    yield number, f"{len(cells)} cells under {len(names)} column names"
+                elif cells:
+                    row = dict(zip(names, cells, strict=False))
+                    yield number, {columns[name]: row[name] for name in columns if name in row}
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: line {reader.line_num + 1} cannot be read: {error}") from None
+
+
+def _read_jsonl(path: Path) -> Iterator[NumberedRow]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                values = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}: line {number} is not valid JSON: {error}") from None
+            if not isinstance(values, dict):
+                raise DataError(f"{path}: line {number} is not a JSON object")
+            named = {name.strip().lower(): value for name, value in values.items()}
+            yield number, {name: named[name] for name in (*REQUIRED, *OPTIONAL) if name in named}
+
+
+def _read_parquet(path: Path) -> Iterator[NumberedRow]:
+    try:
+        file = pq.ParquetFile(path)
+        columns = _columns(path, file.schema_arrow.names)
+        number = 0
+        for batch in file.iter_batches(columns=list(columns)):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, {columns[name]: value for name, value in row.items()}
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a Parquet file: {error}") from None
+
+
+_READERS = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
