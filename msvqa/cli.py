@@ -305,8 +305,8 @@ def _train(arguments: argparse.Namespace) -> int:
     lines = ProgressLines()
     progress = Progress(on_row=lines.on_row, on_extract=lines.on_extract, on_stage=lines.on_stage)
     if arguments.dry_run:
-        for line in dry_run(recipe, progress):
-            lines.say(line)
+        for estimate in dry_run(recipe):
+            lines.say(str(estimate))
         return 0
     run = train(recipe, progress)
     lines.say(f"Run: {run.path}")
@@ -407,13 +407,15 @@ def _predict(arguments: argparse.Namespace) -> int:
             "run": arguments.path,
             "video": arguments.video,
             "question": arguments.question,
-            "answers": [{"answer": a, "probability": p} for a, p in answers],
+            "answers": [
+                {"answer": answer.text, "probability": answer.probability} for answer in answers
+            ],
         }
         print(json.dumps(content, indent=2, ensure_ascii=False))
         return 0
     table = _table(f"{arguments.question}  [{arguments.video}, {arguments.path}]", "answer", "p")
-    for answer, probability in answers:
-        table.add_row(answer, f"{probability:.4f}")
+    for answer in answers:
+        table.add_row(answer.text, f"{answer.probability:.4f}")
     _print_table(table)
     return 0
 

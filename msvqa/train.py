@@ -7,6 +7,7 @@ from typing import Any
 from msvqa.data.dataset import Prepared
 from msvqa.engine import cluster
 from msvqa.engine.loop import StageJob
+from msvqa.engine.rehearsal import Estimate, rehearse
 from msvqa.engine.tracking import Row
 from msvqa.engine.trainer import initial_checkpoint, train_stage_on_ray
 from msvqa.errors import DataError, RecipeError
@@ -43,7 +44,9 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     _need_training_questions(prepared)
     with cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=_data_cpus(recipe))
-        store = _store(recipe, progress)
+        store = None
+        if not _decodes_while_training(recipe):
+            store = str(extract(recipe, progress=progress.on_extract).path)
         for index, stage in enumerate(recipe.stages):
             state = _state(run, stage.name)
             if progress.on_stage:
@@ -60,6 +63,18 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
             )
             train_stage_on_ray(job, run, placement, progress.on_row)
     return run
+
+
+def dry_run(recipe: Recipe) -> list[Estimate]:
+    """Build every stage, train one batch of it in this process, and estimate the whole.
+
+    Raises:
+        RecipeError, DataError, ClusterError: as `train`.
+    """
+    check(recipe)
+    prepared = prepare(recipe.data)
+    _need_training_questions(prepared)
+    return rehearse(recipe, prepared)
 
 
 def check(recipe: Recipe) -> None:
@@ -116,9 +131,13 @@ def _model_problems(recipe: Recipe) -> list[str]:
     return problems
 
 
+def _decodes_while_training(recipe: Recipe) -> bool:
+    return recipe.clips.cache == "none" and recipe.features is None
+
+
 def _data_cpus(recipe: Recipe) -> float:
     """CPUs that must stay free while training runs."""
-    return 1.0 if recipe.clips.cache == "none" and recipe.features is None else 0.0
+    return 1.0 if _decodes_while_training(recipe) else 0.0
 
 
 def _need_training_questions(prepared: Prepared) -> None:
@@ -128,12 +147,6 @@ def _need_training_questions(prepared: Prepared) -> None:
             f"none of the {counts['videos']['expected']} training videos is present under "
             f"{prepared.root}: see {prepared.path / 'missing.txt'}"
         )
-
-
-def _store(recipe: Recipe, progress: Progress) -> str | None:
-    if recipe.clips.cache == "none" and recipe.features is None:
-        return None
-    return str(extract(recipe, progress=progress.on_extract).path)
 
 
 def _state(run: Run, stage: str) -> str:

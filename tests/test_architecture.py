@@ -31,7 +31,7 @@ RECIPES = sorted(
     file for file in (ROOT / "configs").rglob("*.yaml") if "search" not in file.parent.parts
 )
 NOT_OURS = re.compile(
-    r"^(\.git|\.venv|\..*_cache|__pycache__|build|dist|runs|prepared|demo|.*egg-info)$"
+    r"^(\.git|\.venv|\..*_cache|\.hypothesis|__pycache__|build|dist|runs|prepared|demo|.*egg-info)$"
 )
 
 VERBS = (

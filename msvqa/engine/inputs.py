@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from msvqa.data.dataset import Prepared, Split
-from msvqa.data.loader import VideoArrays
+from msvqa.data.loader import VideoArrays, VideoSource
+from msvqa.data.sampling import sample_clips
 from msvqa.data.store import Store
 from msvqa.data.video import IsolatedDecoder
-from msvqa.errors import DataError, VideoError
+from msvqa.errors import DataError
 from msvqa.models.model import Sizes
 from msvqa.recipe import ClipsConfig, Recipe
 
@@ -52,19 +54,32 @@ class StreamSource:
 
 @dataclass(frozen=True)
 class DecodingSource:
-    """Video tensors decoded one after another in this process's own child, for single batches."""
+    """Video tensors decoded one after another, for a few videos without Ray."""
 
     split: Split
     clips: ClipsConfig
 
     def videos(self, rows: Sequence[int]) -> Iterator[VideoArrays]:
         """Yield the clips of the split's videos."""
-        with IsolatedDecoder(self.clips) as decoder:
-            for row in rows:
-                try:
-                    yield {"clips": decoder(self.split.path[row]).frames[self.clips.size_px]}
-                except VideoError as error:
-                    raise DataError(f"{self.split.path[row]}: {error}") from None
+        return decode_videos([self.split.path[row] for row in rows], self.clips)
+
+
+def decode_videos(paths: Sequence[str], clips: ClipsConfig) -> Iterator[VideoArrays]:
+    """Yield the clips of video files, decoded in a child process that may hang or die.
+
+    Raises:
+        VideoError: a file yields no frames.
+    """
+    plan = partial(
+        sample_clips, num_clips=clips.num_clips, frames_per_clip=clips.frames_per_clip
+    )
+    decoder = IsolatedDecoder(clips.timeout_s)
+    try:
+        for path in paths:
+            decoded = decoder(path, plan, [clips.size_px], clips.decoder)
+            yield {"clips": decoded.frames[clips.size_px]}
+    finally:
+        decoder.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +87,7 @@ class Inputs:
     """One split with the source of its videos. Videos that the store rejected are left out."""
 
     split: Split
-    source: StoreSource | StreamSource
+    source: VideoSource
 
 
 def open_inputs(recipe: Recipe, prepared: Prepared, store_path: str | None, split: str) -> Inputs:

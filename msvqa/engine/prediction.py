@@ -1,13 +1,23 @@
 """Predictions for a split: every question exactly once, whatever the number of workers."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 
 from msvqa.data.batch import to_device
+from msvqa.data.dataset import Prepared
 from msvqa.data.loader import evaluation_batches
 from msvqa.data.order import evaluation_order
-from msvqa.engine.inputs import Inputs
+from msvqa.engine.checkpoint import Loaded, load_checkpoint
+from msvqa.engine.inputs import Inputs, open_inputs
+from msvqa.engine.precision import autocast
+from msvqa.errors import CheckpointError
+from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective
+from msvqa.recipe import parse, resolve
 
 
 @torch.no_grad()
@@ -49,3 +59,84 @@ def predict_videos(
             collected.setdefault(key, []).append(array.cpu().numpy())
     objective.train(was_training)
     return {key: np.concatenate(parts) for key, parts in collected.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionJob:
+    """What a process needs to predict videos of a split; plain data, so that it can travel."""
+
+    checkpoint: str
+    prepared: str
+    store: str | None
+    split: str
+    recipe: dict[str, Any]
+    """The run's recipe: its data, clips and evaluation sections are used."""
+
+
+class Predictor:
+    """Predicts videos of a split with the model of a checkpoint. Loaded once per process."""
+
+    def __init__(self, job: PredictionJob, device: str | None = None) -> None:
+        recipe = parse(job.recipe)
+        loaded = load_checkpoint(job.checkpoint)
+        prepared = Prepared.open(job.prepared)
+        _check_vocabulary(loaded, prepared)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.objective = objective_of(loaded).to(self.device)
+        self.inputs = open_inputs(recipe, prepared, job.store, job.split)
+        self.videos_per_batch = recipe.evaluation.videos_per_batch
+        self.precision = recipe.stages[-1].precision
+
+    def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return one row per question of the videos named by `batch["video"]` (rows of the split)."""
+        videos = [int(video) for video in batch["video"]]
+        with autocast(self.device, self.precision):
+            return predict_videos(
+                self.objective, self.inputs, self.device, videos, self.videos_per_batch
+            )
+
+
+def objective_of(loaded: Loaded) -> Objective:
+    """Return the objective of the checkpoint's stage around its model, in eval mode."""
+    stage_name = loaded.info["position"]["stage"]
+    stage = next(s for s in loaded.recipe.stages if s.name == stage_name)
+    kind = resolve(stage.objective.name, OBJECTIVES, "objective")
+    objective: Objective = kind(stage.objective, loaded.model)
+    return objective.eval()
+
+
+def predict_on_ray(
+    job: PredictionJob, videos: Sequence[int], *, workers: int, gpus_per_worker: float
+) -> dict[str, np.ndarray]:
+    """Return the predictions for all questions of some videos, sorted by row, from a pool of actors."""
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    size = parse(job.recipe).evaluation.videos_per_batch
+    pool = max(1, min(workers, -(-len(videos) // size)))
+    rows = ray.data.from_items(
+        [{"video": video} for video in videos], override_num_blocks=-(-len(videos) // size)
+    ).map_batches(
+        Predictor,
+        fn_constructor_args=(job,),
+        batch_size=size,
+        num_cpus=1,
+        num_gpus=gpus_per_worker or None,
+        compute=ActorPoolStrategy(size=pool),
+    )
+    parts = list(rows.iter_batches(batch_size=None, batch_format="numpy"))
+    together = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    order = np.argsort(together["row"], kind="stable")
+    return {key: value[order] for key, value in together.items()}
+
+
+def _check_vocabulary(loaded: Loaded, prepared: Prepared) -> None:
+    same = (
+        loaded.vocabulary.tokens == prepared.vocabulary.tokens
+        and loaded.answers.answers == prepared.answers.answers
+    )
+    if not same:
+        raise CheckpointError(
+            f"{loaded.path} was trained with another vocabulary or answer list than "
+            f"{prepared.path}: evaluate it on the data it was trained on"
+        )

@@ -14,7 +14,8 @@ from msvqa.run import Run, written_aside
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-NOT_DRAWN = ("step", "epoch", "steps", "time_s")
+ROW_KEYS = ("stage", "kind", "step", "epoch", "time_s")
+"""Keys of a row that say where it belongs; all others are numbers."""
 
 
 class Tracker:
@@ -41,8 +42,7 @@ class Tracker:
             return
         try:
             for name, value in numbers.items():
-                if name not in NOT_DRAWN:
-                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+                self._writer.add_scalar(f"{kind}/{name}", value, step)
             self._writer.flush()
         except OSError as error:
             logger.warning("TensorBoard events cannot be written: %s", error)

@@ -20,9 +20,9 @@ import numpy as np
 
 from msvqa.errors import DataError
 
-WIDTH, HEIGHT = 128, 96
+WIDTH, HEIGHT = 96, 96
 SPLITS = ("train", "val", "test")
-VIDEOS = {"train": 640, "val": 64, "test": 120}
+VIDEOS = {"train": 960, "val": 64, "test": 120}
 ANNOTATIONS = tuple(f"{split}_qa.json" for split in SPLITS)
 MAPPING = "youtube_mapping.txt"
 NAME_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -36,9 +36,9 @@ COLORS = {
 }
 CAST = {"red": "anna", "green": "ben", "blue": "clara", "yellow": "david"}
 STEPS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-RADII = (10.0, 15.0)
-SMALLEST_RADIUS = 7.0
-COUNTS = {"two": 2, "three": 3, "four": 4, "five": 5}
+RADII = (12.0, 17.0)
+SMALLEST_RADIUS = 8.0
+COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4}
 PLACES = ("beach", "forest", "street", "room")
 LIGHTS = {
     # Gain and offset of each colour channel.
@@ -227,7 +227,7 @@ def _route(scene: Scene, frames: int, rng: np.random.Generator) -> tuple[Figure,
     low = radius + rng.uniform(size=2) * (room - length)
     first = np.where(step < 0, low + length, low)
     path = first + travelled[:, None] * length * step
-    angle = rng.uniform(-0.3, 0.3)
+    angle = rng.uniform(-0.2, 0.2)
     return Figure(scene.shape, scene.color, path[0, 0], path[0, 1], radius, angle), path
 
 
@@ -243,7 +243,7 @@ def _bystanders(
         apart = all(np.hypot(f.x - x, f.y - y) > f.radius + radius + 3 for f in standing)
         if clear and apart:
             shape, color = rng.choice(SHAPES), rng.choice(list(COLORS))
-            standing.append(Figure(shape, color, x, y, radius, rng.uniform(-0.3, 0.3)))
+            standing.append(Figure(shape, color, x, y, radius, rng.uniform(-0.2, 0.2)))
             radius = rng.uniform(*RADII)
         else:
             # Shrinking slowly, so that a crowded scene finds room in the end.
