@@ -1,0 +1,82 @@
+"""Predict: answer a question about one video from a run directory alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from msvqa.data.text import tokenize
+from msvqa.engine.checkpoint import Loaded, load_checkpoint
+from msvqa.engine.inputs import decode_videos
+from msvqa.engine.prediction import objective_of
+from msvqa.errors import DataError, RunError
+from msvqa.run import Run
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One possible answer."""
+
+    text: str
+    probability: float
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.probability:.1%})"
+
+
+class Answerer:
+    """A trained model that answers questions about video files."""
+
+    def __init__(self, loaded: Loaded, device: str | None = None) -> None:
+        if loaded.recipe.features is not None:
+            raise RunError(
+                f"{loaded.path} was trained on extracted features; answering from a video file "
+                "needs a model with its own encoders"
+            )
+        self.loaded = loaded
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.objective = objective_of(loaded).to(self.device)
+
+    def __repr__(self) -> str:
+        return f"Answerer({str(self.loaded.path)!r})"
+
+    def answer(self, video: str | Path, question: str, *, top_k: int = 5) -> list[Answer]:
+        """Return the most probable answers, best first.
+
+        Raises:
+            VideoError: the file yields no frames.
+            DataError: there is no such file, or the question is empty.
+        """
+        batch = self._question(question) | {"clips": self._clips(Path(video))}
+        with torch.inference_mode():
+            predictions = self.objective.predict({k: v.to(self.device) for k, v in batch.items()})
+        top, probability = predictions["top"][0].tolist(), predictions["probability"][0].tolist()
+        pairs = [(self.loaded.answers.decode(a), p) for a, p in zip(top, probability, strict=True)]
+        return [Answer(text, p) for text, p in pairs[:top_k]]
+
+    def _question(self, question: str) -> dict[str, Tensor]:
+        words = self.loaded.vocabulary.encode(tokenize(question))
+        if not words:
+            raise DataError(f"the question {question!r} has no words")
+        return {
+            "question": torch.tensor([words]),
+            "question_length": torch.tensor([len(words)]),
+            "video_index": torch.zeros(1, dtype=torch.int64),
+        }
+
+    def _clips(self, video: Path) -> Tensor:
+        if not video.is_file():
+            raise DataError(f"there is no video file {video}")
+        (arrays,) = decode_videos([str(video)], self.loaded.recipe.clips)
+        return torch.from_numpy(arrays["clips"])[None]
+
+
+def from_pretrained(run: str | Path, *, device: str | None = None) -> Answerer:
+    """Return the model of a finished run (its last stage's best checkpoint), ready to answer."""
+    return Answerer(load_checkpoint(Run.open(run).checkpoint()), device)
+
+
+def predict(run: str | Path, video: str | Path, question: str, *, top_k: int = 5) -> list[Answer]:
+    """Return the most probable answers of a run's model to a question about a video file."""
+    return from_pretrained(run).answer(video, question, top_k=top_k)
