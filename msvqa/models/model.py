@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
-from msvqa.recipe import NamedConfig, Recipe, resolve
 from msvqa.models import MODELS
+from msvqa.recipe import NamedConfig, Recipe, resolve
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,17 @@
 """What every objective has in common: `loss(batch)` and `predict(batch)` of one stage."""
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor, nn
 
 from msvqa.data.batch import Batch
-from msvqa.data.dataset import Split
 from msvqa.models.model import Model
 from msvqa.recipe import NamedConfig
+
+if TYPE_CHECKING:
+    from msvqa.data.dataset import Split
 
 
 class Objective(nn.Module):
@@ -30,6 +32,13 @@ class Objective(nn.Module):
         super().__init__()
         self.config, self.model = config, model
 
+    def train(self, mode: bool = True) -> "Objective":
+        """Set the mode; frozen parts stay in eval mode."""
+        super().train(mode)
+        for module in self.frozen():
+            module.eval()
+        return self
+
     def frozen(self) -> Iterable[nn.Module]:
         """Return the modules of the model that this stage leaves unchanged."""
         return ()
@@ -46,6 +55,6 @@ class Objective(nn.Module):
         """Return what validation needs, one row per question of the batch (eval mode, no gradient)."""
         raise NotImplementedError
 
-    def metrics(self, predictions: Mapping[str, np.ndarray], split: Split) -> dict[str, float]:
+    def metrics(self, predictions: Mapping[str, np.ndarray], split: "Split") -> dict[str, float]:
         """Return named numbers of a whole split from the rows of `predict`, in the order of the split."""
         raise NotImplementedError

@@ -1,0 +1,56 @@
+"""Every loss: functions of tensors that return one value per question."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# Legend: Q questions, N nodes (clips), D width, A answers.
+
+
+def cross_entropy(logits: Tensor, answer: Tensor) -> Tensor:
+    """Return the negative log-probability (Q,) of the right answers, from logits (Q, A)."""
+    return functional.cross_entropy(_precise(logits), answer, reduction="none")
+
+
+def consistency(first: Tensor, second: Tensor) -> Tensor:
+    """Return how differently two embeddings (Q, N, D) see the similarity of nodes, (Q,).
+
+    DualVGR, equation 15: the mean squared difference of the cosine similarities of centred nodes.
+    """
+    with _full_precision(first):
+        similarities = []
+        for embedding in (first, second):
+            unit = functional.normalize(_centred(embedding), dim=2)
+            similarities.append(unit @ unit.transpose(1, 2))  # (Q, N, N)
+        return (similarities[0] - similarities[1]).square().mean(dim=(1, 2))
+
+
+def dependence(first: Tensor, second: Tensor) -> Tensor:
+    """Return the Hilbert-Schmidt independence criterion (Q,) of two embeddings (Q, N, D).
+
+    DualVGR, equation 17, with linear kernels and without the factor 1 / (N - 1)^2, as in its program:
+    trace(R K1 R K2) with the centring R, here as the sum over both centred kernels' products. The reference sums
+    this over the batch; it grows with the square of the features' norms, hence its tiny weight 1e-8.
+    """
+    with _full_precision(first):
+        kernels = [c @ c.transpose(1, 2) for c in (_centred(first), _centred(second))]
+        return (kernels[0] * kernels[1]).sum(dim=(1, 2))
+
+
+def squared_error(output: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared error (Q,) over all other axes."""
+    return (_precise(output) - target).square().flatten(1).mean(dim=1)
+
+
+def _centred(embedding: Tensor) -> Tensor:
+    embedding = _precise(embedding)
+    return embedding - embedding.mean(dim=1, keepdim=True)
+
+
+def _precise(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _full_precision(values: Tensor) -> torch.autocast:
+    """Return a context without half precision: the losses subtract nearly equal numbers."""
+    return torch.autocast(values.device.type, enabled=False)

@@ -1,0 +1,110 @@
+"""What the encoders have in common: uint8 pixels in, one vector per frame or clip out."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from msvqa.models.layers.pixels import PixelScale
+from msvqa.models.weights import load_strictly, read_weights
+from msvqa.recipe import Location, NamedConfig
+
+
+class Encoder(nn.Module):
+    """Residual network over pixels. Subclasses build `conv1` to `layer4` under their published names."""
+
+    class Config(NamedConfig):
+        """Fields that every encoder has."""
+
+        weights: Location | None = None
+        """File with pretrained weights; without one training starts from scratch."""
+        batch_norm: Literal["frozen", "train"] | None = None
+        """`frozen` keeps running statistics as they are, also in training; null: frozen with weights, else train.
+        Clips of few videos are far too alike for statistics of pretrained networks."""
+
+    width: int
+    """Features per frame or clip."""
+    conv1: nn.Module
+    bn1: nn.Module
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+
+    def __init__(self, config: Any, scale: PixelScale) -> None:
+        super().__init__()
+        self.config, self.scale = config, scale
+        self.batch_norm = config.batch_norm or ("frozen" if config.weights else "train")
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the features (N, width) of uint8 pixels: (N, H, W, 3), or (N, F, H, W, 3) for clips."""
+        features = self.scale(pixels, like=self.conv1.weight)
+        features = self.relu(self.bn1(self.conv1(features)))
+        features = self.maxpool(features)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            features = layer(features)
+        # Global pooling: equal to the published fixed kernel wherever that leaves one position.
+        return features.flatten(2).mean(dim=2)
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Set the mode; frozen batch norm stays in eval mode."""
+        super().train(mode)
+        if self.batch_norm == "frozen":
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def load_pretrained(self) -> None:
+        """Load the weights that the config names; the classifier `fc` of the file is dropped.
+
+        Raises:
+            WeightsError: the file does not fit, with all names that differ.
+        """
+        if self.config.weights:
+            state = read_weights(self.config.weights)
+            load_strictly(self, state, self.config.weights, ignored=("fc.",))
+
+
+def initialize_convolutions(module: nn.Module) -> None:
+    """Start convolutions as He et al. do for ReLU, https://arxiv.org/abs/1502.01852."""
+    for part in module.modules():
+        if isinstance(part, (nn.Conv2d, nn.Conv3d)):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+
+def check_pixels(pixels: Tensor, axes: str) -> None:
+    """Refuse anything but uint8 pixels with the given axes, e.g. "N H W 3"."""
+    if pixels.dtype != torch.uint8 or pixels.ndim != len(axes.split()) or pixels.shape[-1] != 3:
+        raise ValueError(
+            f"expected uint8 pixels ({', '.join(axes.split())}), got {pixels.dtype} "
+            f"{tuple(pixels.shape)}"
+        )
+
+
+def keep_statistics(
+    module: nn.Module,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return contexts for a pass and its repetition, which must not update batch norm a second time."""
+    return nullcontext(), _repeated_pass(module)
+
+
+@contextmanager
+def _repeated_pass(module: nn.Module) -> Iterator[None]:
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    counters = [norm.num_batches_tracked for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, _copy(norm.num_batches_tracked)
+    try:
+        yield
+    finally:
+        for norm, momentum, counter in zip(norms, momenta, counters, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counter
+
+
+def _copy(counter: Tensor | None) -> Tensor | None:
+    return None if counter is None else counter.clone()

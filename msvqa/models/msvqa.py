@@ -1,0 +1,132 @@
+"""MSVQA: DualVGR's network behind trainable video encoders, with decoders that reconstruct the clips."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from einops import rearrange
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from msvqa.data.batch import Batch
+from msvqa.models.encoders.encoder import Encoder, keep_statistics
+from msvqa.models.encoders.resnet import ResNet
+from msvqa.models.encoders.resnext3d import ResNeXt3D
+from msvqa.models.layers.network import GraphNetwork, Reasoned
+from msvqa.models.layers.reconstruction import DECODERS, DecoderConfig
+from msvqa.models.model import Model, Sizes
+
+# Legend: V videos, Q questions, C clips, F frames per clip, H x W pixels, D hidden size.
+
+
+class MSVQA(Model):
+    """Answers questions from pixels, and reconstructs the pixels from what it reasoned with."""
+
+    class Config(GraphNetwork.Config):
+        """Encoders, network and decoders."""
+
+        name: str = "msvqa"
+        units: int = Field(default=1, ge=1, le=16)
+        """Reasoning units one after another; the published parameter counts fit one."""
+        appearance: ResNet.Config = ResNet.Config()
+        motion: ResNeXt3D.Config = ResNeXt3D.Config()
+        decoder: DecoderConfig = DecoderConfig()
+        encoder_chunk: int | None = Field(default=None, ge=1)
+        """Clips per pass of an encoder; null: all clips of the batch at once. Batch norm in training takes its
+        statistics from one pass."""
+        checkpoint_activations: bool = False
+        """Run each pass of the encoders again in the backward pass instead of keeping what it computed."""
+
+        @model_validator(mode="after")
+        def _chunks_to_recompute(self) -> "MSVQA.Config":
+            if self.checkpoint_activations and self.encoder_chunk is None:
+                raise ValueError("checkpoint_activations saves memory only with encoder_chunk")
+            return self
+
+    def __init__(self, config: Config, sizes: Sizes) -> None:
+        super().__init__(config, sizes)
+        self.appearance_encoder = ResNet(config.appearance)
+        self.motion_encoder = ResNeXt3D(config.motion)
+        widths = (self.appearance_encoder.width, self.motion_encoder.width)
+        self.network = GraphNetwork(config, sizes, widths)
+        build = DECODERS[config.decoder.kind]
+        shape = (config.hidden_size, sizes.frames_per_clip, sizes.size_px)
+        self.appearance_decoder: nn.Module = build(config.decoder, *shape)
+        self.motion_decoder: nn.Module = build(config.decoder, *shape)
+
+    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """Return the encoders as `backbone` and all else as `rest`."""
+        encoders = (self.appearance_encoder, self.motion_encoder)
+        backbone = [p for encoder in encoders for p in encoder.parameters()]
+        known = {id(p) for p in backbone}
+        return {"backbone": backbone, "rest": [p for p in self.parameters() if id(p) not in known]}
+
+    def load_pretrained(self) -> None:
+        """Load the weight files of the encoders."""
+        self.appearance_encoder.load_pretrained()
+        self.motion_encoder.load_pretrained()
+
+    def load_word_vectors(self, vectors: np.ndarray) -> None:
+        """Start the word embedding from a (vocabulary, word_size) matrix."""
+        self.network.load_word_vectors(vectors)
+
+    def encode_video(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return appearance and motion of the clips, both (V, C, D), once per video."""
+        clips = batch["clips"]
+        videos, _, frames = clips.shape[:3]
+        flat = rearrange(clips, "v c ... -> (v c) ...")
+        motion = self._encode(self.motion_encoder, flat, self.config.encoder_chunk)  # (V·C, width)
+        single = rearrange(clips, "v c f ... -> (v c f) ...")
+        chunk = self.config.encoder_chunk
+        appearance = self._encode(self.appearance_encoder, single, chunk and chunk * frames)
+        return self.network.encode_video(
+            rearrange(appearance, "(v c f) d -> v c f d", v=videos, f=frames),
+            rearrange(motion, "(v c) d -> v c d", v=videos),
+        )
+
+    def answer(self, batch: Batch) -> Reasoned:
+        """Return the logits for every question of the batch."""
+        reasoning, words = self.network.reason(*self.encode_video(batch), batch)
+        return self.network.decode_answer(reasoning, words, batch)
+
+    def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the clips of every question as both decoders see them, (Q, C, F, 3, H, W).
+
+        Values are on ImageNet's scale. The motion decoder's layout in the text is (Q, C, 3, F, H, W); the pixels
+        are the same, so one layout serves both.
+        """
+        reasoning, _ = self.network.reason(*self.encode_video(batch), batch)
+        questions = len(reasoning.appearance)
+        appearance = self.appearance_decoder(rearrange(reasoning.appearance, "q c d -> (q c) d"))
+        motion = self.motion_decoder(rearrange(reasoning.motion, "q c d -> (q c) d"))
+        return (
+            rearrange(appearance, "(q c) ... -> q c ...", q=questions),
+            rearrange(motion, "(q c) ... -> q c ...", q=questions),
+        )
+
+    def decoders(self) -> list[nn.Module]:
+        """Return what only `reconstruct` runs."""
+        return [self.appearance_decoder, self.motion_decoder]
+
+    def unused_in_answering(self) -> list[nn.Module]:
+        """Return the modules that `answer` never runs."""
+        return [*self.decoders(), *self.network.reasoning.unused()]
+
+    def unused_in_reconstruction(self) -> list[nn.Module]:
+        """Return the modules that `reconstruct` never runs."""
+        return [*self.network.answer_modules(), *self.network.reasoning.unused()]
+
+    def _encode(self, encoder: Encoder, pixels: Tensor, chunk: int | None) -> Tensor:
+        """Run an encoder over pieces of the batch, so that memory need not grow with it."""
+        parts = pixels.split(chunk or len(pixels))
+        if self.config.checkpoint_activations and torch.is_grad_enabled():
+            features = [
+                checkpoint(
+                    encoder, part, use_reentrant=False, context_fn=lambda: keep_statistics(encoder)
+                )
+                for part in parts
+            ]
+        else:
+            features = [encoder(part) for part in parts]
+        return torch.cat(features)

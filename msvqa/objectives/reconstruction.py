@@ -1,0 +1,96 @@
+"""Reconstruction: both decoders must show the clips again, from what was reasoned with the question."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from msvqa import losses, metrics
+from msvqa.data.batch import Batch, weighted_mean
+from msvqa.errors import RecipeError
+from msvqa.models.layers.pixels import IMAGENET_MEAN, IMAGENET_STD
+from msvqa.models.model import Model
+from msvqa.models.msvqa import MSVQA
+from msvqa.objectives.objective import Objective
+
+if TYPE_CHECKING:
+    from msvqa.data.dataset import Split
+
+# Legend: Q questions, V videos, C clips, F frames per clip, H x W pixels.
+
+
+class Reconstruction(Objective):
+    """loss = mean squared error of the appearance decoder + that of the motion decoder, on ImageNet's scale."""
+
+    class Config(Objective.Config):
+        """No fields but the name."""
+
+        name: str = "reconstruction"
+
+    monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("mse", "min")
+
+    def __init__(self, config: Config, model: Model) -> None:
+        if not isinstance(model, MSVQA):
+            raise RecipeError(["objective reconstruction needs pixels and decoders: model msvqa"])
+        super().__init__(config, model)
+
+    def frozen(self) -> Iterable[nn.Module]:
+        """Return the answer module and what else reconstruction never runs."""
+        return self.model.unused_in_reconstruction()
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss and the errors of both decoders."""
+        appearance, motion = self.model.reconstruct(batch)
+        target = _target(batch, appearance.dtype)
+        error_a = weighted_mean(losses.squared_error(appearance, target), batch)
+        error_m = weighted_mean(losses.squared_error(motion, target), batch)
+        return {"loss": error_a + error_m, "mse_appearance": error_a, "mse_motion": error_m}
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """Return sums per question and colour channel on the scale 0..255, exact to add up over a split.
+
+        `pixels` (Q,) per channel; `pixel_sum`, `pixel_square`, `error_appearance`, `error_motion` (Q, 3).
+        """
+        appearance, motion = self.model.reconstruct(batch)
+        target = _target(batch, torch.float32)
+        index = batch["video_index"]
+        clips = rearrange(batch["clips"], "v c f h w n -> v n (c f h w)").float()
+        pixels = torch.full_like(index, clips.shape[2], dtype=torch.float64)
+        return {
+            "pixels": pixels,
+            "pixel_sum": clips.sum(dim=2, dtype=torch.float64)[index],
+            "pixel_square": clips.square().sum(dim=2, dtype=torch.float64)[index],
+            "error_appearance": _error_255(appearance, target),
+            "error_motion": _error_255(motion, target),
+        }
+
+    def metrics(self, predictions: Mapping[str, np.ndarray], split: "Split") -> dict[str, float]:
+        """Return `mse` (ImageNet's scale) and `mse_255`, both summed over the decoders, and R2 of each."""
+        pixels = predictions["pixels"].sum()
+        totals = {key: predictions[key].sum(axis=0) for key in predictions if key != "pixels"}
+        appearance, motion = totals["error_appearance"], totals["error_motion"]
+        both = (appearance + motion) / pixels  # one value per channel
+        variation = totals["pixel_square"] - totals["pixel_sum"] ** 2 / pixels
+        return {
+            "mse": float((both / np.square(IMAGENET_STD)).mean()),
+            "mse_255": float(both.mean()),
+            "r2_appearance": metrics.r_squared(appearance.sum(), variation.sum()),
+            "r2_motion": metrics.r_squared(motion.sum(), variation.sum()),
+        }
+
+
+def _target(batch: Batch, dtype: torch.dtype) -> Tensor:
+    """Return the clips of every question on ImageNet's scale, (Q, C, F, 3, H, W)."""
+    clips = batch["clips"].movedim(-1, 3)  # (V, C, F, 3, H, W)
+    mean = torch.tensor(IMAGENET_MEAN, dtype=dtype, device=clips.device)[:, None, None]
+    std = torch.tensor(IMAGENET_STD, dtype=dtype, device=clips.device)[:, None, None]
+    # Scaled before the index: one copy of the floats per video, not per question.
+    return ((clips.to(dtype) - mean) / std)[batch["video_index"]]
+
+
+def _error_255(output: Tensor, target: Tensor) -> Tensor:
+    error = (output.to(target.dtype) - target).square().sum(dim=(1, 2, 4, 5), dtype=torch.float64)
+    return error * torch.tensor(IMAGENET_STD, dtype=torch.float64, device=error.device).square()
