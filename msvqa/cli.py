@@ -256,7 +256,7 @@ def _print_report(report: "Report") -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    from msvqa.prepare import prepare
+    from msvqa.prepare import prepare, summary
     from msvqa.recipe import parse_data
 
     given = {
@@ -267,21 +267,10 @@ def _prepare(arguments: argparse.Namespace) -> int:
         "answer_top": arguments.answer_top,
     }
     fields = {key: value for key, value in given.items() if value is not None}
-    _print_prepared(prepare(parse_data(arguments.name, arguments.overrides, **fields)).info)
+    prepared = prepare(parse_data(arguments.name, arguments.overrides, **fields))
+    for line in [str(prepared.path), *summary(prepared)]:
+        print(line)
     return 0
-
-
-def _print_prepared(info: Mapping[str, Any]) -> None:
-    kinds = ("videos", "questions")
-    columns = [f"{kind} {count}" for kind in kinds for count in ("expected", "present", "missing")]
-    table = _table(str(info["root"]), "split", *columns)
-    for split, counts in info["splits"].items():
-        cells = []
-        for kind in kinds:
-            expected, present = counts[kind]["expected"], counts[kind]["present"]
-            cells += [f"{expected:,}", f"{present:,}", f"{expected - present:,}"]
-        table.add_row(split, *cells)
-    _print_table(table)
 
 
 def _extract(arguments: argparse.Namespace) -> int:
