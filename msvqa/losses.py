@@ -28,9 +28,10 @@ def consistency(first: Tensor, second: Tensor) -> Tensor:
 def dependence(first: Tensor, second: Tensor) -> Tensor:
     """Return the Hilbert-Schmidt independence criterion (Q,) of two embeddings (Q, N, D).
 
-    DualVGR, equation 17, with linear kernels and without the factor 1 / (N - 1)^2, as in its program:
-    trace(R K1 R K2) with the centring R, here as the sum over both centred kernels' products. The reference sums
-    this over the batch; it grows with the square of the features' norms, hence its tiny weight 1e-8.
+    DualVGR, equation 17, with linear kernels and without the factor 1 / (N - 1)^2, as in its
+    program: trace(R K1 R K2) with the centring R, here as the sum over both centred kernels'
+    products. The reference sums this over the batch; it grows with the square of the features'
+    norms, hence its tiny weight 1e-8.
     """
     with _full_precision(first):
         kernels = [c @ c.transpose(1, 2) for c in (_centred(first), _centred(second))]

@@ -3,19 +3,18 @@
 Wang, Bao and Xu, IEEE Transactions on Multimedia 2021, https://doi.org/10.1109/TMM.2021.3097171
 """
 
-import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from msvqa.data.batch import Batch
 from msvqa.errors import RecipeError
-from msvqa.models.layers.network import GraphNetwork, Reasoned
-from msvqa.models.model import Model, Sizes
+from msvqa.models.layers.network import GraphModel, GraphNetwork
+from msvqa.models.model import Sizes
 from msvqa.recipe import Location
 
 # Legend: V videos, Q questions, C clips, D hidden size.
 
 
-class DualVGR(Model):
+class DualVGR(GraphModel):
     """Answers questions from frame features and clip features."""
 
     class Config(GraphNetwork.Config):
@@ -37,16 +36,3 @@ class DualVGR(Model):
     def encode_video(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return appearance and motion of the clips, both (V, C, D), once per video."""
         return self.network.encode_video(batch["appearance"], batch["motion"])
-
-    def answer(self, batch: Batch) -> Reasoned:
-        """Return the logits for every question of the batch."""
-        reasoning, words = self.network.reason(*self.encode_video(batch), batch)
-        return self.network.decode_answer(reasoning, words, batch)
-
-    def unused_in_answering(self) -> list[nn.Module]:
-        """Return the modules that `answer` never runs."""
-        return self.network.reasoning.unused()
-
-    def load_word_vectors(self, vectors: np.ndarray) -> None:
-        """Start the word embedding from a (vocabulary, word_size) matrix."""
-        self.network.load_word_vectors(vectors)

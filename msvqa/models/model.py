@@ -1,4 +1,4 @@
-"""What every model has in common: a strict config, the sizes it is built for, parameter groups, weight files."""
+"""What every model has in common: config, sizes, parameter groups, weight files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Sizes:
 
 
 class Model(nn.Module):
-    """Base of the models. Models never choose a device; `forward` is not used, objectives call named methods."""
+    """Base of the models. They never choose a device; objectives call named methods."""
 
     class Config(NamedConfig):
         """Fields that every model has."""
@@ -40,11 +40,11 @@ class Model(nn.Module):
         self.config, self.sizes = config, sizes
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Return all parameters by group name, for learning rates of their own; by default one group `rest`."""
+        """Return all parameters by group, for learning rates of their own; here one group `rest`."""
         return {"rest": list(self.parameters())}
 
     def load_pretrained(self) -> None:
-        """Load the weight files that the config names. Called once, before the first stage starts from scratch."""
+        """Load the weight files that the config names; called once, before the first stage."""
 
     def load_word_vectors(self, vectors: np.ndarray) -> None:
         """Start the word embedding from a (vocabulary, word_size) matrix."""

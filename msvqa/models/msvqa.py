@@ -1,8 +1,7 @@
-"""MSVQA: DualVGR's network behind trainable video encoders, with decoders that reconstruct the clips."""
+"""MSVQA: DualVGR's network behind trainable encoders, with decoders that reconstruct clips."""
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from einops import rearrange
 from pydantic import Field, model_validator
@@ -13,14 +12,14 @@ from msvqa.data.batch import Batch
 from msvqa.models.encoders.encoder import Encoder, keep_statistics
 from msvqa.models.encoders.resnet import ResNet
 from msvqa.models.encoders.resnext3d import ResNeXt3D
-from msvqa.models.layers.network import GraphNetwork, Reasoned
+from msvqa.models.layers.network import GraphModel, GraphNetwork
 from msvqa.models.layers.reconstruction import DECODERS, DecoderConfig
-from msvqa.models.model import Model, Sizes
+from msvqa.models.model import Sizes
 
 # Legend: V videos, Q questions, C clips, F frames per clip, H x W pixels, D hidden size.
 
 
-class MSVQA(Model):
+class MSVQA(GraphModel):
     """Answers questions from pixels, and reconstructs the pixels from what it reasoned with."""
 
     class Config(GraphNetwork.Config):
@@ -33,16 +32,18 @@ class MSVQA(Model):
         motion: ResNeXt3D.Config = ResNeXt3D.Config()
         decoder: DecoderConfig = DecoderConfig()
         encoder_chunk: int | None = Field(default=None, ge=1)
-        """Clips per pass of an encoder; null: all clips of the batch at once. Batch norm in training takes its
-        statistics from one pass."""
+        """Clips per pass of an encoder; null: all clips of the batch at once. Batch norm in
+        training takes its statistics from one pass."""
         checkpoint_activations: bool = False
-        """Run each pass of the encoders again in the backward pass instead of keeping what it computed."""
+        """Repeat each pass of the encoders for the gradients instead of keeping its results."""
 
         @model_validator(mode="after")
         def _chunks_to_recompute(self) -> "MSVQA.Config":
             if self.checkpoint_activations and self.encoder_chunk is None:
                 raise ValueError("checkpoint_activations saves memory only with encoder_chunk")
             return self
+
+    config: Config
 
     def __init__(self, config: Config, sizes: Sizes) -> None:
         super().__init__(config, sizes)
@@ -67,10 +68,6 @@ class MSVQA(Model):
         self.appearance_encoder.load_pretrained()
         self.motion_encoder.load_pretrained()
 
-    def load_word_vectors(self, vectors: np.ndarray) -> None:
-        """Start the word embedding from a (vocabulary, word_size) matrix."""
-        self.network.load_word_vectors(vectors)
-
     def encode_video(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return appearance and motion of the clips, both (V, C, D), once per video."""
         clips = batch["clips"]
@@ -85,18 +82,13 @@ class MSVQA(Model):
             rearrange(motion, "(v c) d -> v c d", v=videos),
         )
 
-    def answer(self, batch: Batch) -> Reasoned:
-        """Return the logits for every question of the batch."""
-        reasoning, words = self.network.reason(*self.encode_video(batch), batch)
-        return self.network.decode_answer(reasoning, words, batch)
-
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the clips of every question as both decoders see them, (Q, C, F, 3, H, W).
 
-        Values are on ImageNet's scale. The motion decoder's layout in the text is (Q, C, 3, F, H, W); the pixels
-        are the same, so one layout serves both.
+        Values are on ImageNet's scale. The motion decoder's layout in the text is (Q, C, 3, F, H,
+        W); the pixels are the same, so one layout serves both.
         """
-        reasoning, _ = self.network.reason(*self.encode_video(batch), batch)
+        reasoning, _ = self.reason(batch)
         questions = len(reasoning.appearance)
         appearance = self.appearance_decoder(rearrange(reasoning.appearance, "q c d -> (q c) d"))
         motion = self.motion_decoder(rearrange(reasoning.motion, "q c d -> (q c) d"))
@@ -119,7 +111,7 @@ class MSVQA(Model):
 
     def _encode(self, encoder: Encoder, pixels: Tensor, chunk: int | None) -> Tensor:
         """Run an encoder over pieces of the batch, so that memory need not grow with it."""
-        parts = pixels.split(chunk or len(pixels))
+        parts = torch.split(pixels, chunk or len(pixels))
         if self.config.checkpoint_activations and torch.is_grad_enabled():
             features = [
                 checkpoint(

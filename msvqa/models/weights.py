@@ -14,7 +14,7 @@ MAX_NAMES_IN_MESSAGE = 20
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return the state dict of a `.pth` file: bare, or below the key `state_dict`; `module.` is dropped.
+    """Return the state dict of a `.pth` file, bare or below `state_dict`, without `module.`.
 
     Raises:
         WeightsError: no such file, not a weights file, or it holds other objects than tensors.

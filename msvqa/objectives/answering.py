@@ -1,4 +1,4 @@
-"""Answering: cross-entropy of the answer, consistency of correlated graphs, independence of specific ones."""
+"""Answering: cross-entropy of the answer, with DualVGR's two losses on its graphs."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from msvqa import losses, metrics
 from msvqa.data.batch import Batch, weighted_mean
-from msvqa.models.layers.network import Reasoned
+from msvqa.models.layers.network import GraphModel, Reasoned
 from msvqa.objectives.objective import Objective
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class Answering(Objective):
-    """loss = cross-entropy + alpha * consistency + beta * dependence, the latter two as means over graph steps."""
+    """loss = cross-entropy + alpha * consistency + beta * dependence.
+
+    Consistency and dependence are means over the graph steps.
+    """
 
     class Config(Objective.Config):
         """Weights of the losses."""
@@ -31,8 +34,10 @@ class Answering(Objective):
         beta: float = Field(default=1e-8, ge=0)
         """Weight of the dependence between specific and correlated views."""
         dependence: Literal["sum", "mean"] = "sum"
-        """The reference sums over the batch; with `mean` use beta * questions per batch for the same effect."""
+        """The reference sums over the batch; `mean` needs beta * questions for the same effect."""
 
+    config: Config
+    model: GraphModel
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
 
     top_k = 5

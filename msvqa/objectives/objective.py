@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class Objective(nn.Module):
     """A model with the losses of one stage.
 
-    `forward` is `loss`, so that DistributedDataParallel can wrap the objective. Parts of the model that
-    the stage does not train are listed by `frozen()`: they get no gradient, stay out of the optimizer and
-    are kept in eval mode.
+    `forward` is `loss`, so that DistributedDataParallel can wrap the objective. Parts of the
+    model that the stage does not train are listed by `frozen()`: they get no gradient, stay out
+    of the optimizer and are kept in eval mode.
     """
 
     class Config(NamedConfig):
@@ -52,9 +52,9 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """Return what validation needs, one row per question of the batch (eval mode, no gradient)."""
+        """Return what validation needs, one row per question (eval mode, no gradient)."""
         raise NotImplementedError
 
     def metrics(self, predictions: Mapping[str, np.ndarray], split: "Split") -> dict[str, float]:
-        """Return named numbers of a whole split from the rows of `predict`, in the order of the split."""
+        """Return named numbers of a whole split from the rows of `predict`, in its order."""
         raise NotImplementedError

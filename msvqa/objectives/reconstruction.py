@@ -1,4 +1,4 @@
-"""Reconstruction: both decoders must show the clips again, from what was reasoned with the question."""
+"""Reconstruction: both decoders must show the clips again, from the reasoned vectors."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 
 class Reconstruction(Objective):
-    """loss = mean squared error of the appearance decoder + that of the motion decoder, on ImageNet's scale."""
+    """loss = mean squared errors of both decoders, added, on ImageNet's scale."""
 
     class Config(Objective.Config):
         """No fields but the name."""
 
         name: str = "reconstruction"
 
+    model: MSVQA
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("mse", "min")
 
     def __init__(self, config: Config, model: Model) -> None:
@@ -50,9 +51,10 @@ class Reconstruction(Objective):
         return {"loss": error_a + error_m, "mse_appearance": error_a, "mse_motion": error_m}
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """Return sums per question and colour channel on the scale 0..255, exact to add up over a split.
+        """Return sums per question and colour channel on the scale 0..255, to add up over a split.
 
-        `pixels` (Q,) per channel; `pixel_sum`, `pixel_square`, `error_appearance`, `error_motion` (Q, 3).
+        `pixels` (Q,) per channel; `pixel_sum`, `pixel_square`, `error_appearance`, `error_motion`
+        (Q, 3).
         """
         appearance, motion = self.model.reconstruct(batch)
         target = _target(batch, torch.float32)
@@ -68,7 +70,7 @@ class Reconstruction(Objective):
         }
 
     def metrics(self, predictions: Mapping[str, np.ndarray], split: "Split") -> dict[str, float]:
-        """Return `mse` (ImageNet's scale) and `mse_255`, both summed over the decoders, and R2 of each."""
+        """Return `mse` (ImageNet's scale) and `mse_255`, sums over the decoders, and R2 of each."""
         pixels = predictions["pixels"].sum()
         totals = {key: predictions[key].sum(axis=0) for key in predictions if key != "pixels"}
         appearance, motion = totals["error_appearance"], totals["error_motion"]

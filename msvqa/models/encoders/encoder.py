@@ -14,7 +14,7 @@ from msvqa.recipe import Location, NamedConfig
 
 
 class Encoder(nn.Module):
-    """Residual network over pixels. Subclasses build `conv1` to `layer4` under their published names."""
+    """Residual network over pixels; subclasses build `conv1` to `layer4`."""
 
     class Config(NamedConfig):
         """Fields that every encoder has."""
@@ -22,13 +22,16 @@ class Encoder(nn.Module):
         weights: Location | None = None
         """File with pretrained weights; without one training starts from scratch."""
         batch_norm: Literal["frozen", "train"] | None = None
-        """`frozen` keeps running statistics as they are, also in training; null: frozen with weights, else train.
-        Clips of few videos are far too alike for statistics of pretrained networks."""
+        """`frozen` keeps running statistics as they are, also in training; null: frozen with
+        weights, else train. Clips of few videos are far too alike for statistics of pretrained
+        networks."""
 
     width: int
     """Features per frame or clip."""
-    conv1: nn.Module
+    conv1: nn.Conv2d | nn.Conv3d
     bn1: nn.Module
+    relu: nn.Module
+    maxpool: nn.Module
     layer1: nn.Module
     layer2: nn.Module
     layer3: nn.Module
@@ -40,8 +43,8 @@ class Encoder(nn.Module):
         self.batch_norm = config.batch_norm or ("frozen" if config.weights else "train")
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return the features (N, width) of uint8 pixels: (N, H, W, 3), or (N, F, H, W, 3) for clips."""
-        features = self.scale(pixels, like=self.conv1.weight)
+        """Return the features (N, width) of uint8 frames (N, H, W, 3) or clips (N, F, H, W, 3)."""
+        features: Tensor = self.scale(pixels, like=self.conv1.weight)
         features = self.relu(self.bn1(self.conv1(features)))
         features = self.maxpool(features)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -88,7 +91,7 @@ def check_pixels(pixels: Tensor, axes: str) -> None:
 def keep_statistics(
     module: nn.Module,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Return contexts for a pass and its repetition, which must not update batch norm a second time."""
+    """Return contexts for a pass and for its repetition, which leaves batch norm as it is."""
     return nullcontext(), _repeated_pass(module)
 
 

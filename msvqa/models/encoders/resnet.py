@@ -38,10 +38,10 @@ class ResNet(Encoder):
         base_width: int = Field(default=64, ge=4, le=256)
         """Channels of the first stage; published weights have 64."""
         stem: Literal["published", "small"] = "published"
-        """`small` halves the image once instead of twice before the first stage: for 32 to 64 pixels."""
+        """`small` halves the image once instead of twice before `layer1`: for 32 to 64 pixels."""
         scale: Literal["imagenet", "reference", "unit"] = "imagenet"
-        """Input scale. `reference` is DualVGR's, whose blue std 0.224 (for 0.225) is a typing error; `unit` maps
-        pixels to -1..1."""
+        """Input scale. `reference` is DualVGR's, whose blue std 0.224 (for 0.225) is a typing
+        error; `unit` maps pixels to -1..1."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, PixelScale(*SCALES[config.scale]))

@@ -30,8 +30,9 @@ SCALES = {
 class ResNeXt3D(Encoder):
     """One vector per clip.
 
-    Pooling is global. The authors pool with a fixed kernel of 4 x 4 (for 112 pixels), which is the same from 97
-    to 128 pixels; at 224 it leaves 4 x 4 positions, and feature files made so are 2048 * 16 = 32768 wide.
+    Pooling is global. The authors pool with a fixed kernel of 4 x 4 (for 112 pixels), which is
+    the same from 97 to 128 pixels; at 224 it leaves 4 x 4 positions, and feature files made so
+    are 2048 * 16 = 32768 wide.
     """
 
     class Config(Encoder.Config):
@@ -43,10 +44,10 @@ class ResNeXt3D(Encoder):
         """Channels inside the first stage's blocks; published weights have 128."""
         groups: int = Field(default=32, ge=1)
         stem: Literal["published", "small"] = "published"
-        """`small` halves the image once and keeps all frames before the first stage: for 32 to 64 pixels."""
+        """`small` halves the image once and keeps all frames before `layer1`: for 32 to 64 pixels."""
         scale: Literal["activitynet", "none", "unit"] = "activitynet"
-        """Input scale. `activitynet` subtracts the mean colour, as the weights were trained; `none` is DualVGR's
-        raw 0..255; `unit` maps pixels to -1..1, for training from scratch."""
+        """Input scale. `activitynet` subtracts the mean colour, as the weights were trained;
+        `none` is DualVGR's raw 0..255; `unit` maps pixels to -1..1, for training from scratch."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, PixelScale(*SCALES[config.scale]))
@@ -101,4 +102,5 @@ class Block(nn.Module):
         inner = self.relu(self.bn1(self.conv1(clips)))
         inner = self.relu(self.bn2(self.conv2(inner)))
         shortcut = clips if self.downsample is None else self.downsample(clips)
-        return self.relu(self.bn3(self.conv3(inner)) + shortcut)
+        output: Tensor = self.relu(self.bn3(self.conv3(inner)) + shortcut)
+        return output

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,8 +16,8 @@ FACTOR_SIZE, FACTORS = 256, 2
 class BilinearFusion(nn.Module):
     """Product fusion of appearance and motion, clip by clip.
 
-    Multi-modal factorized bilinear pooling, https://arxiv.org/abs/1708.01471, with ELU after each linear map
-    and without dropout, power or L2 normalisation, as in DualVGR's program.
+    Multi-modal factorized bilinear pooling, https://arxiv.org/abs/1708.01471, with ELU after each
+    linear map and without dropout, power or L2 normalisation, as in DualVGR's program.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -28,15 +29,16 @@ class BilinearFusion(nn.Module):
     def forward(self, appearance: Tensor, motion: Tensor) -> Tensor:
         """Return (Q, C, D)."""
         product = functional.elu(self.appearance(appearance)) * functional.elu(self.motion(motion))
-        pooled = product.unflatten(-1, (FACTOR_SIZE, FACTORS)).sum(dim=-1)  # (Q, C, 256)
+        pooled = rearrange(product, "q c (s k) -> q c s k", k=FACTORS).sum(dim=-1)  # (Q, C, 256)
         return functional.elu(self.output(pooled))
 
 
 class AnswerDecoder(nn.Module):
     """Scores the answers from the pooled video and the sentence.
 
-    Batch norm follows ELU, as in the reference. In training it takes its statistics over all questions of the
-    batch, those with weight 0 included: they are repeats of questions of the same visit.
+    Batch norm follows ELU, as in the reference. In training it takes its statistics over all
+    questions of the batch, those with weight 0 included: they are repeats of questions of the
+    same visit.
     """
 
     def __init__(
@@ -65,4 +67,5 @@ class AnswerDecoder(nn.Module):
             )
         joined = torch.cat([video, self.question(sentence)], dim=1)  # (Q, 2D)
         hidden = functional.elu(self.hidden(self.dropout(joined)))
-        return self.output(self.dropout(self.norm(hidden)))
+        logits: Tensor = self.output(self.dropout(self.norm(hidden)))
+        return logits

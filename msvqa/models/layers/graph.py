@@ -1,4 +1,4 @@
-"""Graphs whose nodes are the clips of a video: attention between clips, between views, and readout."""
+"""Graphs whose nodes are clips: attention between clips, between views, and readout."""
 
 import torch
 from einops import rearrange
@@ -9,11 +9,12 @@ from torch.nn import functional
 
 
 class GraphAttention(nn.Module):
-    """Multi-head attention on the complete graph of the clips, with values scaled by a score per clip.
+    """Multi-head attention on the complete graph of clips; a score per clip scales the values.
 
-    Graph attention networks, https://arxiv.org/abs/1710.10903, equations 1 to 5. The score multiplies only the
-    values; the weights come from the unscaled nodes, as in DualVGR's program. The reference's adjacency matrix
-    is used there only as "> 0" and is complete, so there is none here.
+    Graph attention networks, https://arxiv.org/abs/1710.10903, equations 1 to 5. The score
+    multiplies only the values; the weights come from the unscaled nodes, as in DualVGR's program.
+    The reference's adjacency matrix is used there only as "> 0" and is complete, so there is none
+    here.
     """
 
     def __init__(self, hidden_size: int, heads: int, dropout: float, self_loops: bool) -> None:
@@ -55,7 +56,7 @@ class GraphAttention(nn.Module):
 
 
 class ViewAttention(nn.Module):
-    """Mixes the correlated and the specific view of a modality, with weights of its own for every clip."""
+    """Mixes the correlated and the specific view of a modality, clip by clip."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The network that DualVGR and MSVQA share: from encoded frames and clips and a question to an answer.
+"""The network that DualVGR and MSVQA share: from features and a question to an answer.
 
 Dual visual graph reasoning, Wang, Bao and Xu, IEEE Transactions on Multimedia 2021,
 https://doi.org/10.1109/TMM.2021.3097171
@@ -27,7 +27,7 @@ from msvqa.models.model import Model, Sizes
 
 @dataclass(frozen=True)
 class Reasoned:
-    """Logits (Q, A), and for the losses the graph outputs of every reasoning step, each (Q, C, D)."""
+    """Logits (Q, A), and the graph outputs (Q, C, D) of every reasoning step for the losses."""
 
     logits: Tensor
     common_appearance: list[Tensor]
@@ -49,14 +49,16 @@ class ClipEncoder(nn.Module):
         videos = len(frames)
         frames = rearrange(torch.tanh(self.frame_dropout(frames)), "v c f d -> (v c) f d")
         _, final = self.lstm(frames)  # (V·C, D)
-        return rearrange(self.clip_dropout(final), "(v c) d -> v c d", v=videos)
+        clips: Tensor = rearrange(self.clip_dropout(final), "(v c) d -> v c d", v=videos)
+        return clips
 
 
 class GraphNetwork(nn.Module):
     """Everything behind the visual features.
 
-    What depends on the video alone (`encode_video`) runs once per video of a batch; the rest once per question,
-    through `batch["video_index"]`. So dropout before that index is drawn per video and after it per question.
+    What depends on the video alone (`encode_video`) runs once per video of a batch; the rest once
+    per question, through `batch["video_index"]`. So dropout before that index is drawn per video
+    and after it per question.
     """
 
     class Config(Model.Config):
@@ -74,12 +76,13 @@ class GraphNetwork(nn.Module):
         self_loops: bool = True
         """Clips attend to themselves too."""
         answer_norm: Literal["batch", "layer"] = "batch"
-        """`layer` does not mix questions: for tiny batches, or several workers without SyncBatchNorm."""
+        """`layer` does not mix questions: for tiny batches."""
         padded_length: int = Field(default=21, ge=1)
-        """Length to which the reference pads questions; its attention depends on it in the fifth digit."""
+        """Length to which the reference pads questions; attention depends on it in the fifth digit."""
         reference_graph_layers: bool = False
-        """Only for `graph_layers` > 1: reproduce the reference, which picks graphs by unit + layer (so that units
-        share graphs and some never train) and feeds the correlated graphs from the specific ones."""
+        """Only for `graph_layers` > 1: reproduce the reference, which picks graphs by unit +
+        layer (so that units share graphs and some never train) and feeds the correlated graphs
+        from the specific ones."""
 
     def __init__(self, config: Config, sizes: Sizes, widths: tuple[int, int]) -> None:
         """Build the network for frame and clip features of the given `widths`."""
@@ -128,7 +131,7 @@ class GraphNetwork(nn.Module):
         )
 
     def answer_modules(self) -> list[nn.Module]:
-        """Return what only the answer needs: the sentence encoder belongs to it, nothing else reads it."""
+        """Return what only the answer needs; nothing else reads the sentence."""
         return [self.fusion, self.readout, self.answer, self.question.sentence]
 
     def load_word_vectors(self, vectors: np.ndarray) -> None:
@@ -141,6 +144,32 @@ class GraphNetwork(nn.Module):
             )
         with torch.no_grad():
             weight.copy_(torch.from_numpy(np.ascontiguousarray(vectors)))
+
+
+class GraphModel(Model):
+    """A model that answers with the shared network; subclasses say how videos are encoded."""
+
+    network: GraphNetwork
+
+    def encode_video(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return appearance and motion of the clips, both (V, C, D), once per video."""
+        raise NotImplementedError
+
+    def reason(self, batch: Batch) -> tuple[Reasoning, Tensor]:
+        """Return the reasoned clips of every question, and its words (Q, L, W)."""
+        return self.network.reason(*self.encode_video(batch), batch)
+
+    def answer(self, batch: Batch) -> Reasoned:
+        """Return the logits for every question of the batch."""
+        return self.network.decode_answer(*self.reason(batch), batch)
+
+    def unused_in_answering(self) -> list[nn.Module]:
+        """Return the modules that `answer` never runs."""
+        return self.network.reasoning.unused()
+
+    def load_word_vectors(self, vectors: np.ndarray) -> None:
+        """Start the word embedding from a (vocabulary, word_size) matrix."""
+        self.network.load_word_vectors(vectors)
 
 
 def _reasoning_sizes(config: GraphNetwork.Config, sizes: Sizes) -> ReasoningSizes:

@@ -36,7 +36,7 @@ class PixelScale(nn.Module):
 
 
 def to_pixels(values: Tensor) -> Tensor:
-    """Return uint8 (..., H, W, 3) from values (..., 3, H, W) that were scaled by ImageNet's constants."""
+    """Return uint8 (..., H, W, 3) of values (..., 3, H, W) on ImageNet's scale."""
     mean = torch.tensor(IMAGENET_MEAN, device=values.device)[:, None, None]
     std = torch.tensor(IMAGENET_STD, device=values.device)[:, None, None]
     return (values.float() * std + mean).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)

@@ -36,15 +36,17 @@ class QuestionEncoder(nn.Module):
     def summarize(self, words: Tensor, length: Tensor) -> Tensor:
         """Return the sentence vectors (Q, D)."""
         _, final = self.sentence(words, length)
-        return self.sentence_dropout(final)
+        sentence: Tensor = self.sentence_dropout(final)
+        return sentence
 
 
 class QuestionAttention(nn.Module):
     """Weights the words of a question by their context.
 
-    The reference takes the softmax over the padding too, masks, and divides by the rest plus 1e-5. Positions
-    of the padding all have the same logit, so its part of the sum is known without them: the result does not
-    depend on how far a batch is padded, only on `padded_length`, and the weights sum to slightly less than 1.
+    The reference takes the softmax over the padding too, masks, and divides by the rest plus
+    1e-5. Positions of the padding all have the same logit, so its part of the sum is known
+    without them: the result does not depend on how far a batch is padded, only on
+    `padded_length`, and the weights sum to slightly less than 1.
     """
 
     def __init__(self, hidden_size: int, padded_length: int) -> None:
@@ -68,7 +70,7 @@ class QuestionAttention(nn.Module):
         return torch.einsum("ql,qlw->qw", weights.to(words.dtype), words), weights
 
     def _logits(self, enhanced: Tensor) -> Tensor:
-        logits = self.score(functional.normalize(enhanced, dim=-1)).squeeze(-1)
+        logits: Tensor = self.score(functional.normalize(enhanced, dim=-1)).squeeze(-1)
         # Half precision would lose the small terms of the sums.
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

@@ -14,7 +14,7 @@ from msvqa.models.layers.question import QuestionAttention, QuestionPunishment
 
 @dataclass
 class Reasoning:
-    """Clips after the last unit, and the graph outputs of every step for the losses; all (Q, C, D)."""
+    """Clips after the last unit, and the graph outputs of every step; all (Q, C, D)."""
 
     appearance: Tensor
     motion: Tensor
@@ -42,11 +42,12 @@ class ReasoningSizes:
 
 
 class GraphReasoning(nn.Module):
-    """Units one after another; each lets the question choose clips, runs four graphs and adds their mixture.
+    """Units in a row: the question scores clips, four graphs run, their mixture is added.
 
-    With `reference_layers` step j of unit i runs the graphs with index i + j, so that units share graphs and
-    some never run, and both graphs of a modality read the specific output of the step before. Otherwise every
-    step has graphs of its own (index i * layers + j) and each graph reads its own output.
+    With `reference_layers` step j of unit i runs the graphs with index i + j, so that units share
+    graphs and some never run, and both graphs of a modality read the specific output of the step
+    before. Otherwise every step has graphs of its own (index i * layers + j) and each graph reads
+    its own output.
     """
 
     def __init__(self, sizes: ReasoningSizes) -> None:

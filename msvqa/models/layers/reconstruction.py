@@ -1,10 +1,11 @@
 """Decoders from a clip's vector back to its pixels, in ImageNet's scale.
 
-Only names and a count of the original decoders are known (MSVQA's text). `linear` reads the names as the trunk
-of VIGAN's autoencoder (https://arxiv.org/abs/1708.06724) with a coarse grid as output; `conv` reads them as
-channels of transposed convolutions.
+Only names and a count of the original decoders are known (MSVQA's text). `linear` reads the names
+as the trunk of VIGAN's autoencoder (https://arxiv.org/abs/1708.06724) with a coarse grid as
+output; `conv` reads them as channels of transposed convolutions.
 """
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -37,14 +38,12 @@ class DecoderConfig(Config):
 
 
 class LinearDecoder(nn.Module):
-    """Fully connected: the clip's vector to all pixels of a coarse clip, enlarged to the frame size."""
+    """Fully connected: a vector to all pixels of a coarse clip, enlarged to the frame size."""
 
     def __init__(self, config: DecoderConfig, hidden_size: int, frames: int, size_px: int) -> None:
         super().__init__()
         widths = [hidden_size, config.layer2, config.layer3, config.layer4, config.inner_dim]
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.output = nn.Linear(config.inner_dim, frames * 3 * config.grid_px**2)
         self.dropout = nn.Dropout(config.dropout)
         self.frames, self.grid_px, self.size_px = frames, config.grid_px, size_px
@@ -93,7 +92,8 @@ DECODERS = {"linear": LinearDecoder, "conv": ConvDecoder}
 
 
 @torch.no_grad()
-def start_at_color(bias: Tensor, config: DecoderConfig) -> None:
+def start_at_color(bias: Tensor | None, config: DecoderConfig) -> None:
     """Set an output bias, whose first axis is the channel, to the mean colour."""
+    assert bias is not None
     for channel, value in enumerate(config.mean_color):
         bias[channel] = (value - IMAGENET_MEAN[channel]) / IMAGENET_STD[channel]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class BidirectionalLSTM(nn.Module):
     """One layer in both directions; equals `nn.LSTM(bidirectional=True)` over packed sequences.
 
-    Packing needs the lengths on the CPU. Here the second direction reads every sequence with its valid part
-    reversed, so its padding stays behind the end and cannot reach the results.
+    Packing needs the lengths on the CPU. Here the second direction reads every sequence with its
+    valid part reversed, so its padding stays behind the end and cannot reach the results.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
