@@ -1,0 +1,76 @@
+"""Splits and prepared folders."""
+
+import numpy as np
+import pytest
+
+from msvqa.data.dataset import Prepared, open_dataset, prepared_dir
+from msvqa.errors import DataError
+from msvqa.prepare import prepare
+from msvqa.recipe import DataConfig
+from tests.msvd_folder import write_msvd
+
+
+@pytest.fixture
+def config(tmp_path):
+    root = write_msvd(tmp_path / "data")
+    return DataConfig(name="msvd_qa", root=str(root), prepared=str(tmp_path / "prepared"))
+
+
+def test_a_split_holds_its_questions_by_video(config):
+    split = prepare(config).split("train")
+    assert split.video_id == ["1", "2"]
+    assert split.path[0] == f"{config.root}/video/-4wsuPCjDBc_5_15.avi"
+    assert split.video_row.tolist() == [0, 0, 1, 1]
+    assert split.question_id.tolist() == [0, 1, 2, 3]
+    assert split.question_type == ["what", "who", "how", "who"]
+    assert split.length.tolist() == [5, 3, 5, 4]
+    assert split.tokens.shape == (4, 5)
+    assert split.tokens[1].tolist() == [7, 3, 8, 0, 0]
+    assert split.answer_id.tolist() == [3, 2, 4, 2]
+    assert len(split) == split.n_expected == 4
+
+
+def test_without_drops_videos_and_their_questions(config):
+    split = prepare(config).split("train").without(["1"])
+    assert split.video_id == ["2"]
+    assert split.video_row.tolist() == [0, 0]
+    assert split.question == ["how many cats are there?", "who cannot swim?"]
+    assert split.tokens.shape == (2, 5)
+    assert (len(split), split.n_expected) == (2, 4)
+
+
+def test_without_everything_is_an_empty_split(config):
+    split = prepare(config).split("train").without(["1", "2"])
+    assert (len(split), split.video_id, split.n_expected) == (0, [], 4)
+    assert split.video_row.dtype == np.int64
+
+
+def test_a_wrong_split_is_answered_with_the_right_ones(config):
+    with pytest.raises(DataError, match=r"did you mean 'train'.*test, train, val"):
+        prepare(config).split("trian")
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 99}'])
+def test_an_incomplete_or_damaged_folder_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "prepare.json").write_text(content)
+    with pytest.raises(DataError, match="msvqa prepare"):
+        Prepared.open(tmp_path)
+
+
+def test_the_folder_is_named_after_data_set_and_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    folders = {prepared_dir(DataConfig(name="msvd_qa", root=str(tmp_path / n))) for n in "ab"}
+    assert len(folders) == 1
+    folder = folders.pop()
+    assert folder.parent == tmp_path / "prepared"
+    assert folder.name.startswith("msvd_qa-")
+
+
+def test_an_unknown_data_set_or_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match="did you mean 'msvd_qa'"):
+        open_dataset(DataConfig(name="msvdqa", root=str(tmp_path)))
+    with pytest.raises(DataError, match="no folder"):
+        open_dataset(DataConfig(name="msvd_qa", root=str(tmp_path / "absent")))
