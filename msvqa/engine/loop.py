@@ -222,7 +222,7 @@ class StageLoop:
         start = self.position.step_in_epoch
         batches = Prefetched(lambda: self._batches(plan, start))
         self.window = _Window()
-        self._train_mode()
+        self.objective.train()
         for step_in_epoch, micro_batches in enumerate(_grouped(batches, self.stage), start=start):
             counting = float(plan.weight[step_in_epoch].sum())
             self._step(micro_batches, counting)
@@ -251,11 +251,6 @@ class StageLoop:
         pinned = self.device.type == "cuda"
         for batch in batches:
             yield {key: value.pin_memory() for key, value in batch.items()} if pinned else batch
-
-    def _train_mode(self) -> None:
-        self.objective.train()
-        for module in self.objective.frozen():
-            module.eval()
 
     def _step(self, micro_batches: list[Batch], counting: float) -> None:
         """Take one optimizer step over the micro batches, whose gradients add up."""

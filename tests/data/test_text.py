@@ -1,8 +1,9 @@
 """Tokens, vocabularies and answer lists."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from nltk.tokenize import word_tokenize
 
 from msvqa.data.text import AnswerList, Vocabulary, tokenize
 from msvqa.errors import DataError
@@ -20,6 +21,15 @@ def test_tokens_follow_the_treebank_rules():
     ]
     assert tokenize("who cannot fill 3/4 cup?") == ["who", "can", "not", "fill", "3/4", "cup"]
     assert tokenize("who says 'o sole mio?")[2:4] == ["'", "o"]
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.sampled_from(["cannot", "gonna", "gimme", "dog", "3", "2nd", "wanna"]), max_size=6)
+)
+def test_words_alone_and_together_give_the_same_tokens(words):
+    text = " ".join(words)
+    assert tokenize(text) == word_tokenize(text, preserve_line=True)
 
 
 def test_a_question_without_its_mark_keeps_its_last_letter():
@@ -46,6 +56,7 @@ def test_equally_frequent_answers_keep_the_order_of_the_file():
     assert answers.decode(2) == "cat"
 
 
+@settings(max_examples=50)
 @given(st.lists(st.text(max_size=5), unique=True))
 def test_a_vocabulary_survives_json(words):
     vocabulary = Vocabulary.build([words])

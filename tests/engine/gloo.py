@@ -20,7 +20,9 @@ def run_in_two_processes(function: Callable[..., Any], folder: Path, *arguments:
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-def _enter(rank: int, function: Callable[..., Any], folder: Path, port: int, arguments: Any) -> None:
+def _enter(
+    rank: int, function: Callable[..., Any], folder: Path, port: int, arguments: Any
+) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)

@@ -1,0 +1,226 @@
+"""The training loop without Ray: resume, determinism, frozen parts, accumulation, non-finite losses."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from msvqa.data.dataset import Prepared
+from msvqa.data.loader import Prefetched, evaluation_batches, training_batches
+from msvqa.data.order import plan_epoch
+from msvqa.data.store import store_dir
+from msvqa.engine.checkpoint import Position, load_checkpoint, read_weights
+from msvqa.engine.inputs import open_inputs
+from msvqa.engine.loop import Saver, StageJob, train_stage
+from msvqa.engine.prediction import objective_of, predict_split
+from msvqa.engine.trainer import LocalHost
+from msvqa.errors import CheckpointError, NonFiniteLossError
+from msvqa.recipe import Recipe
+from msvqa.run import Run
+from tests.tiny import make_recipe
+
+
+class StoppingHost(LocalHost):
+    """Dies right after a number of checkpoints."""
+
+    def __init__(self, folder: Path, reports: int) -> None:
+        super().__init__(folder)
+        self.left = reports
+
+    def report(self, numbers: Mapping[str, float], save: Saver) -> None:
+        super().report(numbers, save)
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def train(
+    recipe: Recipe, stage: int, host: LocalHost | None = None, start: Path | None = None
+) -> Position:
+    run = Run.create(recipe)
+    job = StageJob(
+        recipe=recipe.to_dict(),
+        stage=stage,
+        run=str(run.path),
+        prepared=str(recipe.data.prepared),
+        store=str(store_dir(recipe)),
+        init_from=str(start) if start else None,
+    )
+    return train_stage(job, host or LocalHost(run.stage_dir(recipe.stages[stage].name)))
+
+
+def final_weights(recipe: Recipe, stage: str) -> dict[str, torch.Tensor]:
+    return read_weights(Run.open(recipe.run_dir).checkpoint(stage, "last"))
+
+
+def assert_equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("reports", [1, 2])
+def test_resume_in_the_middle_of_an_epoch_equals_uninterrupted(tiny, tmp_path, stage, reports):
+    name = ("reconstruct", "answer")[stage]
+    options = (
+        f"runs={tmp_path}",
+        f"stages.{stage}.checkpoint.every_steps=2",
+        f"stages.{stage}.epochs=2",
+    )
+    whole = make_recipe(tiny, *options, "name=whole")
+    cut = make_recipe(tiny, *options, "name=cut")
+    train(whole, stage)
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, stage, StoppingHost(cut.run_dir / name, reports))
+    assert not Run.open(cut.run_dir).is_finished(name)
+    train(cut, stage)
+    assert Run.open(cut.run_dir).is_finished(name)
+    assert_equal(final_weights(whole, name), final_weights(cut, name))
+    logged = [
+        [
+            (r["kind"], r["step"], r.get("loss"))
+            for r in Run.open(recipe.run_dir).metrics()
+            if r["kind"] == "validation"
+        ]
+        for recipe in (whole, cut)
+    ]
+    assert logged[0] == logged[1]
+
+
+def test_the_second_stage_starts_from_the_first_and_leaves_the_decoders_alone(tiny, tmp_path):
+    recipe = make_recipe(tiny, f"runs={tmp_path}")
+    train(recipe, 0)
+    first = Run.open(recipe.run_dir).checkpoint("reconstruct")
+    train(recipe, 1, start=first)
+    before, after = read_weights(first), final_weights(recipe, "answer")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed, "the second stage trains"
+    assert not {name for name in changed if "_decoder." in name}, "decoders are frozen"
+    state = torch.load(
+        Run.open(recipe.run_dir).checkpoint("answer", "last") / "training_state.pt",
+        weights_only=True,
+    )
+    trained = sum(len(group["params"]) for group in state["optimizer"]["param_groups"])
+    decoders = sum(
+        "_decoder." in name for name, _ in load_checkpoint(first).model.named_parameters()
+    )
+    assert decoders and trained <= len(list(load_checkpoint(first).model.parameters())) - decoders
+
+
+def test_accumulated_micro_batches_take_the_same_step(tiny, tmp_path):
+    # Without dropout and with frozen statistics nothing depends on how the batch is cut.
+    options = (
+        f"runs={tmp_path}", "stages.0.steps=2", "stages.0.epochs=null", "stages.0.batch.videos=4",
+        "model.appearance.batch_norm=frozen", "model.motion.batch_norm=frozen",
+        "model.dropout=0.0", "model.state_dropout=0.0", "model.decoder.dropout=0.0",
+    )  # fmt: skip
+    weights = []
+    for accumulate in (1, 2):
+        recipe = make_recipe(
+            tiny, *options, f"name=a{accumulate}", f"stages.0.batch.accumulate={accumulate}"
+        )
+        train(recipe, 0)
+        weights.append(final_weights(recipe, "reconstruct"))
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_non_finite_loss_names_step_and_videos(tiny, tmp_path):
+    recipe = make_recipe(
+        tiny, f"runs={tmp_path}", "stages.0.optimizer.lr=1e30", "stages.0.optimizer.clip_norm=null",
+        "stages.0.log_every_steps=1",
+    )  # fmt: skip
+    with pytest.raises(
+        NonFiniteLossError, match=r"not finite at step \d+; videos of that batch: \d+"
+    ):
+        train(recipe, 0)
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(tiny, tmp_path):
+    recipe = make_recipe(tiny, f"runs={tmp_path}")
+    train(recipe, 0)
+    weights = Run.open(recipe.run_dir).checkpoint("reconstruct") / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors is damaged"):
+        load_checkpoint(weights.parent)
+    weights.write_bytes(content[:-5])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(weights.parent)
+    with pytest.raises(CheckpointError, match="no checkpoint yet"):
+        Run.open(recipe.run_dir).checkpoint("reconstruct")
+
+
+def test_a_newer_checkpoint_format_is_refused(tiny, tmp_path):
+    recipe = make_recipe(tiny, f"runs={tmp_path}")
+    train(recipe, 0)
+    file = Run.open(recipe.run_dir).checkpoint("reconstruct") / "checkpoint.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
+    with pytest.raises(CheckpointError, match="update msvqa"):
+        load_checkpoint(file.parent)
+
+
+@pytest.mark.parametrize(("workers", "videos_per_batch"), [(1, 1), (1, 8), (2, 2), (3, 1), (5, 3)])
+def test_any_split_of_the_work_predicts_every_row_once_and_alike(
+    tiny, tmp_path, workers, videos_per_batch
+):
+    recipe = make_recipe(tiny, f"runs={tmp_path}")
+    train(recipe, 1)
+    objective = objective_of(load_checkpoint(Run.open(recipe.run_dir).checkpoint("answer")))
+    inputs = open_inputs(
+        recipe, Prepared.open(recipe.data.prepared), str(store_dir(recipe)), "test"
+    )
+
+    def predict(workers: int, videos_per_batch: int) -> dict[str, np.ndarray]:
+        shares = [
+            predict_split(
+                objective, inputs, torch.device("cpu"), worker=worker, workers=workers,
+                videos_per_batch=videos_per_batch,
+            )
+            for worker in range(workers)
+        ]  # fmt: skip
+        shares = [share for share in shares if share]
+        rows = {key: np.concatenate([share[key] for share in shares]) for key in shares[0]}
+        assert sorted(rows["row"]) == list(range(len(inputs.split)))
+        return {key: value[np.argsort(rows["row"])] for key, value in rows.items()}
+
+    expected, found = predict(1, 2), predict(workers, videos_per_batch)
+    np.testing.assert_allclose(found["probability"], expected["probability"], atol=1e-5)
+    np.testing.assert_array_equal(found["top"][:, 0], expected["top"][:, 0])
+
+
+def test_batches_hold_what_the_plan_says(tiny):
+    recipe = make_recipe(tiny)
+    inputs = open_inputs(
+        recipe, Prepared.open(recipe.data.prepared), str(store_dir(recipe)), "train"
+    )
+    split = inputs.split
+    plan = plan_epoch(split.video_row, lanes=2, questions_per_video=3, seed=0, epoch=0)
+    whole = list(training_batches(split, inputs.source, plan))
+    shares = [
+        list(training_batches(split, inputs.source, plan, worker=w, workers=2)) for w in range(2)
+    ]
+    assert len(whole) == plan.steps
+    for step, batch in enumerate(whole):
+        assert (split.video_row[batch["row"]] == batch["video"][batch["video_index"]].numpy()).all()
+        assert float(batch["normalizer"]) == plan.weight[step].sum()
+        together = torch.cat([shares[w][step]["row"] for w in range(2)])
+        assert torch.equal(together, batch["row"]), "workers share the same global batch"
+        clip = inputs.source.store.read(split.video_id[int(batch["video"][0])])["clips"]
+        np.testing.assert_array_equal(batch["clips"][0].numpy(), clip)
+    evaluated = list(evaluation_batches(split, inputs.source, [1, 4], videos_per_batch=2))
+    assert {int(split.video_row[row]) for row in evaluated[0]["row"]} == {1, 4}
+
+
+def test_an_error_while_loading_reaches_the_loop():
+    def broken():
+        yield {"a": torch.zeros(1)}
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        list(Prefetched(broken))

@@ -1,0 +1,209 @@
+"""The doctor names what is wrong and survives what it looks at."""
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from msvqa import doctor as doctor_module
+from msvqa.data.isolation import Isolated
+from msvqa.doctor import Check, Report, doctor, probe_videos
+from msvqa.errors import DataError
+
+
+def statuses(report):
+    return {check.name: check.status for check in report.checks}
+
+
+def expected_outcomes(readme: Path):
+    """Read the outcome of every clip from the table of its README."""
+    words = {"ok": "ok", "partial": "partial", '"unreadable"': "unreadable"}
+    words |= {'"no video stream"': "no_video_stream", "frame i": "ok", "all four": "ok"}
+    outcomes = {}
+    for line in readme.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        if re.match(r"\d\d_", cells[0]):
+            said = cells[-1].removeprefix("error ")
+            outcomes[cells[0]] = next(o for start, o in words.items() if said.startswith(start))
+    return outcomes
+
+
+def test_every_clip_gets_the_outcome_that_is_documented(clips, tmp_path):
+    report = doctor(data=clips, out=tmp_path / "problems.parquet")
+    expected = expected_outcomes(clips / "README.md")
+    assert len(expected) == 22
+    assert {name: found.outcome for name, found in report.probes.items()} == expected
+    assert report.failed
+    assert statuses(report)["videos"] == "fail"
+
+
+def test_problems_are_written_by_name(clips, tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("12_truncated.avi", "14_zero_byte.avi", "11_one_frame.avi"):
+        (tmp_path / "data" / name).symlink_to(clips / name)
+    report = doctor(data=tmp_path / "data", out=tmp_path / "problems.parquet")
+    rows = pq.read_table(tmp_path / "problems.parquet").to_pylist()
+    assert {row["path"]: row["kind"] for row in rows} == {
+        "12_truncated.avi": "partial",
+        "14_zero_byte.avi": "unreadable",
+    }
+    details = {row["path"]: row["detail"] for row in rows}
+    assert "truncated" in details["12_truncated.avi"]
+    assert "181 frames" in details["12_truncated.avi"]
+    assert "the file is empty" in details["14_zero_byte.avi"]
+    assert report.problems_by_kind() == {
+        "partial": ["12_truncated.avi"],
+        "unreadable": ["14_zero_byte.avi"],
+    }
+
+
+@pytest.fixture
+def videos(clips, tmp_path):
+    for name in ("a.avi", "b.avi", "c.avi"):
+        (tmp_path / name).write_bytes((clips / "11_one_frame.avi").read_bytes())
+    return tmp_path
+
+
+def hang(path):
+    time.sleep(60)
+
+
+def die(path):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@pytest.mark.parametrize(("trouble", "outcome"), [(hang, "timeout"), (die, "unreadable")])
+def test_a_decoder_that_hangs_or_dies_costs_one_file(videos, monkeypatch, trouble, outcome):
+    real_call = Isolated.call
+
+    def call(self, function, path):
+        return real_call(self, trouble if path.name == "b.avi" else function, path)
+
+    monkeypatch.setattr(Isolated, "call", call)
+    start = time.monotonic()
+    found = probe_videos(videos, ["a.avi", "b.avi", "c.avi"], timeout_s=3.0)
+    assert [probe.outcome for probe in found.values()] == ["ok", outcome, "ok"]
+    assert time.monotonic() - start < 30
+
+
+def write_msvd(folder, videos):
+    (folder / "video").mkdir(parents=True)
+    for split, rows in {
+        "train": [("cat", 0, "what runs?", 1), ("dog", 1, "what sits?", 2), ("", 2, "who?", 1)],
+        "val": [("cat", 3, "what runs?", 1)],
+        "test": [("cat", 4, "what runs?", 9)],
+    }.items():
+        keys = ("answer", "id", "question", "video_id")
+        content = [dict(zip(keys, row, strict=True)) for row in rows]
+        (folder / f"{split}_qa.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / "youtube_mapping.txt").write_text("one vid1\ntwo vid2", encoding="utf-8")
+    for name, source in videos.items():
+        (folder / "video" / name).write_bytes(source.read_bytes())
+
+
+def test_a_known_layout_gets_its_annotations_checked_too(clips, tmp_path):
+    write_msvd(tmp_path / "data", {"one.avi": clips / "11_one_frame.avi"})
+    report = doctor(data=tmp_path / "data", out=tmp_path / "problems.parquet")
+    kinds = report.problems_by_kind()
+    assert set(kinds) == {"empty_text", "missing_video", "two_splits", "unknown_video"}
+    assert kinds["empty_text"] == ["train_qa.json row 2"]
+    assert statuses(report)["annotations"] == "fail"
+    assert statuses(report)["videos"] == "ok"
+    assert list(report.probes) == ["video/one.avi"]
+
+
+def test_broken_annotations_are_one_problem(tmp_path):
+    write_msvd(tmp_path / "data", {})
+    (tmp_path / "data" / "train_qa.json").write_text("[{", encoding="utf-8")
+    report = doctor(data=tmp_path / "data", out=tmp_path / "problems.parquet")
+    assert list(report.problems_by_kind()) == ["invalid_source"]
+    assert report.failed
+
+
+def test_an_absent_or_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="no folder"):
+        doctor(data=tmp_path / "absent")
+    with pytest.raises(DataError, match="no videos"):
+        doctor(data=tmp_path)
+
+
+def test_the_environment_is_checked_without_data():
+    report = doctor()
+    names = {"python", "torch", "ray", "decoders", "CPUs", "memory", "/dev/shm", "disk", "writing"}
+    assert set(statuses(report)) == names
+    assert not report.failed
+    assert report.problems_file is None
+
+
+def test_a_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(*, dir):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(doctor_module.tempfile, "TemporaryFile", refuse)
+    check = doctor_module._writing()
+    assert (check.status, str(tmp_path) in check.detail) == ("fail", True)
+
+
+def test_a_container_limit_on_processors_is_said(monkeypatch):
+    monkeypatch.setattr(doctor_module, "_cgroup", lambda name: "50000 100000")
+    check = doctor_module._processors()
+    assert check.status == "warn"
+    assert "limited to the time of 0.5" in check.detail
+
+
+def test_a_bad_recipe_fails_with_all_its_problems(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("name: a\nmodel: {name: nothing}\n", encoding="utf-8")
+    report = doctor(file)
+    recipe = next(check for check in report.checks if check.name == "recipe")
+    assert recipe.status == "fail"
+    assert "model.name: unknown model" in recipe.detail
+    assert "stages: is missing" in recipe.detail
+
+
+def test_a_report_fails_only_on_failures():
+    warned = Report([Check(name="a", status="warn", detail="")])
+    assert not warned.failed
+    assert Report([*warned.checks, Check(name="b", status="fail", detail="")]).failed
+
+
+@pytest.mark.slow
+def test_speed_says_which_side_limits():
+    from msvqa.engine.speed import measure
+    from msvqa.recipe import ClipsConfig
+
+    speed = measure(ClipsConfig())
+    assert speed.limit in ("decoding", "computing")
+    assert 1 <= speed.decode_workers <= speed.cpus
+    assert all(flops > 0 for flops in speed.gemm_flops.values())
+
+
+def test_decode_workers_follow_the_formula():
+    from msvqa.engine.speed import Speed
+
+    speed = Speed(
+        device="gpu",
+        devices=1,
+        cpus=64,
+        gemm_flops={},
+        encoder_flops=36e12,
+        decode_s=0.07,
+        video_flops=2.15e12,
+    )
+    # 36 / 2.15 = 16.7 videos/s; 16.7 * 0.07 * 1.1 / 0.8 = 1.6 cores.
+    assert speed.decode_workers == 2
+    assert speed.limit == "computing"
+
+
+def test_the_work_of_one_video_matches_the_published_encoders():
+    from msvqa.engine.speed import video_flops
+    from msvqa.recipe import ClipsConfig
+
+    assert video_flops(ClipsConfig()) == pytest.approx(2.15e12, rel=0.01)

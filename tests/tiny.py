@@ -1,0 +1,76 @@
+"""A tiny experiment: a few generated videos and a model of a few thousand weights."""
+
+from pathlib import Path
+from typing import Any
+
+from msvqa.data.dataset import Prepared
+from msvqa.data.datasets.synthetic import generate
+from msvqa.data.store import Entry, Store, clip_spec, store_dir, write_index, write_shard
+from msvqa.engine.inputs import decode_videos
+from msvqa.prepare import prepare
+from msvqa.recipe import Recipe, parse
+
+VIDEOS = {"train": 6, "val": 3, "test": 3}
+
+
+def raw_recipe(folder: Path) -> dict[str, Any]:
+    """Return a recipe whose two stages take seconds."""
+    encoder = {"base_width": 8, "batch_norm": "train", "scale": "unit", "stem": "small"}
+    batch = {"videos": 2, "questions_per_video": 4}
+    return {
+        "name": "tiny",
+        "runs": str(folder / "runs"),
+        "data": {"name": "msvd_qa", "root": str(folder / "data"), "prepared": str(folder / "p")},
+        "clips": {"num_clips": 2, "frames_per_clip": 4, "size_px": 32},
+        "model": {
+            "name": "msvqa",
+            "hidden_size": 16,
+            "heads": 2,
+            "appearance": {"name": "resnet", "depth": 10, **encoder},
+            "motion": {"name": "resnext3d", "depth": 14, "groups": 2, **encoder},
+            "decoder": {"layer2": 8, "layer3": 8, "layer4": 8, "inner_dim": 8, "grid_px": 8},
+        },
+        "stages": [
+            {
+                "name": "reconstruct",
+                "objective": {"name": "reconstruction"},
+                "epochs": 1,
+                "batch": batch,
+                "optimizer": {"lr": 1e-3},
+            },
+            {
+                "name": "answer",
+                "objective": {"name": "answering"},
+                "init_from": "reconstruct",
+                "epochs": 2,
+                "batch": batch,
+                "optimizer": {"lr": 1e-3},
+            },
+        ],
+    }
+
+
+def make_recipe(folder: Path, *overrides: str) -> Recipe:
+    """Return the recipe with overrides."""
+    return parse(raw_recipe(folder), overrides)
+
+
+def make_data(folder: Path) -> tuple[Prepared, Store]:
+    """Generate the videos, prepare them and extract their clips without Ray."""
+    generate(folder / "data", videos=VIDEOS)
+    recipe = make_recipe(folder)
+    prepared = prepare(recipe.data)
+    splits = [prepared.split(name) for name in prepared.splits]
+    ids = [video for split in splits for video in split.video_id]
+    paths = [path for split in splits for path in split.path]
+    arrays = decode_videos(paths, recipe.clips)
+    entries = [
+        Entry(video_id=i, outcome="ok", arrays=dict(a)) for i, a in zip(ids, arrays, strict=True)
+    ]
+    spec, path = clip_spec(recipe), store_dir(recipe)
+    size = spec.videos_per_shard
+    shards = [
+        write_shard(path, n, spec, entries[start : start + size], {})
+        for n, start in enumerate(range(0, len(entries), size))
+    ]
+    return prepared, write_index(path, spec, shards, {})
