@@ -1,0 +1,60 @@
+"""Two workers and one worker with the same global batch have the same gradients."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from msvqa.data.store import store_dir
+from msvqa.engine.loop import StageJob, StageLoop
+from msvqa.engine.trainer import LocalHost
+from msvqa.run import Run
+from tests.engine.gloo import run_in_two_processes
+from tests.tiny import make_recipe
+
+
+def first_gradients(rank: int, tiny: Path, folder: Path, stage: int) -> dict[str, torch.Tensor]:
+    """Return the gradients of the first step, averaged over workers as the optimizer sees them."""
+    recipe = make_recipe(
+        tiny,
+        f"runs={folder}",
+        f"name=worker{rank}",
+        f"stages.{stage}.sync_batch_norm=true",
+        "stages.0.batch.videos=4",
+        "stages.1.batch.videos=4",
+        # Dropout is drawn by every worker for itself.
+        "model.dropout=0.0",
+        "model.state_dropout=0.0",
+        "model.decoder.dropout=0.0",
+        # Large enough that a wrong reduction of the sum shows beside the cross-entropy.
+        "stages.1.objective.beta=1e-3",
+    )
+    run = Run.create(recipe)
+    job = StageJob(
+        recipe=recipe.to_dict(),
+        stage=stage,
+        run=str(run.path),
+        prepared=str(recipe.data.prepared),
+        store=str(store_dir(recipe)),
+    )
+    host = LocalHost(run.path / "checkpoints")
+    host.rank = rank
+    loop = StageLoop(job, host)
+    loop.objective.train()
+    batch = next(iter(loop._batches(loop._plan(0), 0)))
+    loop.parallel(batch)["loss"].backward()
+    return {n: p.grad for n, p in loop.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1])
+def test_two_workers_and_one_have_the_same_first_gradients(tiny, tmp_path, stage):
+    expected = first_gradients(0, tiny, tmp_path / "one", stage)
+    shares = run_in_two_processes(first_gradients, tmp_path, tiny, tmp_path / "two", stage)
+    for share in shares:
+        assert share.keys() == expected.keys()
+        for name, gradient in expected.items():
+            scale = float(gradient.abs().max())
+            torch.testing.assert_close(
+                share[name], gradient, rtol=1e-3, atol=1e-4 * scale + 1e-7, msg=name
+            )
