@@ -4,8 +4,10 @@ Paper: https://arxiv.org/abs/2107.04768
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +19,7 @@ __all__ = ["AnswerList", "Vocabulary", "question_text", "read_word_vectors", "to
 NULL, UNKNOWN = "<NULL>", "<UNK>"
 UNKNOWN_IN_TRAIN, UNKNOWN_IN_EVALUATION = "<UNK0>", "<UNK1>"
 MAX_LIST_BYTES = 500_000_000
+_PLAIN = re.compile(r"[a-z0-9 ]*")
 
 Listed = TypeVar("Listed", bound="_WordList")
 
@@ -33,13 +36,22 @@ def question_text(question: str) -> str:
 
 def tokenize(question: str) -> list[str]:
     """Return the words of a question, by the Treebank rules."""
-    # Imported here: nltk takes half a second, which `import msvqa.data` must not cost.
+    text = question_text(question)
+    if _PLAIN.fullmatch(text) is None:
+        return list(_treebank(text))
+    # Without punctuation the rules see single words ("cannot" becomes two). Asking for each
+    # distinct word once is what lets tens of thousands of questions through in a second.
+    return [token for word in text.split() for token in _treebank(word)]
+
+
+@lru_cache(maxsize=1 << 16)
+def _treebank(text: str) -> tuple[str, ...]:
+    # Imported here: nltk is slow to import, and most of what imports this module never tokenises.
     from nltk.tokenize import word_tokenize
 
     # `preserve_line` leaves out the sentence splitter, whose model would have to be downloaded; one
     # question is one sentence.
-    words: list[str] = word_tokenize(question_text(question), preserve_line=True)
-    return words
+    return tuple(word_tokenize(text, preserve_line=True))
 
 
 class _WordList:

@@ -160,36 +160,40 @@ def split_by_video(rows: list[Row], seed: int) -> list[Row]:
 
 def _columns(path: Path, names: list[str]) -> dict[str, str]:
     """Return our columns by their name in the file; case and spaces around do not matter."""
-    columns = {name: name.strip().lower() for name in names}
-    absent = [column for column in REQUIRED if column not in columns.values()]
+    columns = [(name, name.strip().lower()) for name in names]
+    ours = [(name, column) for name, column in columns if column in (*REQUIRED, *OPTIONAL)]
+    found = [column for _, column in ours]
+    absent = [column for column in REQUIRED if column not in found]
     if absent:
         hints = "".join(did_you_mean(column, names) for column in absent)
         raise DataError(
             f"{path}: column {', '.join(absent)} missing{hints}; found {', '.join(names) or 'none'}"
         )
-    ours = {name: column for name, column in columns.items() if column in (*REQUIRED, *OPTIONAL)}
-    if len(set(ours.values())) < len(ours):
-        raise DataError(f"{path}: a column is there twice: {', '.join(ours)}")
-    return ours
+    if len(set(found)) < len(found):
+        raise DataError(f"{path}: a column is there twice: {', '.join(name for name, _ in ours)}")
+    return dict(ours)
 
 
 def _read_csv(path: Path) -> Iterator[NumberedRow]:
+    mark = "\t" if path.suffix.lower() == ".tsv" else ","
     # `utf-8-sig`: spreadsheet programs write a byte order mark.
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(
-            file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
-        )
+        lines = csv.reader(file, delimiter=mark, strict=True)
         try:
-            names = next(reader, [])
-            columns = _columns(path, names)
-            for number, cells in enumerate(reader, start=1):
-                if len(cells) > len(names):
-                    yield number, f"{len(cells)} cells under {len(names)} column names"
-                elif cells:
-                    row = dict(zip(names, cells, strict=False))
-                    yield number, {columns[name]: row[name] for name in columns if name in row}
+            yield from _rows_of_cells(lines, path)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: line {reader.line_num + 1} cannot be read: {error}") from None
+            raise DataError(f"{path}: cannot be read near line {lines.line_num}: {error}") from None
+
+
+def _rows_of_cells(lines: Iterator[list[str]], path: Path) -> Iterator[NumberedRow]:
+    names = next(lines, [])
+    columns = _columns(path, names)
+    for number, cells in enumerate(lines, start=1):
+        if len(cells) > len(names):
+            yield number, f"{len(cells)} cells under {len(names)} column names"
+        elif cells:
+            row = dict(zip(names, cells, strict=False))
+            yield number, {columns[name]: row[name] for name in columns if name in row}
 
 
 def _read_jsonl(path: Path) -> Iterator[NumberedRow]:

@@ -118,8 +118,9 @@ def test_one_video_has_one_id_however_it_is_spelled(tmp_path):
     ("name", "content", "message"),
     [
         ("q.csv", b"video,question,answr\n", r"column answer missing \(did you mean 'answr'"),
+        ("q.csv", b"video,question,answer,Video\n", "a column is there twice"),
         ("q.csv", b"", "column video, question, answer missing"),
-        ("q.csv", b'video,question,answer\na,"b,c\n', "line 3 cannot be read"),
+        ("q.csv", b'video,question,answer\na,"b,c\n', "cannot be read near line 2"),
         ("q.csv", b"video,question,answer\na,b,\xff\n", "cannot be read"),
         ("q.csv", b"video,question,answer\na,b,c,d\n", "row 1: 4 cells under 3 column names"),
         ("q.csv", b"video,question,answer\na,b\n", "row 1: answer missing"),
