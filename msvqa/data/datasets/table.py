@@ -60,13 +60,9 @@ class Table(Dataset):
         files = sorted(self.root.iterdir()) if self.root.is_dir() else []
         tables = [file for file in files if file.suffix.lower() in SUFFIXES]
         if len(tables) != 1:
-            found = (
-                f"found {len(tables)}: {', '.join(t.name for t in tables)}"
-                if tables
-                else "found none"
-            )
+            found = ", ".join(table.name for table in tables) or "none"
             raise DataError(
-                f"{self.root}: one table ({one_of(SUFFIXES)}) is needed, {found}; "
+                f"{self.root}: one table ({one_of(SUFFIXES)}) is needed, found {found}; "
                 "name it with data.annotations=FILE"
             )
         return tables[0]
@@ -85,16 +81,13 @@ class Table(Dataset):
             )
         check_size(path)
         annotations = Annotations()
-        has_split = False
         for number, values in reader(path):
             row = values if isinstance(values, str) else self._row(path.name, number, values)
-            has_split = has_split or "split" in values
             if isinstance(row, Row):
                 annotations.add(row)
             else:
                 annotations.refuse("invalid_row", path.name, number, row)
-        if not has_split:
-            annotations.rows = split_by_video(annotations.rows, self._seed)
+        self._complete_splits(annotations)
         return annotations
 
     def find_video(self, video_id: str, split: str) -> VideoFile:
@@ -102,8 +95,10 @@ class Table(Dataset):
         inside = Path(os.path.normpath(self.root / video_id))
         if Path(video_id).is_absolute() or not inside.is_relative_to(self.root):
             return VideoFile("", video_id, leaves_root=True)
-        if inside.is_file():
-            return self.videos.check(str(inside.relative_to(self.root)))
+        for folder in FOLDERS:
+            path = Path(os.path.normpath(self.root / folder / video_id))
+            if path.is_file():
+                return self.videos.check(str(path.relative_to(self.root)))
         if "/" in video_id:
             return VideoFile("", video_id)
         return self.videos.find(video_id, FOLDERS, usual_suffix="")
@@ -112,18 +107,20 @@ class Table(Dataset):
         """Return the row, or what is wrong with it."""
         texts: dict[str, str] = {}
         for column, value in values.items():
+            if value is None and column in OPTIONAL:
+                continue
             if type(value) not in (str, int):
                 return f"column {column!r} must be a text, found {str(value)[:40]!r}"
             texts[column] = str(value).strip()
         absent = [column for column in REQUIRED if column not in texts]
         if absent:
             return f"{', '.join(absent)} missing"
-        split = SPLIT_NAMES.get(texts.get("split", "train").lower())
-        if split is None:
-            hint = did_you_mean(texts["split"], SPLIT_NAMES)
-            return f"split {texts['split']!r} is not one of {one_of(self.splits)}{hint}"
+        split = texts.get("split", "").lower()
+        if split and split not in SPLIT_NAMES:
+            hint = did_you_mean(split, SPLIT_NAMES)
+            return f"split {split!r} is not one of {one_of(self.splits)}{hint}"
         return Row(
-            split=split,
+            split=SPLIT_NAMES.get(split, ""),
             video_id=self._video_id(texts["video"]),
             question_id=number,
             question=texts["question"],
@@ -132,6 +129,17 @@ class Table(Dataset):
             source=source,
             number=number,
         )
+
+    def _complete_splits(self, annotations: Annotations) -> None:
+        """Make splits where no row has one; where some have, all must."""
+        without = [row for row in annotations.rows if not row.split]
+        if len(without) == len(annotations.rows):
+            annotations.rows = split_by_video(without, self._seed)
+            return
+        for row in without:
+            words = "no split, though other rows have one"
+            annotations.refuse("invalid_row", row.source, row.number, words, row)
+        annotations.rows = [row for row in annotations.rows if row.split]
 
     def _video_id(self, video: str) -> str:
         """Give every spelling of a path the same id: `./a.mp4` and `ROOT/a.mp4` are `a.mp4`."""

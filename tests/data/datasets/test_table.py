@@ -136,9 +136,22 @@ def test_a_table_that_cannot_be_read_is_refused(tmp_path, name, content, message
         prepare(_config(tmp_path))
 
 
+def test_a_row_without_a_split_among_rows_with_one_is_refused(tmp_path):
+    _write(tmp_path, "parquet", [*ROWS, ROWS[0] | {"split": None}])
+    with pytest.raises(DataError, match="row 4: no split, though other rows have one"):
+        prepare(_config(tmp_path))
+
+
+@pytest.mark.parametrize("video", ["c", "c.mp4", "video/c.mp4", "clips/../video/c.mp4"])
+def test_videos_are_found_with_and_without_folder_and_ending(tmp_path, video):
+    _write(tmp_path, "csv", ROWS)
+    found = open_dataset(_config(tmp_path)).find_video(video, "train")
+    assert found.path == "video/c.mp4"
+
+
 def test_of_two_tables_one_must_be_named(tmp_path):
     first = _write(tmp_path, "csv", ROWS)
     _write(tmp_path, "jsonl", ROWS)
-    with pytest.raises(DataError, match=r"found 2: questions\.csv, questions\.jsonl"):
+    with pytest.raises(DataError, match=r"found questions\.csv, questions\.jsonl"):
         prepare(_config(tmp_path))
     assert len(prepare(_config(tmp_path, annotations=str(first))).split("train")) == 1
