@@ -1,0 +1,310 @@
+"""The command line: its words, its exit codes and how quickly it answers."""
+
+import argparse
+import json
+import logging
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import msvqa
+from msvqa import cli
+from msvqa.errors import DataError
+from msvqa.recipe import DataConfig, NamedConfig
+
+HELP_LIMIT_S = 0.3
+
+
+class Films:
+    class Config(DataConfig):
+        pass
+
+
+class Net:
+    class Config(NamedConfig):
+        width: int = 8
+
+
+RECIPE = f"""
+name: small
+data: {{name: "{__name__}:Films", root: films}}
+model: {{name: "{__name__}:Net"}}
+stages:
+  - {{name: first, objective: {{name: "{__name__}:Net"}}, steps: 3}}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "small.yaml"
+    file.write_text(RECIPE, encoding="utf-8")
+    return str(file)
+
+
+@pytest.fixture
+def verb(monkeypatch):
+    """Replace a verb; return the arguments it was called with."""
+
+    def replace(name, result, extra=None):
+        calls = []
+
+        def function(*arguments, **options):
+            calls.append((arguments, options))
+            if isinstance(result, BaseException):
+                raise result
+            return result
+
+        module = type(sys)(f"msvqa.{name}")
+        setattr(module, name, function)
+        for key, value in (extra or {}).items():
+            setattr(module, key, value)
+        monkeypatch.setitem(sys.modules, f"msvqa.{name}", module)
+        return calls
+
+    return replace
+
+
+def child_seconds(command):
+    """Return processor time, which other programs on this machine do not change much."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_answers_at_once(words):
+    command = [sys.executable, "-m", "msvqa", *words]
+    assert statistics.median(child_seconds(command) for _ in range(5)) < HELP_LIMIT_S
+
+
+def test_the_parser_imports_nothing_heavy():
+    code = (
+        "import sys; from msvqa import cli; cli.build_parser();"
+        "heavy = {'torch', 'ray', 'numpy', 'pydantic', 'rich', 'yaml', 'pyarrow'};"
+        "print(*(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_the_version_is_the_package_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"msvqa {msvqa.__version__}\n"
+
+
+def subcommands(parser):
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return action.choices
+    return {}
+
+
+def test_every_verb_is_there_and_says_what_it_does():
+    verbs = subcommands(cli.build_parser())
+    known = {"doctor", "prepare", "extract", "train", "evaluate", "predict", "report", "recipe"}
+    assert set(verbs) == {*known, "completion"}
+    assert set(subcommands(verbs["recipe"])) == {"show", "diff"}
+    for action in cli.build_parser()._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            assert all(choice.help for choice in action._choices_actions)
+
+
+@pytest.mark.parametrize("words", [[], ["tarin"], ["train"], ["train", "a", "--bogus"], ["report"]])
+def test_words_that_are_not_understood_exit_with_2(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert caught.value.code == 2
+    assert "usage: msvqa" in capsys.readouterr().err
+
+
+def test_overrides_may_stand_before_and_after_options():
+    words = ["train", "r.yaml", "seed=1", "--dry-run", "stages.1.optimizer.lr=3e-4"]
+    arguments = cli._parse(words)
+    assert arguments.dry_run
+    assert arguments.overrides == ["seed=1", "stages.1.optimizer.lr=3e-4"]
+    assert cli._parse(["train", "--dry-run", "r.yaml", "seed=1"]).overrides == ["seed=1"]
+
+
+def test_a_word_that_is_no_override_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "r.yaml", "--dry-run", "seed"])
+    assert "unrecognized arguments: seed" in capsys.readouterr().err
+
+
+def test_an_error_is_a_message_without_traceback(capsys, verb):
+    verb("report", DataError("runs/x: no such run"))
+    assert cli.main(["report", "runs/x"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "error: runs/x: no such run\n"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("words", [["--traceback", "report", "x"], ["report", "x", "--traceback"]])
+def test_traceback_shows_where_an_error_comes_from(words, capsys, verb):
+    verb("report", DataError("nothing"))
+    assert cli.main(words) == 2
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_an_unexpected_error_is_not_hidden(verb):
+    verb("report", ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["report", "x"])
+
+
+def test_an_interrupt_is_one_sentence_and_130(capsys, verb):
+    verb("report", KeyboardInterrupt())
+    assert cli.main(["report", "x"]) == 130
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_closed_pipe_is_no_error():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "msvqa", "completion", "bash"]
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_logging_of_the_caller_is_left_alone(verb):
+    verb("report", "report.html")
+    before = list(logging.getLogger().handlers)
+    cli.main(["report", "x"])
+    assert before == logging.getLogger().handlers
+
+
+def test_recipe_show_prints_every_default(recipe, capsys):
+    assert cli.main(["recipe", "show", recipe, "seed=5", "model.width=9"]) == 0
+    shown = capsys.readouterr().out
+    assert "seed: 5" in shown
+    assert "width: 9" in shown
+    assert "num_clips: 8" in shown
+
+
+def test_recipe_show_reports_all_mistakes(recipe, capsys):
+    assert cli.main(["recipe", "show", recipe, "sede=5", "clips.num_clips=0"]) == 2
+    message = capsys.readouterr().err
+    assert "2 problems" in message
+    assert "did you mean 'seed'?" in message
+
+
+def test_recipe_diff_says_what_differs(recipe, tmp_path, capsys):
+    run = tmp_path / "runs" / "other"
+    run.mkdir(parents=True)
+    assert cli.main(["recipe", "show", recipe, "seed=3"]) == 0
+    (run / "recipe.yaml").write_text(capsys.readouterr().out, encoding="utf-8")
+    assert cli.main(["recipe", "diff", recipe, str(run)]) == 1
+    assert capsys.readouterr().out == "seed: 0 -> 3\n"
+    assert cli.main(["recipe", "diff", recipe, recipe]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_knows_the_verbs(shell, capsys):
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("evaluate", "predict", "completion"))
+
+
+def test_bash_completes_a_verb_and_takes_the_script(capsys, tmp_path):
+    cli.main(["completion", "bash"])
+    script = tmp_path / "msvqa.bash"
+    script.write_text(capsys.readouterr().out, encoding="utf-8")
+    code = (
+        f"source {script}; COMP_WORDS=(msvqa ev); COMP_CWORD=1; COMP_LINE='msvqa ev'; COMP_POINT=8;"
+        ' $(complete -p msvqa | sed "s/.*-F \\([^ ]*\\).*/\\1/"); echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["evaluate"]
+
+
+def test_prepare_hands_over_a_checked_data_section(verb, tmp_path, capsys):
+    class Prepared:
+        path = tmp_path / "prepared"
+
+    calls = verb("prepare", Prepared(), {"summary": lambda prepared: ["train: 3 of 4 questions"]})
+    words = ["prepare", f"{__name__}:Films", "--root", str(tmp_path), "--allow-missing"]
+    assert cli.main([*words, "--out", "there", "answer_top=7"]) == 0
+    ((config,), _) = calls[0]
+    assert (config.root, config.allow_missing, config.answer_top) == (str(tmp_path), True, 7)
+    assert config.prepared == str(Path("there").absolute())
+    assert capsys.readouterr().out.splitlines() == [str(Prepared.path), "train: 3 of 4 questions"]
+
+
+METRICS = {
+    "accuracy": 0.5,
+    "question_only_accuracy": 0.25,
+    "n": 8,
+    "n_expected": 9,
+    "per_type": {
+        "what": {"accuracy": 0.75, "question_only_accuracy": 0.25, "n": 4},
+        "who": {"accuracy": None, "question_only_accuracy": None, "n": 0},
+    },
+}
+
+
+def test_evaluate_prints_counts_beside_the_baseline(verb, capsys):
+    calls = verb("evaluate", METRICS)
+    assert cli.main(["evaluate", "runs/demo", "--split", "test"]) == 0
+    assert calls == [(("runs/demo", "test"), {})]
+    out = capsys.readouterr().out
+    assert "runs/demo, split test: 8 of 9 questions" in out
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
+    assert rows["what"] == ["0.7500", "3", "of", "4", "0.2500", "+0.5000"]
+    assert rows["who"] == ["0", "of", "0"]
+    assert rows["all"] == ["0.5000", "4", "of", "8", "0.2500", "+0.2500"]
+
+
+class Answer:
+    def __init__(self, text, probability):
+        self.text, self.probability = text, probability
+
+
+def test_predict_prints_answers_with_probabilities(verb, capsys):
+    calls = verb("predict", [Answer("cat", 0.75), Answer("dog", 0.25)])
+    assert cli.main(["predict", "runs/demo", "a.avi", "what runs?", "--top-k", "2"]) == 0
+    assert calls == [(("runs/demo", "a.avi", "what runs?"), {"top_k": 2})]
+    assert "0.7500" in capsys.readouterr().out
+    assert cli.main(["predict", "runs/demo", "a.avi", "what runs?", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["answers"][0] == {"answer": "cat", "probability": 0.75}
+    assert content["question"] == "what runs?"
+
+
+def test_training_lines_name_stage_step_loss_speed_and_time(capsys):
+    lines = cli.ProgressLines(log_every_s=0)
+    lines.on_stage("answer", "starts")
+    lines.on_row(
+        {
+            "stage": "answer", "kind": "train", "step": 3, "epoch": 0, "time_s": 1.5, "steps": 30,
+            "loss": 2.5, "lr": 1e-4, "questions_per_s": 71.4, "waiting": 0.031, "eta_s": 63.2,
+        }
+    )  # fmt: skip
+    lines.on_row(
+        {"stage": "answer", "kind": "validation", "step": 3, "epoch": 0, "accuracy": 0.125}
+    )
+    lines.on_extract(3, 4, 1)
+    assert capsys.readouterr().out.splitlines() == [
+        "stage answer starts",
+        "answer  step 3/30  loss 2.5  71 questions/s  waiting 3%  0:01:03 left",
+        "answer  step 3  validation: accuracy 0.125",
+        "extract: 3 of 4 videos, 1 rejected",
+    ]
+
+
+def test_a_log_gets_a_line_now_and_then(capsys):
+    lines = cli.ProgressLines(log_every_s=1000)
+    for done in range(1, 101):
+        lines.on_extract(done, 100, 0)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown == ["extract: 1 of 100 videos", "extract: 100 of 100 videos"]
