@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from msvqa.data.annotations import Annotations, Row, several
 from msvqa.data.dataset import PREPARED_FORMAT, Dataset, Prepared, open_dataset, prepared_dir
 from msvqa.data.problems import AnnotatedVideo, annotation_problems, group_by_video
-from msvqa.data.schema import MANIFEST, REFUSED_KINDS, Problem
+from msvqa.data.schema import MANIFEST, PROBLEM_KINDS, REFUSED_KINDS, Problem
 from msvqa.data.text import AnswerList, Vocabulary, read_word_vectors, tokenize
 from msvqa.errors import DataError
 from msvqa.recipe import DataConfig
@@ -46,11 +46,13 @@ def prepare(config: DataConfig) -> Prepared:
     problems = annotation_problems(annotations, videos)
     _refuse(dataset, annotations, problems)
     folder = prepared_dir(config)
-    with _locked(folder):
-        _check_missing(config, folder, videos)
-        identity = _identity(dataset, videos)
-        if not _is_current(folder, identity):
-            _build(folder, dataset, videos, identity, problems)
+    _check_missing(config, folder, videos)
+    identity = _identity(dataset, videos)
+    if not _is_current(folder, identity):
+        with _locked(folder):
+            # Another process may have built it while this one waited.
+            if not _is_current(folder, identity):
+                _build(folder, dataset, videos, identity, problems)
     return Prepared.open(folder)
 
 
@@ -84,7 +86,8 @@ def _check_missing(config: DataConfig, folder: Path, videos: Sequence[AnnotatedV
     missing = [video for video in videos if not video.file.path]
     if not missing or config.allow_missing:
         return
-    _write_missing(folder / MISSING, videos)
+    with _locked(folder):
+        _write_missing(folder / MISSING, videos)
     n_questions = sum(len(video.rows) for video in missing)
     total = sum(len(video.rows) for video in videos)
     lines = [f"{video.split} {video.video_id}: {video.file.expected}" for video in missing]
@@ -269,4 +272,4 @@ def _notes(problems: Sequence[Problem]) -> list[str]:
     told = [problem for problem in problems if problem.kind != "missing_video"]
     counts = Counter(problem.kind for problem in told)
     first = {problem.kind: problem.detail for problem in reversed(told)}
-    return [f"{kind} ({n} times), first: {first[kind]}" for kind, n in counts.items()]
+    return [f"{n} x {PROBLEM_KINDS[kind]}, first: {first[kind]}" for kind, n in counts.items()]

@@ -46,4 +46,4 @@ def test_the_kind_of_an_svqa_question_is_the_last_function_of_its_program(tmp_pa
     assert train.path == [str(tmp_path / "Videos/12.mp4")]
     assert prepared.info["question_types"] == ["count", "exist", "other"]
     assert len(prepared.split("val")) == 0
-    assert any("two_splits" in note for note in prepared.info["notes"])
+    assert any("more than one split" in note for note in prepared.info["notes"])
