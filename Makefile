@@ -8,8 +8,8 @@ INSTALLED := $(VENV)/.installed
 DEMO_RECIPE := configs/quickstart.yaml
 DEMO_RUN := runs/demo
 
-# Small tensors on few cores: threads of every process only get in each other's way.
-export OMP_NUM_THREADS ?= 1
+# Small tensors on few cores: the threads of every process only get in each other's way.
+test test-fast check: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
@@ -26,12 +26,12 @@ $(INSTALLED): setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $@
 
-# Fast tests come first, tests that start Ray come last; the summary at the end counts all of them.
+# Quick tests run first and those that start Ray last; the summary at the end counts all of them.
 test: setup
-	$(BIN)/python -m pytest -m 'not gpu'
+	$(BIN)/python -m pytest
 
 test-fast: setup
-	$(BIN)/python -m pytest -m 'not gpu and not ray and not slow'
+	$(BIN)/python -m pytest -m 'not ray and not slow'
 
 check: setup
 	$(BIN)/ruff check .

@@ -12,6 +12,24 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
 
+LAST = ("slow", "ray")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run quick tests first and those that start Ray last; skip what needs an absent GPU."""
+    items.sort(
+        key=lambda item: max(LAST.index(m) + 1 if item.get_closest_marker(m) else 0 for m in LAST)
+    )
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not on_gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="this machine has no GPU"))
+
+
 SHARED = Path(os.environ.get("MSVQA_SHARED", Path(__file__).parents[2] / "shared"))
 
 
@@ -40,3 +58,21 @@ def clips() -> Path:
 def msvd_annotations() -> Path:
     """Folder with the real MSVD-QA annotations."""
     return _folder("data/msvd-qa")
+
+
+@pytest.fixture(scope="session")
+def ray_local():
+    """A cluster of two CPUs on this machine for all tests of the session."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=0,
+        object_store_memory=300_000_000,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield ray
+    ray.shutdown()
