@@ -1,19 +1,48 @@
 """Every metric: functions of arrays."""
 
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Protocol
+
 import numpy as np
 
 UNKNOWN_CLASSES = 2
-"""Class ids below this stand for answers outside the list: of train questions 0, of others 1."""
+"""Classes below this stand for answers outside the list: of train questions 0, of others 1."""
+
+
+class Questions(Protocol):
+    """Questions with their kinds and answer classes, as a `Split` has them."""
+
+    @property
+    def question(self) -> Sequence[str]:
+        """Texts."""
+        ...
+
+    @property
+    def question_type(self) -> Sequence[str]:
+        """Kinds."""
+        ...
+
+    @property
+    def answer_id(self) -> np.ndarray:
+        """Answer classes (n,)."""
+        ...
 
 
 def is_right(predicted: np.ndarray, answer: np.ndarray, unknown_counts: bool = False) -> np.ndarray:
     """Return for each question whether the predicted class is its answer.
 
-    An answer outside the list is wrong whatever is predicted. With `unknown_counts` predicting
-    the unknown class is right for it, as in DualVGR's program.
+    An answer outside the list is wrong whatever is predicted. With `unknown_counts` predicting the
+    unknown class is right for it, as in DualVGR's program.
     """
     right: np.ndarray = predicted == answer
     return right if unknown_counts else right & (answer >= UNKNOWN_CLASSES)
+
+
+def is_in_top(top: np.ndarray, answer: np.ndarray) -> np.ndarray:
+    """Return for each question whether its answer, which must be in the list, is among `top`."""
+    found: np.ndarray = (top == answer[:, None]).any(axis=1)
+    return found & (answer >= UNKNOWN_CLASSES)
 
 
 def mean(values: np.ndarray) -> float:
@@ -21,6 +50,69 @@ def mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
 
 
+def mean_of_each(values: np.ndarray, kinds: Sequence[str]) -> dict[str, tuple[float, int]]:
+    """Return mean and number of the values of each kind, in order of first appearance."""
+    names = np.asarray(kinds)
+    chosen = {kind: values[names == kind] for kind in dict.fromkeys(kinds)}
+    return {kind: (mean(part), len(part)) for kind, part in chosen.items()}
+
+
+def interval_by_video(
+    right: np.ndarray, video: np.ndarray, *, draws: int = 2000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Return a bootstrap interval of the mean that draws whole videos.
+
+    Questions of a video share their pixels, so drawing questions would promise too much.
+    """
+    if not len(right):
+        return float("nan"), float("nan")
+    _, row = np.unique(video, return_inverse=True)
+    counts = np.bincount(row)
+    sums = np.bincount(row, weights=right)
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=draws)
+    means = (drawn @ sums) / (drawn @ counts)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def text_baselines(train: Questions, test: Questions) -> dict[str, np.ndarray]:
+    """Return the classes (n,) that the train text alone suggests for the test questions.
+
+    `most_frequent`: always the most frequent answer. `most_frequent_of_type`: that of the
+    question's kind. `question_only`: that of the identical question, else of its kind. Of equally
+    frequent answers the one that comes first in train is taken.
+    """
+    known = train.answer_id >= UNKNOWN_CLASSES
+    answers = train.answer_id[known].tolist()
+    of_all = _most_frequent(((), answer) for answer in answers).get((), 0)
+    of_type = _most_frequent(zip(_kept(train.question_type, known), answers, strict=True))
+    of_text = _most_frequent(zip(_kept(train.question, known), answers, strict=True))
+    by_type = [of_type.get(kind, of_all) for kind in test.question_type]
+    by_text = [of_text.get(text, kind) for text, kind in zip(test.question, by_type, strict=True)]
+    return {
+        "most_frequent": np.full(len(by_type), of_all, dtype=np.int64),
+        "most_frequent_of_type": np.array(by_type, dtype=np.int64),
+        "question_only": np.array(by_text, dtype=np.int64),
+    }
+
+
+def best_possible(answer: np.ndarray) -> float:
+    """Return the accuracy of a predictor that is right wherever the answer is in the list."""
+    return mean(answer >= UNKNOWN_CLASSES)
+
+
 def r_squared(squared_error: float, variation: float) -> float:
     """Return 1 - error / variation: 0 for the best constant, 1 if perfect, NaN if undefined."""
     return float(1 - squared_error / variation) if variation > 0 else float("nan")
+
+
+def _most_frequent(pairs: Iterable[tuple[Hashable, int]]) -> dict[Hashable, int]:
+    counters: defaultdict[Hashable, Counter[int]] = defaultdict(Counter)
+    for key, answer in pairs:
+        counters[key][answer] += 1
+    return {key: counter.most_common(1)[0][0] for key, counter in counters.items()}
+
+
+def _kept(values: Sequence[str], keep: np.ndarray) -> list[str]:
+    return [value for value, kept in zip(values, keep, strict=True) if kept]

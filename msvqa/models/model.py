@@ -40,7 +40,7 @@ class Model(nn.Module):
         self.config, self.sizes = config, sizes
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Return all parameters by group, for learning rates of their own; here one group `rest`."""
+        """Return all parameters by group, for learning rates of their own; here `rest`."""
         return {"rest": list(self.parameters())}
 
     def load_pretrained(self) -> None:

@@ -44,7 +44,7 @@ class ResNeXt3D(Encoder):
         """Channels inside the first stage's blocks; published weights have 128."""
         groups: int = Field(default=32, ge=1)
         stem: Literal["published", "small"] = "published"
-        """`small` halves the image once and keeps all frames before `layer1`: for 32 to 64 pixels."""
+        """`small` halves the image once and keeps all frames before `layer1`: for 32 to 64 px."""
         scale: Literal["activitynet", "none", "unit"] = "activitynet"
         """Input scale. `activitynet` subtracts the mean colour, as the weights were trained;
         `none` is DualVGR's raw 0..255; `unit` maps pixels to -1..1, for training from scratch."""

@@ -78,7 +78,7 @@ class GraphNetwork(nn.Module):
         answer_norm: Literal["batch", "layer"] = "batch"
         """`layer` does not mix questions: for tiny batches."""
         padded_length: int = Field(default=21, ge=1)
-        """Length to which the reference pads questions; attention depends on it in the fifth digit."""
+        """Length to which the reference pads questions; attention feels it in the fifth digit."""
         reference_graph_layers: bool = False
         """Only for `graph_layers` > 1: reproduce the reference, which picks graphs by unit +
         layer (so that units share graphs and some never train) and feeds the correlated graphs

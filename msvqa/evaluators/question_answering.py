@@ -1,0 +1,117 @@
+"""Question answering: accuracy per question type, beside what the text alone can give."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from msvqa import metrics
+from msvqa.errors import DataError
+from msvqa.evaluators.evaluator import Evaluator
+
+if TYPE_CHECKING:
+    from msvqa.data.dataset import Split
+
+
+class QuestionAnswering(Evaluator):
+    """Accuracy of the best answer.
+
+    An answer outside the list counts as wrong, whatever is predicted, unless the recipe asks for
+    the rule of DualVGR's program (`count_unknown_as_wrong: false`). A type without questions gets
+    n = 0 and no accuracy; the reference divides by zero there.
+    """
+
+    def evaluate(
+        self, predictions: Mapping[str, np.ndarray], split: "Split", train: "Split"
+    ) -> dict[str, Any]:
+        """Return accuracies with intervals by video, baselines and counts.
+
+        Raises:
+            DataError: the predictions are not one row per question.
+        """
+        top = predictions["top"]
+        if len(top) != len(split):
+            raise DataError(f"{len(top)} predictions for {len(split)} questions of {split.name!r}")
+        unknown_counts = not self.config.count_unknown_as_wrong
+        right = metrics.is_right(top[:, 0], split.answer_id, unknown_counts)
+        baselines = {
+            name: metrics.is_right(predicted, split.answer_id)
+            for name, predicted in metrics.text_baselines(train, split).items()
+        }
+        video = split.video_row
+        return {
+            "split": split.name,
+            **_accuracy(right, video),
+            "question_only_accuracy": _number(metrics.mean(baselines["question_only"])),
+            f"top{top.shape[1]}_accuracy": _number(
+                metrics.mean(metrics.is_in_top(top, split.answer_id))
+            ),
+            "n": len(split),
+            "n_expected": split.n_expected,
+            "n_videos": len(split.video_id),
+            "n_unknown_answers": int((split.answer_id < metrics.UNKNOWN_CLASSES).sum()),
+            "count_unknown_as_wrong": self.config.count_unknown_as_wrong,
+            "baselines": {name: _number(metrics.mean(hits)) for name, hits in baselines.items()}
+            | {"best_possible": _number(metrics.best_possible(split.answer_id))},
+            "per_type": {
+                kind: _of_type(kind, split, right, baselines["question_only"])
+                for kind in dict.fromkeys([*train.question_type, *split.question_type])
+            },
+        }
+
+    def lines(self, metrics: Mapping[str, Any]) -> list[str]:
+        """Return one line per type and one for all, then the baselines."""
+        rows = [("type", "accuracy", "95 % interval", "question only", "n")]
+        rows += [_row(kind, numbers) for kind, numbers in metrics["per_type"].items()]
+        rows.append(_row("all", metrics))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        baselines = [
+            f"{name.replace('_', ' ')} {_percent(value)}"
+            for name, value in metrics["baselines"].items()
+        ]
+        return [
+            *("  ".join(map(str.rjust, row, widths)) for row in rows),
+            f"{metrics['n']} of {metrics['n_expected']} questions of split {metrics['split']}, "
+            f"{metrics['n_videos']} videos, {metrics['n_unknown_answers']} unknown answers",
+            "text alone: " + ", ".join(baselines),
+        ]
+
+
+def _row(kind: str, numbers: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    low, high = map(_percent, numbers["accuracy_interval"])
+    return (
+        kind,
+        _percent(numbers["accuracy"]),
+        f"{low} to {high}",
+        _percent(numbers["question_only_accuracy"]),
+        str(numbers["n"]),
+    )
+
+
+def _accuracy(right: np.ndarray, video: np.ndarray) -> dict[str, Any]:
+    low, high = metrics.interval_by_video(right, video)
+    return {
+        "accuracy": _number(metrics.mean(right)),
+        "accuracy_interval": [_number(low), _number(high)],
+    }
+
+
+def _of_type(
+    kind: str, split: "Split", right: np.ndarray, question_only: np.ndarray
+) -> dict[str, Any]:
+    chosen = np.array([found == kind for found in split.question_type], dtype=bool)
+    return {
+        **_accuracy(right[chosen], split.video_row[chosen]),
+        "question_only_accuracy": _number(metrics.mean(question_only[chosen])),
+        "n": int(chosen.sum()),
+    }
+
+
+def _number(value: float) -> float | None:
+    """Return the value, or None where there is none: JSON has no NaN."""
+    return None if math.isnan(value) else value
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"

@@ -1,0 +1,86 @@
+"""The question answering evaluator."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from msvqa.errors import DataError
+from msvqa.evaluators.question_answering import QuestionAnswering
+from msvqa.recipe import EvaluationConfig
+
+
+@dataclass
+class FakeSplit:
+    name: str
+    video_id: list
+    video_row: np.ndarray
+    question: list
+    question_type: list
+    answer_id: np.ndarray
+    n_expected: int
+
+    def __len__(self):
+        return len(self.question)
+
+
+@pytest.fixture
+def train():
+    kinds = ["what", "who", "when"]
+    return FakeSplit(
+        "train", ["1"], np.zeros(3, int), ["a", "b", "c"], kinds, np.array([2, 3, 4]), 3
+    )
+
+
+@pytest.fixture
+def test():
+    return FakeSplit(
+        "test",
+        ["7", "8"],
+        np.array([0, 0, 1, 1]),
+        ["a", "x", "b", "y"],
+        ["what", "what", "who", "who"],
+        np.array([2, 5, 3, 1]),
+        6,
+    )
+
+
+PREDICTIONS = {"top": np.array([[2, 3], [5, 2], [4, 3], [1, 2]])}
+
+
+def test_counts_by_hand(train, test):
+    found = QuestionAnswering(EvaluationConfig()).evaluate(PREDICTIONS, test, train)
+    assert found["accuracy"] == 0.5
+    assert found["top2_accuracy"] == 0.75
+    assert found["question_only_accuracy"] == 0.5
+    assert (found["n"], found["n_expected"], found["n_unknown_answers"]) == (4, 6, 1)
+    assert found["baselines"]["best_possible"] == 0.75
+    assert found["per_type"]["what"]["accuracy"] == 1
+    assert found["per_type"]["who"] == {
+        "accuracy": 0.0,
+        "accuracy_interval": [0.0, 0.0],
+        "question_only_accuracy": 0.5,
+        "n": 2,
+    }
+    assert found["per_type"]["when"]["n"] == 0
+    assert found["per_type"]["when"]["accuracy"] is None
+    json.dumps(found, allow_nan=False)
+
+
+def test_reference_rule_counts_unknown(train, test):
+    config = EvaluationConfig(count_unknown_as_wrong=False)
+    assert QuestionAnswering(config).evaluate(PREDICTIONS, test, train)["accuracy"] == 0.75
+
+
+def test_lines_name_types_and_counts(train, test):
+    evaluator = QuestionAnswering(EvaluationConfig())
+    lines = evaluator.lines(evaluator.evaluate(PREDICTIONS, test, train))
+    assert [line.split()[0] for line in lines[1:5]] == ["what", "who", "when", "all"]
+    assert "4 of 6 questions of split test" in lines[5]
+    assert "best possible 75.00 %" in lines[6]
+
+
+def test_refuses_missing_rows(train, test):
+    with pytest.raises(DataError, match="3 predictions for 4 questions"):
+        QuestionAnswering(EvaluationConfig()).evaluate({"top": PREDICTIONS["top"][:3]}, test, train)
