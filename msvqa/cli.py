@@ -370,21 +370,29 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _print_accuracy(metrics: Mapping[str, Any], run: str, split: str) -> None:
     title = f"{run}, split {split}: {metrics['n']} of {metrics['n_expected']} questions"
-    table = _table(title, "question type", "accuracy", "correct", "question only", "gain")
+    columns = ("accuracy", "95 % interval", "correct", "question only", "gain")
+    table = _table(title, "question type", *columns)
     for name, row in metrics["per_type"].items():
         table.add_row(name, *_accuracy_cells(row))
     table.add_section()
     table.add_row("all", *_accuracy_cells(metrics), style="bold")
     _print_table(table)
+    known = {name.replace("_", " "): value for name, value in metrics["baselines"].items()}
+    baselines = [f"{name} {value:.4f}" for name, value in known.items() if value is not None]
+    print(f"Without the video: {', '.join(baselines)}")
 
 
 def _accuracy_cells(row: Mapping[str, Any]) -> list[str]:
     """Return the numbers of a row; a type without questions has a count and no accuracy."""
     accuracy, baseline = row["accuracy"], row["question_only_accuracy"]
-    if not row["n"] or accuracy is None:
-        return ["", f"0 of {row['n']}", "", ""]
+    if accuracy is None or baseline is None:
+        return ["", "", f"0 of {row['n']}", "", ""]
+    low, high = row["accuracy_interval"]
+    interval = f"{low:.3f} to {high:.3f}" if low is not None else ""
     correct = f"{round(accuracy * row['n'])} of {row['n']}"
-    return [f"{accuracy:.4f}", correct, f"{baseline:.4f}", f"{accuracy - baseline:+.4f}"]
+    return [
+        f"{accuracy:.4f}", interval, correct, f"{baseline:.4f}", f"{accuracy - baseline:+.4f}",
+    ]  # fmt: skip
 
 
 def _predict(arguments: argparse.Namespace) -> int:

@@ -243,14 +243,22 @@ def test_prepare_hands_over_a_checked_data_section(verb, tmp_path, capsys):
 
 METRICS = {
     "accuracy": 0.5,
+    "accuracy_interval": [0.25, 0.75],
     "question_only_accuracy": 0.25,
     "n": 8,
     "n_expected": 9,
+    "baselines": {"question_only": 0.25, "best_possible": None},
     "per_type": {
-        "what": {"accuracy": 0.75, "question_only_accuracy": 0.25, "n": 4},
-        "who": {"accuracy": None, "question_only_accuracy": None, "n": 0},
+        "what": {
+            "accuracy": 0.75, "accuracy_interval": [0.5, 1.0], "question_only_accuracy": 0.25,
+            "n": 4,
+        },
+        "who": {
+            "accuracy": None, "accuracy_interval": [None, None], "question_only_accuracy": None,
+            "n": 0,
+        },
     },
-}
+}  # fmt: skip
 
 
 def test_evaluate_prints_counts_beside_the_baseline(verb, capsys):
@@ -260,9 +268,10 @@ def test_evaluate_prints_counts_beside_the_baseline(verb, capsys):
     out = capsys.readouterr().out
     assert "runs/demo, split test: 8 of 9 questions" in out
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
-    assert rows["what"] == ["0.7500", "3", "of", "4", "0.2500", "+0.5000"]
+    assert rows["what"] == ["0.7500", "0.500", "to", "1.000", "3", "of", "4", "0.2500", "+0.5000"]
+    assert "Without the video: question only 0.2500" in out
     assert rows["who"] == ["0", "of", "0"]
-    assert rows["all"] == ["0.5000", "4", "of", "8", "0.2500", "+0.2500"]
+    assert rows["all"] == ["0.5000", "0.250", "to", "0.750", "4", "of", "8", "0.2500", "+0.2500"]
 
 
 class Answer:
