@@ -42,6 +42,8 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     run = Run.create(recipe)
     prepared = prepare(recipe.data)
     _need_training_questions(prepared)
+    if all(_state(run, stage.name) == "is finished" for stage in recipe.stages):
+        return run
     with cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=_data_cpus(recipe))
         store = None

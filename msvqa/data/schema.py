@@ -34,6 +34,19 @@ PROBLEMS = pa.schema(
         ("detail", pa.string()),
     ]
 )
+PREDICTIONS = pa.schema(
+    [
+        ("question_id", pa.int64()),
+        ("video_id", pa.string()),
+        ("question", pa.string()),
+        ("type", pa.string()),
+        ("answer", pa.string()),
+        ("predicted", pa.string()),
+        ("correct", pa.bool_()),
+        ("top", pa.list_(pa.string())),  # best answers, best first
+        ("probability", pa.list_(pa.float32())),  # of each of `top`
+    ]
+)
 
 PROBLEM_KINDS: dict[str, str] = {
     "invalid_source": "an annotation file that cannot be read",

@@ -14,7 +14,7 @@ from msvqa.recipe import ScalingConfig
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }.items():
@@ -103,6 +103,8 @@ def connected() -> Iterator[Resources]:
     """Connect to the named cluster, or start one on this machine and stop it at the end."""
     import ray
 
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():
         yield _total(ray.cluster_resources())
         return

@@ -1,6 +1,6 @@
 """Predictions for a split: every question exactly once, whatever the number of workers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from msvqa.data.batch import to_device
-from msvqa.data.dataset import Prepared
+from msvqa.data.dataset import Prepared, Split
 from msvqa.data.loader import evaluation_batches
 from msvqa.data.order import evaluation_order
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
@@ -88,7 +88,7 @@ class Predictor:
         self.precision = recipe.stages[-1].precision
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return one row per question of the videos named by `batch["video"]` (rows of the split)."""
+        """Return one row per question of the videos whose rows of the split the batch holds."""
         videos = [int(video) for video in batch["video"]]
         with autocast(self.device, self.precision):
             return predict_videos(
@@ -106,13 +106,18 @@ def objective_of(loaded: Loaded) -> Objective:
 
 
 def predict_on_ray(
-    job: PredictionJob, videos: Sequence[int], *, workers: int, gpus_per_worker: float
+    job: PredictionJob, split: Split, *, workers: int, gpus_per_worker: float
 ) -> dict[str, np.ndarray]:
-    """Return the predictions for all questions of some videos, sorted by row, from a pool of actors."""
+    """Return the predictions for all questions of a split, in its order, from a pool of actors.
+
+    Raises:
+        RuntimeError: a question came twice or not at all.
+    """
     import ray.data
     from ray.data import ActorPoolStrategy
 
     size = parse(job.recipe).evaluation.videos_per_batch
+    videos = np.unique(split.video_row).tolist()
     pool = max(1, min(workers, -(-len(videos) // size)))
     rows = ray.data.from_items(
         [{"video": video} for video in videos], override_num_blocks=-(-len(videos) // size)
@@ -127,6 +132,8 @@ def predict_on_ray(
     parts = list(rows.iter_batches(batch_size=None, batch_format="numpy"))
     together = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     order = np.argsort(together["row"], kind="stable")
+    if not np.array_equal(together["row"][order], np.arange(len(split))):
+        raise RuntimeError(f"{len(order)} predictions do not cover {split}")
     return {key: value[order] for key, value in together.items()}
 
 

@@ -45,7 +45,8 @@ class Estimate:
             f"{self.stage}: {self.parameters / 1e6:.2f} M parameters "
             f"({self.trained_parameters / 1e6:.2f} M trained), "
             f"peak memory {self.peak_memory_bytes / 2**20:.0f} MiB, {self.step_s:.2f} s per step, "
-            f"{self.steps} steps: about {self.total_s / 60:.1f} min; loss of the batch {self.loss:.3f}"
+            f"{self.steps} steps: about {self.total_s / 60:.1f} min; "
+            f"loss of the batch {self.loss:.3f}"
         )
 
 
@@ -70,7 +71,7 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> list[Estimate]:
         for module in objective.frozen():
             module.requires_grad_(False)
         loss, step_s = _time_step(objective.train(), stage, batches, device)
-        parameters = [p for p in model.parameters()]
+        parameters = list(model.parameters())
         estimates.append(
             Estimate(
                 stage=stage.name,

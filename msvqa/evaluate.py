@@ -1,0 +1,86 @@
+"""Evaluate: answer every question of a split with a run's best checkpoint, and count."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from msvqa.data.dataset import Prepared, Split
+from msvqa.data.schema import PREDICTIONS
+from msvqa.data.text import AnswerList
+from msvqa.engine import cluster
+from msvqa.engine.prediction import PredictionJob, predict_on_ray
+from msvqa.errors import DataError
+from msvqa.evaluators.question_answering import QuestionAnswering
+from msvqa.extract import extract
+from msvqa.prepare import prepare
+from msvqa.run import Run, write_json, written_aside
+
+
+def evaluate(run: str | Path, split: str) -> dict[str, Any]:
+    """Return the metrics of a split; writes them and the predictions into the run.
+
+    Raises:
+        RunError, CheckpointError: there is no trained model.
+        DataError: no such split, or none of its videos is present.
+    """
+    opened = Run.open(run)
+    recipe = opened.recipe
+    checkpoint = opened.checkpoint()
+    prepared = prepare(recipe.data)
+    questions = _questions(prepared, split)
+    with cluster.connected() as resources:
+        store = extract(recipe)
+        questions = questions.without(store.rejected)
+        job = PredictionJob(
+            checkpoint=str(checkpoint),
+            prepared=str(prepared.path),
+            store=str(store.path),
+            split=split,
+            recipe=recipe.to_dict(),
+        )
+        workers = recipe.scaling.data_workers or int(resources.gpus or resources.cpus)
+        predictions = predict_on_ray(
+            job, questions, workers=workers, gpus_per_worker=min(1.0, resources.gpus / workers)
+        )
+    evaluator = QuestionAnswering(recipe.evaluation)
+    origin = {"run": recipe.name, "checkpoint": str(checkpoint.relative_to(opened.path))}
+    train = prepared.split("train", present_only=False)
+    metrics = origin | evaluator.evaluate(predictions, questions, train)
+    folder = opened.evaluation_dir(split)
+    _write_predictions(folder / "predictions.parquet", predictions, questions, prepared.answers)
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def _questions(prepared: Prepared, name: str) -> Split:
+    split = prepared.split(name)
+    if not len(split):
+        raise DataError(
+            f"none of the videos of split {name!r} is present under {prepared.root} "
+            f"({split.n_expected} questions): see {prepared.path / 'missing.txt'}"
+        )
+    return split
+
+
+def _write_predictions(
+    path: Path, predictions: Mapping[str, np.ndarray], split: Split, answers: AnswerList
+) -> None:
+    """Write one row per question, with all that is needed to count again without this package."""
+    top = [[answers.decode(answer) for answer in row] for row in predictions["top"].tolist()]
+    columns = {
+        "question_id": split.question_id,
+        "video_id": [split.video_id[row] for row in split.video_row],
+        "question": split.question,
+        "type": split.question_type,
+        "answer": split.answer,
+        "predicted": [best for best, *_ in top],
+        "correct": [best == answer for (best, *_), answer in zip(top, split.answer, strict=True)],
+        "top": top,
+        "probability": predictions["probability"].astype(np.float32).tolist(),
+    }
+    with written_aside(path) as aside:
+        pq.write_table(pa.table(columns, schema=PREDICTIONS), aside)
