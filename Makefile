@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-DEMO_RECIPE := configs/quickstart.yaml
+RECIPE := configs/quickstart.yaml
+DEMO_DATA := data/synthetic
 DEMO_RUN := runs/demo
 
 # Small tensors on few cores: the threads of every process only get in each other's way.
@@ -23,6 +24,7 @@ $(INSTALLED): setup.py pyproject.toml
 	  "Python 3.10 or newer is needed, and $(PYTHON) is older or absent: make PYTHON=/path/to/python3 $(MAKECMDGOALS)"; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo \
 	  "Python's venv module does not work; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Installing into $(VENV): a few minutes and gigabytes, once"
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $@
 
@@ -39,15 +41,17 @@ check: setup
 	$(BIN)/mypy msvqa
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-# The whole job on a synthetic data set: each line is what a user would type.
+# The whole job on a synthetic data set, which the first command writes. Each line is what a user
+# would type; a second `make demo` continues where the first one was stopped.
 demo: setup
-	$(BIN)/msvqa prepare synthetic --root demo/data
-	$(BIN)/msvqa doctor $(DEMO_RECIPE) --data demo/data
-	$(BIN)/msvqa extract $(DEMO_RECIPE)
-	$(BIN)/msvqa train $(DEMO_RECIPE)
-	$(BIN)/msvqa predict $(DEMO_RUN) "$$(ls demo/data/video/*.avi | tail -1)" "what moves?"
-	$(BIN)/msvqa report $(DEMO_RUN)
+	$(BIN)/msvqa doctor $(RECIPE) --data $(DEMO_DATA)
+	$(BIN)/msvqa prepare synthetic --root $(DEMO_DATA) word_size=64
+	$(BIN)/msvqa extract $(RECIPE)
+	$(BIN)/msvqa train $(RECIPE) name=$(notdir $(DEMO_RUN))
 	$(BIN)/msvqa evaluate $(DEMO_RUN) --split test
+	@# The last line of the mapping names a video of the test split.
+	$(BIN)/msvqa predict $(DEMO_RUN) "$(DEMO_DATA)/video/$$(tail -n 1 $(DEMO_DATA)/youtube_mapping.txt | cut -d ' ' -f 1).avi" "what moves?"
+	$(BIN)/msvqa report $(DEMO_RUN)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

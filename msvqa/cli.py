@@ -419,8 +419,14 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     from msvqa.report import report
+    from msvqa.run import Run
 
-    print(report(arguments.path))
+    page = report(arguments.path)
+    run = Run.open(arguments.path)
+    for file in sorted(run.path.glob("evaluate/*/metrics.json")):
+        metrics, _ = run.evaluation(file.parent.name)
+        _print_accuracy(metrics, arguments.path, file.parent.name)
+    print(f"Report: {page}")
     return 0
 
 

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import msvqa
@@ -177,9 +179,9 @@ def test_a_closed_pipe_is_no_error():
 
 
 def test_logging_of_the_caller_is_left_alone(verb):
-    verb("report", "report.html")
+    verb("predict", [])
     before = list(logging.getLogger().handlers)
-    cli.main(["report", "x"])
+    assert cli.main(["predict", "run", "a.avi", "who?"]) == 0
     assert before == logging.getLogger().handlers
 
 
@@ -272,6 +274,19 @@ def test_evaluate_prints_counts_beside_the_baseline(verb, capsys):
     assert "Without the video: question only 0.2500" in out
     assert rows["who"] == ["0", "of", "0"]
     assert rows["all"] == ["0.5000", "0.250", "to", "0.750", "4", "of", "8", "0.2500", "+0.2500"]
+
+
+def test_report_names_the_page_and_repeats_the_results(verb, recipe, tmp_path, capsys):
+    verb("report", tmp_path / "run" / "report.html")
+    folder = tmp_path / "run" / "evaluate" / "test"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(METRICS), encoding="utf-8")
+    pq.write_table(pa.table({"question_id": [1]}), folder / "predictions.parquet")
+    (tmp_path / "run" / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    assert cli.main(["report", "run"]) == 0
+    out = capsys.readouterr().out
+    assert "run, split test: 8 of 9 questions" in out
+    assert out.splitlines()[-1] == f"Report: {tmp_path / 'run' / 'report.html'}"
 
 
 class Answer:
