@@ -29,7 +29,7 @@ def write(path: Path, num_frames: int, kind: str = "mpeg4_bframes.avi") -> Path:
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.bit_rate = 2_000_000
         for number in range(num_frames):
-            picture = np.roll(texture, number, axis=1)
+            picture = np.roll(texture, number, axis=1).astype(np.uint8)
             draw(picture, number)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = number

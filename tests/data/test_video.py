@@ -7,7 +7,6 @@ import sys
 import time
 from functools import partial
 
-import barcode_video
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +17,7 @@ from msvqa.data.resize import resize
 from msvqa.data.sampling import sample_clips
 from msvqa.data.video import DECODERS, IsolatedDecoder, decode, probe
 from msvqa.errors import VideoError
+from tests import barcode_video
 
 PLAN = partial(sample_clips, num_clips=8, frames_per_clip=16)
 

@@ -1,0 +1,481 @@
+"""Stores of clips or features: written once in parallel, then read one video at a time.
+
+A store is a folder. Every shard holds a fixed number of videos as memory-mapped .npy arrays beside
+`shard.json`, which says what made them; `store.json`, the index, is written last and means that the
+store is complete. Everything is written aside and then renamed, so what has its name is whole.
+
+    clips-8x16-100px/
+      store.json
+      shards/00000/clips.npy  shards/00000/shard.json
+      shards/00001/...
+
+Arrays were chosen over HDF5 by measurement (benchmarks/store.py): a video is a view that costs a
+microsecond and no copy, and any process writes its shards without a lock.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msvqa.data.dataset import prepared_dir
+from msvqa.errors import StoreError
+from msvqa.recipe import FeaturesConfig, NamedConfig, Recipe
+
+STORE_FORMAT = 1
+SHARD_BYTES = 128 * 1024**2
+SHARD_VIDEOS = 16
+"""A shard ends at either limit. Small shards lose little when a job is stopped, and keep many
+processes busy to the end; large ones save files."""
+MAX_JSON_BYTES = 500_000_000
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySpec:
+    """One array per video."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one video."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSpec:
+    """Everything that the content of a store depends on, apart from the videos."""
+
+    kind: str
+    """`clips` or `features`"""
+    arrays: dict[str, ArraySpec]
+    num_clips: int
+    frames_per_clip: int
+    size_px: dict[str, int]
+    """Height and width of the frames behind every array"""
+    decoder: str
+    encoders: dict[str, Any] = field(default_factory=dict)
+    """What made the features: configuration and identity of the weights of every encoder"""
+
+    @property
+    def videos_per_shard(self) -> int:
+        """Videos of a shard; depends on nothing but the spec, so shards are always the same."""
+        per_video = sum(array.nbytes for array in self.arrays.values())
+        return max(1, min(SHARD_VIDEOS, SHARD_BYTES // per_video))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data; `from_dict` reads it back."""
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "StoreSpec":
+        """Read what `to_dict` wrote."""
+        arrays = {
+            name: ArraySpec(shape=tuple(array["shape"]), dtype=array["dtype"])
+            for name, array in data["arrays"].items()
+        }
+        return cls(**{**data, "arrays": arrays})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One video on its way into a shard: its arrays, or why there are none."""
+
+    video_id: str
+    outcome: str
+    error: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Size and hash of the source file, counts of the decoder"""
+    arrays: Arrays | None = None
+
+
+class Store:
+    """A complete store, opened for reading. Cheap to send to other processes: only the path goes.
+
+    Shards are opened in each process when a video of theirs is first read.
+    """
+
+    def __init__(self, path: Path, index: Mapping[str, Any]) -> None:
+        self.path = path
+        self.spec = StoreSpec.from_dict(index["spec"])
+        self.made_with: dict[str, str] = index["made_with"]
+        self.rejected: dict[str, tuple[str, str]] = {
+            video: (outcome, error) for video, (outcome, error) in index["rejected"].items()
+        }
+        """Outcome and error of every video that has no arrays"""
+        self._place = {
+            video: (shard, row)
+            for shard, videos in enumerate(index["shards"])
+            for row, video in enumerate(videos)
+        }
+        self._rows = [len(videos) for videos in index["shards"]]
+        self._opened: dict[int, Arrays] = {}
+
+    @classmethod
+    def open(cls, path: str | Path, spec: StoreSpec | None = None) -> "Store":
+        """Open a store; with `spec`, only one that was made as it says.
+
+        Raises:
+            StoreError: absent, incomplete, damaged, or made in another way.
+        """
+        path = Path(path).absolute()
+        file = path / "store.json"
+        if not file.is_file():
+            state = "is not complete" if path.is_dir() else "does not exist"
+            raise StoreError(f"store {path} {state}; run `msvqa extract` with its recipe")
+        index = read_json(file)
+        if index is None or index.get("format") != STORE_FORMAT:
+            raise StoreError(f"{file} is damaged or of another version; remove it, extract again")
+        store = cls(path, index)
+        if spec is not None:
+            store.check(spec)
+        return store
+
+    def check(self, spec: StoreSpec) -> None:
+        """Refuse a store that was not made as `spec` says.
+
+        Raises:
+            StoreError: names every field that differs, with both values.
+        """
+        have, want = dict(_flatten(self.spec.to_dict())), dict(_flatten(spec.to_dict()))
+        different = [
+            f"  {key}: the store has {have.get(key, 'nothing')}, "
+            f"the recipe wants {want.get(key, 'nothing')}"
+            for key in sorted({*have, *want})
+            if have.get(key) != want.get(key)
+        ]
+        if different:
+            raise StoreError(
+                "\n".join([f"store {self.path} does not match the recipe", *different])
+                + "\nset the recipe back, name another folder (clips.store or features.store), "
+                "or remove this one and run `msvqa extract`"
+            )
+
+    @property
+    def video_ids(self) -> list[str]:
+        """Videos that have arrays."""
+        return list(self._place)
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __contains__(self, video_id: str) -> bool:
+        return video_id in self._place
+
+    def __repr__(self) -> str:
+        counts = f"{len(self)} videos, {len(self.rejected)} rejected"
+        return f"Store({str(self.path)!r}, {self.spec.kind}: {counts})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store.open, (self.path,)
+
+    def read(self, video_id: str) -> Arrays:
+        """Return read-only views of a video's arrays; the pages are read when they are touched.
+
+        Raises:
+            StoreError: no such video, or a damaged shard.
+        """
+        place = self._place.get(video_id)
+        if place is None:
+            outcome, error = self.rejected.get(video_id, ("", "it was never extracted"))
+            raise StoreError(f"{self.path} has no video {video_id!r}: {outcome} {error}")
+        shard, row = place
+        if shard not in self._opened:
+            self._opened[shard] = self._open_shard(shard)
+        return {name: array[row] for name, array in self._opened[shard].items()}
+
+    @cached_property
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """Size and hash of the source file and counts of the decoder, for every video."""
+        shards = sorted(path.parent for path in self.path.glob("shards/*/shard.json"))
+        found = [read_json(shard / "shard.json") or {} for shard in shards]
+        return {video["video_id"]: video for shard in found for video in shard["videos"]}
+
+    def _open_shard(self, shard: int) -> Arrays:
+        folder, rows = shard_dir(self.path, shard), self._rows[shard]
+        return {
+            name: _open_array(folder / f"{name}.npy", (rows, *array.shape), array.dtype)
+            for name, array in self.spec.arrays.items()
+        }
+
+
+def clip_spec(recipe: Recipe) -> StoreSpec:
+    """Return what a recipe's clip store holds."""
+    clips = recipe.clips
+    shape = (clips.num_clips, clips.frames_per_clip, clips.size_px, clips.size_px, 3)
+    return StoreSpec(
+        kind="clips",
+        arrays={"clips": ArraySpec(shape=shape, dtype="uint8")},
+        num_clips=clips.num_clips,
+        frames_per_clip=clips.frames_per_clip,
+        size_px={"clips": clips.size_px},
+        decoder=clips.decoder,
+    )
+
+
+def feature_spec(recipe: Recipe) -> StoreSpec:
+    """Return what a recipe's feature store holds.
+
+    Raises:
+        StoreError: a file of weights or features is absent.
+    """
+    clips, features = recipe.clips, recipe.features
+    if features is None:
+        raise ValueError("the recipe has no section features")
+    frames = (clips.num_clips, clips.frames_per_clip, features.appearance_width)
+    motion = (clips.num_clips, features.motion_width)
+    from_files = features.appearance is None
+    return StoreSpec(
+        kind="features",
+        arrays={
+            "appearance": ArraySpec(shape=frames, dtype=features.dtype),
+            "motion": ArraySpec(shape=motion, dtype=features.dtype),
+        },
+        num_clips=clips.num_clips,
+        frames_per_clip=clips.frames_per_clip,
+        size_px={}
+        if from_files
+        else {"appearance": features.appearance_px, "motion": features.motion_px},
+        decoder="" if from_files else clips.decoder,
+        encoders=_files_identity(features) if from_files else _encoders_identity(recipe),
+    )
+
+
+def store_spec(recipe: Recipe) -> StoreSpec:
+    """Return what the store of a recipe holds: features where it names them, else clips."""
+    return clip_spec(recipe) if recipe.features is None else feature_spec(recipe)
+
+
+def store_dir(recipe: Recipe) -> Path:
+    """Return the folder of a recipe's store."""
+    clips, features = recipe.clips, recipe.features
+    section = clips if features is None else features
+    if section.store is not None:
+        return Path(section.store)
+    name = f"{clips.num_clips}x{clips.frames_per_clip}"
+    if features is None:
+        decoder = "" if clips.decoder == "pyav" else f"-{clips.decoder}"
+        return prepared_dir(recipe.data) / f"clips-{name}-{clips.size_px}px{decoder}"
+    encoders = [e.name for e in (features.appearance, features.motion) if e is not None]
+    origin = "-".join(encoders or ["hdf5"])
+    identity = json.dumps(feature_spec(recipe).to_dict(), sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    return prepared_dir(recipe.data) / f"features-{name}-{origin}-{digest}"
+
+
+def shard_dir(store: Path, shard: int) -> Path:
+    """Return the folder of a shard."""
+    return store / "shards" / f"{shard:05d}"
+
+
+def write_shard(
+    store: Path, shard: int, spec: StoreSpec, entries: Iterable[Entry], made_with: Mapping[str, str]
+) -> dict[str, Any]:
+    """Write a shard aside, then give it its name; return its description.
+
+    Args:
+        store: folder of the store.
+        shard: number of the shard.
+        spec: what the arrays must look like.
+        entries: the shard's videos, good and rejected, at most `spec.videos_per_shard`.
+        made_with: versions of the libraries.
+    """
+    buffers = {
+        name: np.empty((spec.videos_per_shard, *array.shape), array.dtype)
+        for name, array in spec.arrays.items()
+    }
+    videos: list[dict[str, Any]] = []
+    rows: list[str] = []
+    for entry in entries:
+        facts = {"video_id": entry.video_id, "outcome": entry.outcome, **entry.facts}
+        videos.append({**facts, "error": entry.error} if entry.arrays is None else facts)
+        if entry.arrays is not None:
+            _fill(buffers, len(rows), entry)
+            rows.append(entry.video_id)
+    description = {
+        "format": STORE_FORMAT, "spec": spec.to_dict(), "made_with": dict(made_with),
+        "rows": rows, "videos": videos,
+    }  # fmt: skip
+    final = shard_dir(store, shard)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{shard:05d}-", dir=final.parent))
+    for name, buffer in buffers.items():
+        with (aside / f"{name}.npy").open("wb") as file:
+            np.save(file, buffer[: len(rows)], allow_pickle=False)
+            _flush(file)
+    write_json(aside / "shard.json", description)
+    aside.chmod(0o755)
+    _put_in_place(aside, final)
+    return description
+
+
+def read_shard(
+    store: Path, shard: int, spec: StoreSpec, videos: Sequence[str]
+) -> dict[str, Any] | None:
+    """Return the description of a shard that is whole, made as `spec` says and of these videos."""
+    folder = shard_dir(store, shard)
+    found = read_json(folder / "shard.json")
+    if found is None or found.get("format") != STORE_FORMAT:
+        return None
+    if found["spec"] != spec.to_dict() or [v["video_id"] for v in found["videos"]] != list(videos):
+        return None
+    whole = all(
+        _has_rows(folder / f"{name}.npy", (len(found["rows"]), *array.shape), array.dtype)
+        for name, array in spec.arrays.items()
+    )
+    return found if whole else None
+
+
+def write_index(
+    store: Path, spec: StoreSpec, shards: Sequence[Mapping[str, Any]], made_with: Mapping[str, str]
+) -> Store:
+    """Write the index, which makes the store complete."""
+    rejected = {
+        video["video_id"]: (video["outcome"], video["error"])
+        for shard in shards
+        for video in shard["videos"]
+        if "error" in video
+    }
+    index = {
+        "format": STORE_FORMAT, "spec": spec.to_dict(), "made_with": dict(made_with),
+        "rejected": rejected, "shards": [shard["rows"] for shard in shards],
+    }  # fmt: skip
+    write_json(store / "store.json", index)
+    return Store.open(store)
+
+
+def remove_leftovers(store: Path, num_shards: int) -> None:
+    """Remove what a stopped job left aside, and shards of a longer list of videos."""
+    for folder in (store / "shards").glob("*"):
+        if folder.name.startswith(".") or int(folder.name) >= num_shards:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """Return a JSON object, or None where there is none to be read."""
+    try:
+        if file.stat().st_size > MAX_JSON_BYTES:
+            return None
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def write_json(file: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON aside, then give it its name."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    with aside.open("w", encoding="utf-8") as stream:
+        json.dump(data, stream, indent=1)
+        _flush(stream)
+    aside.replace(file)
+
+
+def _flush(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _fill(buffers: Mapping[str, np.ndarray], row: int, entry: Entry) -> None:
+    arrays = entry.arrays or {}
+    for name, buffer in buffers.items():
+        if arrays[name].shape != buffer.shape[1:]:
+            raise StoreError(
+                f"video {entry.video_id}: {name} has shape {arrays[name].shape}, "
+                f"the store has {buffer.shape[1:]}"
+            )
+        buffer[row] = arrays[name]
+
+
+def _put_in_place(aside: Path, final: Path) -> None:
+    """Rename a folder; one of that name from an earlier job is replaced."""
+    if final.exists():
+        old = Path(tempfile.mkdtemp(prefix=".old-", dir=final.parent))
+        final.rename(old / final.name)
+        shutil.rmtree(old)
+    aside.rename(final)
+
+
+def _open_array(file: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{file} is damaged: {error}; remove it, extract again") from None
+    if array.shape != shape or array.dtype != np.dtype(dtype):
+        raise StoreError(
+            f"{file} has {array.dtype} {array.shape}, the index says {dtype} {shape}; "
+            "remove it, extract again"
+        )
+    # A plain array: views of it are made ten times faster than those of a memmap.
+    return array.view(np.ndarray)
+
+
+def _has_rows(file: Path, shape: tuple[int, ...], dtype: str) -> bool:
+    if shape[0] == 0:
+        return file.is_file()
+    try:
+        _open_array(file, shape, dtype)
+    except StoreError:
+        return False
+    return True
+
+
+def _encoders_identity(recipe: Recipe) -> dict[str, Any]:
+    features = recipe.features
+    assert features is not None
+    return {
+        "appearance": _encoder_identity(features.appearance, recipe.seed),
+        "motion": _encoder_identity(features.motion, recipe.seed),
+    }
+
+
+def _encoder_identity(config: NamedConfig | None, seed: int) -> dict[str, Any]:
+    identity: dict[str, Any] = {} if config is None else config.model_dump(mode="json")
+    weights = identity.pop("weights", None)
+    if weights is None:
+        return {**identity, "random_weights_of_seed": seed}
+    if not Path(weights).is_file():
+        raise StoreError(f"there is no file of weights {weights}")
+    # The file's content, since it may have moved; and hashing takes a second at most.
+    return {**identity, "weights_sha256": hash_file(Path(weights))}
+
+
+def _files_identity(features: FeaturesConfig) -> dict[str, Any]:
+    files = {"appearance": features.appearance_hdf5, "motion": features.motion_hdf5}
+    for file in files.values():
+        if not Path(str(file)).is_file():
+            raise StoreError(f"there is no file of features {file}")
+    # Not the hash of the content: these files have gigabytes.
+    return {
+        part: {"file": Path(str(file)).name, "bytes": Path(str(file)).stat().st_size}
+        for part, file in files.items()
+    }
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, value

@@ -1,0 +1,212 @@
+"""What an extraction worker does with one video: decode it, encode it, or look it up in a file."""
+
+import zlib
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from msvqa.data.sampling import sample_clips
+from msvqa.data.store import Entry, hash_file
+from msvqa.data.video import Decoded, IsolatedDecoder
+from msvqa.errors import VideoError
+from msvqa.models.encoders import ENCODERS
+from msvqa.recipe import ClipsConfig, FeaturesConfig, NamedConfig, Recipe, resolve
+
+if TYPE_CHECKING:
+    from msvqa.data.features import FeatureFiles
+    from msvqa.models.encoders.encoder import Encoder
+
+FRAMES_PER_PASS = 32
+CLIPS_PER_PASS = 4
+
+
+class Extractor(Protocol):
+    """Makes the store entry of one video. A bad video becomes an entry that says why."""
+
+    def extract(self, video_id: str, path: str) -> Entry:
+        """Return the entry of a video."""
+
+    def close(self) -> None:
+        """Free what the extractor holds."""
+
+
+def open_extractor(recipe: Recipe) -> Extractor:
+    """Return the extractor of a recipe with features: by encoders, or from files."""
+    features = recipe.features
+    if features is None:
+        return ClipExtractor(recipe.clips)
+    if features.appearance is None:
+        return FileExtractor(recipe.clips, features)
+    return FeatureExtractor(recipe.clips, features, recipe.seed)
+
+
+class ClipExtractor:
+    """Frames of clips, as uint8."""
+
+    def __init__(self, clips: ClipsConfig) -> None:
+        self._clip_decoder = ClipDecoder(clips, [clips.size_px])
+        self._size = clips.size_px
+
+    def extract(self, video_id: str, path: str) -> Entry:
+        """Return the entry of a video."""
+        facts = source_facts(path)
+        try:
+            decoded = self._clip_decoder.decode(path)
+        except VideoError as error:
+            return rejected(video_id, error, facts)
+        arrays = {"clips": decoded.frames[self._size]}
+        facts |= decoding_facts(decoded)
+        return Entry(video_id=video_id, outcome=decoded.outcome, facts=facts, arrays=arrays)
+
+    def close(self) -> None:
+        """End the decoding process."""
+        self._clip_decoder.close()
+
+
+class FeatureExtractor:
+    """Features of frozen encoders; decoder and encoders share a process's place in the cluster.
+
+    Both frame sizes come from one decoding pass, and pixels never travel between workers.
+    """
+
+    def __init__(self, clips: ClipsConfig, features: FeaturesConfig, seed: int) -> None:
+        self._features = features
+        self._seed = seed
+        sizes = sorted({features.appearance_px, features.motion_px})
+        self._clip_decoder = ClipDecoder(clips, sizes)
+
+    def extract(self, video_id: str, path: str) -> Entry:
+        """Return the entry of a video."""
+        facts = source_facts(path)
+        try:
+            decoded = self._clip_decoder.decode(path)
+        except VideoError as error:
+            return rejected(video_id, error, facts)
+        frames = decoded.frames[self._features.appearance_px]  # (C, F, H, W, 3)
+        clips = decoded.frames[self._features.motion_px]  # (C, F, H, W, 3)
+        distinct, position = self._clip_decoder.distinct(decoded.num_frames)
+        flat = frames.reshape(-1, *frames.shape[2:])[distinct]  # (distinct frames, H, W, 3)
+        appearance = self._encode("appearance", flat, FRAMES_PER_PASS)[position]  # (C, F, D)
+        arrays = {
+            "appearance": appearance,
+            "motion": self._encode("motion", clips, CLIPS_PER_PASS),  # (C, D)
+        }
+        facts |= decoding_facts(decoded)
+        return Entry(video_id=video_id, outcome=decoded.outcome, facts=facts, arrays=arrays)
+
+    def close(self) -> None:
+        """End the decoding process."""
+        self._clip_decoder.close()
+
+    @cached_property
+    def _encoders(self) -> "dict[str, Encoder]":
+        features = self._features
+        parts = {"appearance": features.appearance, "motion": features.motion}
+        return {part: _open_encoder(part, config, self._seed) for part, config in parts.items()}
+
+    def _encode(self, part: str, pixels: np.ndarray, per_pass: int) -> np.ndarray:
+        import torch
+
+        encoder = self._encoders[part]
+        device = next(encoder.parameters()).device
+        with torch.inference_mode():
+            passes = torch.split(torch.from_numpy(pixels), per_pass)
+            found = [encoder(batch.to(device)).float().cpu() for batch in passes]
+        return torch.cat(found).numpy().astype(self._features.dtype)
+
+
+class FileExtractor:
+    """Features that another program left in HDF5 files, checked and copied."""
+
+    def __init__(self, clips: ClipsConfig, features: FeaturesConfig) -> None:
+        self._clips, self._features = clips, features
+
+    def extract(self, video_id: str, path: str) -> Entry:
+        """Return the entry of a video; its file is not read."""
+        arrays = self._files.read(video_id)
+        if arrays is None:
+            error = VideoError("unreadable", f"{path}: the feature files have no row {video_id}")
+            return rejected(video_id, error, {})
+        return Entry(video_id=video_id, outcome="ok", arrays=arrays)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    @cached_property
+    def _files(self) -> "FeatureFiles":
+        from msvqa.data.features import FeatureFiles
+
+        return FeatureFiles(self._features, self._clips)
+
+
+class ClipDecoder:
+    """Decodes the clips of a recipe in a child process."""
+
+    def __init__(self, clips: ClipsConfig, sizes: list[int]) -> None:
+        self._plan = partial(
+            sample_clips, num_clips=clips.num_clips, frames_per_clip=clips.frames_per_clip
+        )
+        self._sizes, self._decoder = sizes, clips.decoder
+        self._isolated = IsolatedDecoder(clips.timeout_s)
+
+    def decode(self, path: str) -> Decoded:
+        """Return the clips in all sizes.
+
+        Raises:
+            VideoError: there are no frames to be had.
+        """
+        return self._isolated(path, self._plan, self._sizes, self._decoder)
+
+    def distinct(self, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return where each planned frame first appears, and which of these every place shows."""
+        planned = self._plan(num_frames)
+        _, first, position = np.unique(planned, return_index=True, return_inverse=True)
+        return first, position.reshape(planned.shape)
+
+    def close(self) -> None:
+        """End the decoding process."""
+        self._isolated.close()
+
+
+def source_facts(path: str) -> dict[str, Any]:
+    """Return size and hash of a video file; nothing where it cannot be read."""
+    try:
+        return {"bytes": Path(path).stat().st_size, "sha256": hash_file(Path(path))}
+    except OSError:
+        return {}
+
+
+def decoding_facts(decoded: Decoded) -> dict[str, Any]:
+    """Return the counts of the decoder."""
+    found = decoded.probe
+    return {
+        "num_frames": found.num_frames,
+        "header_frames": found.header_frames,
+        "bad_packets": found.bad_packets,
+        "corrupt_frames": found.corrupt_frames,
+        "stream": found.stream,
+        "problem": found.problem,
+    }
+
+
+def rejected(video_id: str, error: VideoError, facts: dict[str, Any]) -> Entry:
+    """Return the entry of a video that yields nothing."""
+    return Entry(video_id=video_id, outcome=error.outcome, error=str(error), facts=facts)
+
+
+def _open_encoder(part: str, config: NamedConfig | None, seed: int) -> "Encoder":
+    import torch
+
+    assert config is not None
+    encoder_class = resolve(config.name, ENCODERS, "encoder")
+    # Without weights the encoder is random: the same in every worker, another for each part.
+    torch.manual_seed(seed + zlib.crc32(part.encode()))
+    encoder: Encoder = encoder_class(config).eval()
+    encoder.load_pretrained()
+    encoder.to(device="cuda" if torch.cuda.is_available() else "cpu")
+    for kind, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        for weight in (p for p in encoder.parameters() if p.ndim == kind):
+            weight.data = weight.data.to(memory_format=layout)
+    return encoder

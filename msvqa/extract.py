@@ -1,0 +1,220 @@
+"""`msvqa extract`: every video is decoded once, to a store of clips or of features."""
+
+import fcntl
+import importlib.metadata
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msvqa
+from msvqa.data import store as stores
+from msvqa.data.dataset import Prepared
+from msvqa.data.features import check_ids, write_hdf5
+from msvqa.data.store import Store, StoreSpec
+from msvqa.engine import cluster
+from msvqa.engine.cluster import Resources
+from msvqa.engine.ingest import Pool, ShardJob, Video, write_shards
+from msvqa.errors import ClusterError, DataError, RecipeError, StoreError
+from msvqa.prepare import prepare
+from msvqa.recipe import Recipe, resolve
+
+Progress = Callable[[int, int, int], None]
+"""Called with the videos done, all videos, and the rejected ones."""
+
+LIBRARIES = ("numpy", "torch", "av", "decord", "ray")
+NAMES_SHOWN = 20
+
+
+def extract(recipe: Recipe, *, hdf5: Path | None = None, progress: Progress | None = None) -> Store:
+    """Return the complete store of a recipe; extract what is not there yet.
+
+    May be stopped at any moment: the next call goes on with the shards that are not there, and the
+    result is the same byte for byte.
+
+    Args:
+        recipe: with `features`, a store of features, else of clips.
+        hdf5: also write the features as two files in the layout of DualVGR and HCRN.
+        progress: called whenever a shard is done.
+
+    Raises:
+        StoreError: the folder holds a store that was made in another way.
+        DataError: videos are missing or unreadable, and `data.allow_missing` is not set.
+    """
+    _check(recipe, hdf5)
+    videos = videos_of(prepare(recipe.data))
+    if hdf5 is not None:
+        check_ids(_ids(videos))
+    store = _extract(recipe, videos, progress)
+    if store.rejected and not recipe.data.allow_missing:
+        raise DataError(_rejected_message(store))
+    if hdf5 is not None:
+        write_hdf5(store, hdf5)
+    return store
+
+
+def videos_of(prepared: Prepared) -> list[Video]:
+    """Return the videos of all splits that are present, each once, in a fixed order."""
+    paths: dict[str, str] = {}
+    for name in prepared.splits:
+        split = prepared.split(name)
+        for video_id, path in zip(split.video_id, split.path, strict=True):
+            paths.setdefault(video_id, path)
+    return [Video(video_id, path) for video_id, path in sorted(paths.items())]
+
+
+def _check(recipe: Recipe, hdf5: Path | None) -> None:
+    features = recipe.features
+    if hdf5 is not None and features is None:
+        raise RecipeError(["HDF5 files hold features, but the recipe has no section `features`"])
+    if features is None or features.appearance is None or features.motion is None:
+        return
+    import torch
+
+    from msvqa.models.encoders import ENCODERS
+
+    problems = []
+    parts = {"appearance": features.appearance, "motion": features.motion}
+    for part, config in parts.items():
+        with torch.device("meta"):
+            width = resolve(config.name, ENCODERS, "encoder")(config).width
+        stated = getattr(features, f"{part}_width")
+        if width != stated:
+            problems.append(f"features.{part}_width: is {stated}, {config.name} gives {width}")
+    if problems:
+        raise RecipeError(problems)
+
+
+def _extract(recipe: Recipe, videos: Sequence[Video], progress: Progress | None) -> Store:
+    spec, folder = stores.store_spec(recipe), stores.store_dir(recipe)
+    if (folder / "store.json").is_file():
+        Store.open(folder, spec)
+    size = spec.videos_per_shard
+    wanted = {n: list(videos[i : i + size]) for n, i in enumerate(range(0, len(videos), size))}
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        done = {shard: _finished(folder, shard, spec, wanted[shard]) for shard in wanted}
+        todo = {shard: wanted[shard] for shard, found in done.items() if found is None}
+        if not todo and _index_is_current(folder, wanted):
+            return Store.open(folder, spec)
+        (folder / "store.json").unlink(missing_ok=True)
+        stores.remove_leftovers(folder, len(wanted))
+        _check_space(folder, spec, sum(map(len, todo.values())))
+        for shard in _write(recipe, spec, folder, todo):
+            done[shard] = stores.read_shard(folder, shard, spec, _ids(wanted[shard]))
+            if progress:
+                _report(progress, done, len(videos))
+        return stores.write_index(
+            folder, spec, [_whole(folder, done, n) for n in wanted], _versions()
+        )
+
+
+def _write(
+    recipe: Recipe, spec: StoreSpec, folder: Path, todo: dict[int, list[Video]]
+) -> Iterator[int]:
+    if not todo:
+        return
+    whole = None if recipe.features is None else recipe.to_dict()
+    job = ShardJob(recipe.clips, whole, folder, spec.to_dict(), _versions(), todo)
+    with cluster.connected() as resources:
+        yield from write_shards(job, _pool(recipe, resources))
+
+
+def _pool(recipe: Recipe, resources: Resources) -> Pool:
+    cpus = int(resources.cpus)
+    workers = recipe.scaling.data_workers or cpus
+    if workers > cpus:
+        raise ClusterError(
+            f"scaling.data_workers asks for {workers} CPUs, but there are {resources}"
+        )
+    encodes = recipe.features is not None and recipe.features.appearance is not None
+    if not encodes or not resources.gpus:
+        return Pool(workers)
+    # Rounded down, since the shares of one GPU may not add up to more than it.
+    sharing = math.ceil(workers / resources.gpus)
+    return Pool(workers, math.floor(10_000 / sharing) / 10_000)
+
+
+def _finished(
+    folder: Path, shard: int, spec: StoreSpec, videos: Sequence[Video]
+) -> dict[str, Any] | None:
+    """Return a shard's description if it is whole and its files have not changed since."""
+    found = stores.read_shard(folder, shard, spec, _ids(videos))
+    if found is None:
+        return None
+    for video, facts in zip(videos, found["videos"], strict=True):
+        # The size alone: to hash all files again would cost as much as to decode them.
+        if "bytes" in facts and _size(video.path) != facts["bytes"]:
+            return None
+    return found
+
+
+def _size(path: str) -> int:
+    file = Path(path)
+    return file.stat().st_size if file.is_file() else -1
+
+
+def _index_is_current(folder: Path, wanted: dict[int, list[Video]]) -> bool:
+    try:
+        store = Store.open(folder)
+    except StoreError:
+        return False
+    known = {*store.video_ids, *store.rejected}
+    return known == {video.video_id for videos in wanted.values() for video in videos}
+
+
+def _ids(videos: Sequence[Video]) -> list[str]:
+    return [video.video_id for video in videos]
+
+
+def _whole(folder: Path, done: dict[int, dict[str, Any] | None], shard: int) -> dict[str, Any]:
+    found = done[shard]
+    if found is None:
+        raise StoreError(f"{stores.shard_dir(folder, shard)} is not there; run extract again")
+    return found
+
+
+def _report(progress: Progress, done: dict[int, dict[str, Any] | None], total: int) -> None:
+    videos = [video for shard in done.values() if shard for video in shard["videos"]]
+    progress(len(videos), total, sum("error" in video for video in videos))
+
+
+def _versions() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"msvqa": msvqa.__version__, **versions}
+
+
+def _check_space(folder: Path, spec: StoreSpec, videos: int) -> None:
+    needed = videos * sum(array.nbytes for array in spec.arrays.values())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise StoreError(
+            f"{folder} needs {needed / 1e9:.1f} GB, there are {free / 1e9:.1f} GB free; "
+            "name another folder in clips.store or features.store"
+        )
+
+
+def _rejected_message(store: Store) -> str:
+    lines = [f"  {video}: {outcome}: {error}" for video, (outcome, error) in store.rejected.items()]
+    more = [f"  and {len(lines) - NAMES_SHOWN} more"] if len(lines) > NAMES_SHOWN else []
+    return "\n".join(
+        [
+            f"{len(lines)} of {len(lines) + len(store)} videos yield no frames:",
+            *lines[:NAMES_SHOWN],
+            *more,
+            f"the other videos are in {store.path}; replace these files and extract again, "
+            "or go on without them: data.allow_missing=true",
+        ]
+    )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"another process is extracting to {folder}") from None
+        yield
