@@ -386,7 +386,7 @@ def _checked(
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
     """Return one line `key: old -> new` for every field in which two recipes differ."""
-    before, after = dict(_flatten(old.to_dict())), dict(_flatten(new.to_dict()))
+    before, after = dict(flatten(old.to_dict())), dict(flatten(new.to_dict()))
     absent = "(absent)"
     return [
         f"{key}: {before.get(key, absent)} -> {after.get(key, absent)}"
@@ -541,12 +541,13 @@ def _inner(kind: Any, wanted: Callable[[Any], bool]) -> Any:
     return kind
 
 
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every leaf of nested plain data with its dotted key."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+            yield from flatten(inner, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(value, list) and value:
         for position, inner in enumerate(value):
-            yield from _flatten(inner, f"{prefix}.{position}")
+            yield from flatten(inner, f"{prefix}.{position}")
     else:
         yield prefix, value

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from msvqa.data.dataset import Prepared
@@ -15,8 +16,11 @@ from msvqa.extract import extract
 from msvqa.models.model import build_model
 from msvqa.objectives import OBJECTIVES
 from msvqa.prepare import prepare
-from msvqa.recipe import Recipe, resolve
+from msvqa.recipe import Recipe, flatten, resolve
 from msvqa.run import Run
+
+FILE_KEYS = ("weights", "word_vectors", "appearance_hdf5", "motion_hdf5")
+"""Fields of a recipe that name a file, wherever they stand."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     progress = progress or Progress()
     check(recipe)
     run = Run.create(recipe)
+    _check_initial(run)
     prepared = prepare(recipe.data)
     _need_training_questions(prepared)
     if all(_state(run, stage.name) == "is finished" for stage in recipe.stages):
@@ -95,10 +100,23 @@ def check(recipe: Recipe) -> None:
                 f"scaling.workers x accumulate = {recipe.scaling.workers} x "
                 f"{stage.batch.accumulate}"
             )
+    problems += [
+        f"{key}: there is no file {value}"
+        for key, value in flatten(recipe.to_dict())
+        if key.rpartition(".")[2] in FILE_KEYS and value and not Path(value).is_file()
+    ]
     problems += _model_problems(recipe)
     if problems:
         raise RecipeError(problems)
     cluster.check_resources(recipe.scaling, data_cpus=_data_cpus(recipe))
+
+
+def _check_initial(run: Run) -> None:
+    """Refuse a starting point outside this run that does not exist, before anything is trained."""
+    names = [stage.name for stage in run.recipe.stages]
+    for stage in run.recipe.stages:
+        if stage.init_from and stage.init_from not in names:
+            initial_checkpoint(stage, run)
 
 
 def _model_problems(recipe: Recipe) -> list[str]:

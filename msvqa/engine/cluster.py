@@ -2,6 +2,8 @@
 
 import logging
 import os
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,9 +126,29 @@ def connected() -> Iterator[Resources]:
             logging_level="WARNING",
         )
     try:
-        yield _total(ray.cluster_resources())
+        with _ray_messages_in_a_file():
+            yield _total(ray.cluster_resources())
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _ray_messages_in_a_file() -> Iterator[None]:
+    """Send what Ray's C++ part writes to stderr to a file; Python's own stderr stays where it is.
+
+    Those lines look like errors but are notes for Ray's developers.
+    """
+    original, python_stderr = os.dup(2), sys.stderr
+    try:
+        with tempfile.NamedTemporaryFile(prefix="msvqa-ray-", suffix=".log") as log:
+            sys.stderr = os.fdopen(os.dup(original), "w", buffering=1)
+            os.dup2(log.fileno(), 2)
+            yield
+    finally:
+        os.dup2(original, 2)
+        os.close(original)
+        sys.stderr.close()
+        sys.stderr = python_stderr
 
 
 def _total(resources: Mapping[str, float]) -> Resources:
