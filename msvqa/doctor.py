@@ -14,8 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from msvqa.data import DATASETS
 from msvqa.errors import DataError, MSVQAError, RecipeError
-from msvqa.recipe import ClipsConfig, DataConfig, Recipe, load, parse_data
+from msvqa.recipe import ClipsConfig, DataConfig, Recipe, load, parse_data, resolve
 
 if TYPE_CHECKING:
     from msvqa.data.dataset import Dataset
@@ -30,6 +31,8 @@ SHARED_MEMORY_BYTES = 2 * GIB
 MAX_WORKERS = 16
 HARMLESS_KINDS = ("partial", "duplicate_question", "two_files", "shared_file", "two_splits")
 """Problems that preparing and training go on with; all others count as failures."""
+ROW_KINDS = ("invalid_row", "empty_text", "duplicate_id", "duplicate_question")
+"""Problems of a row of an annotation file, not of a video."""
 LAYOUTS = (
     ("msrvtt_qa", ("train_qa.json", "TrainValVideo")),
     ("msvd_qa", ("train_qa.json", "youtube_mapping.txt")),
@@ -69,7 +72,7 @@ class Report:
         """Return the names of what is affected (file, video or row) for each kind of problem."""
         names: dict[str, list[str]] = defaultdict(list)
         for problem in self.problems:
-            row = f" row {problem.row}" if problem.row is not None and problem.path else ""
+            row = f" row {problem.row}" if problem.kind in ROW_KINDS else ""
             names[problem.kind].append(f"{problem.path or problem.video_id}{row}")
         return dict(names)
 
@@ -253,7 +256,7 @@ def _load(path: str | Path, report: Report) -> Recipe | None:
         report.checks.append(Check(name="recipe", status="ok", detail=detail))
     except MSVQAError as error:
         report.checks.append(Check(name="recipe", status="fail", detail=str(error)))
-    absent = [f"{key}: {path}" for key, path in _paths(recipe.to_dict()) if not Path(path).exists()]
+    absent = [f"{key}: {path}" for key, path in _read_by(recipe) if not Path(path).exists()]
     if absent:
         advice = "correct the path, or put the file there"
         detail = f"not there: {'; '.join(absent)}"
@@ -261,14 +264,23 @@ def _load(path: str | Path, report: Report) -> Recipe | None:
     return recipe
 
 
+def _read_by(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Yield the files and folders that a recipe reads, with their keys."""
+    from msvqa.data.dataset import Dataset
+
+    generated = resolve(recipe.data.name, DATASETS, "data set").generate is not Dataset.generate
+    made_by_us = {*WRITTEN, "data.root"} if generated else WRITTEN
+    yield from ((key, path) for key, path in _paths(recipe.to_dict()) if key not in made_by_us)
+
+
 def _paths(section: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the files and folders that a recipe reads."""
+    """Yield the absolute paths in a section, with their keys."""
     entries = section.items() if isinstance(section, dict) else enumerate(section)
     for key, value in entries:
         place = f"{prefix}{key}"
         if isinstance(value, (dict, list)):
             yield from _paths(value, f"{place}.")
-        elif isinstance(value, str) and value.startswith("/") and place not in WRITTEN:
+        elif isinstance(value, str) and value.startswith("/"):
             yield place, value
 
 
@@ -377,6 +389,8 @@ def _annotation_check(name: str, problems: Sequence["Problem"]) -> Check:
 def _video_check(folder: Path, probes: dict[str, "Probe"]) -> Check:
     from msvqa.data.video import OUTCOMES
 
+    if not probes:
+        return Check(name="videos", status="warn", detail=f"none in {folder}")
     outcomes = [found.outcome for found in probes.values()]
     counts = [f"{outcomes.count(o)} {o}" for o in OUTCOMES if o in outcomes]
     bad = any(outcome not in ("ok", "partial") for outcome in outcomes)
@@ -398,7 +412,10 @@ def _first_details(problems: Sequence["Problem"], shown: int = 3) -> str:
 def _write(report: Report, out: Path) -> None:
     from msvqa.data.problems import write_problems
 
-    write_problems(report.problems, out)
+    try:
+        write_problems(report.problems, out)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error}") from None
     report.problems_file = out
 
 

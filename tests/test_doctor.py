@@ -125,6 +125,20 @@ def test_broken_annotations_are_one_problem(tmp_path):
     assert report.failed
 
 
+def test_annotations_without_videos_are_a_warning_beside_the_missing_list(tmp_path):
+    write_msvd(tmp_path / "data", {})
+    report = doctor(data=tmp_path / "data", out=tmp_path / "problems.parquet")
+    assert statuses(report)["videos"] == "warn"
+    missing = report.problems_by_kind()["missing_video"]
+    assert set(missing) == {"video/one.avi", "video/two.avi"}
+
+
+def test_a_table_of_problems_that_cannot_be_written_is_an_error(clips, tmp_path):
+    (tmp_path / "a.avi").symlink_to(clips / "11_one_frame.avi")
+    with pytest.raises(DataError, match="cannot be written"):
+        doctor(data=tmp_path, out=tmp_path / "absent" / "problems.parquet")
+
+
 def test_an_absent_or_empty_folder_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no folder"):
         doctor(data=tmp_path / "absent")
