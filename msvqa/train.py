@@ -156,8 +156,10 @@ def _decodes_while_training(recipe: Recipe) -> bool:
 
 
 def _data_cpus(recipe: Recipe) -> float:
-    """CPUs that must stay free while training runs."""
-    return 1.0 if _decodes_while_training(recipe) else 0.0
+    """CPUs that must stay free while training runs: every worker has a decoding stream of its own."""
+    if not _decodes_while_training(recipe):
+        return 0.0
+    return float(recipe.scaling.workers * (recipe.scaling.data_workers or 1))
 
 
 def _need_training_questions(prepared: Prepared) -> None:

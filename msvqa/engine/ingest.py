@@ -1,5 +1,6 @@
 """Decoding and extraction on Ray Data: videos to the shards of a store, or clips as a stream."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from msvqa.errors import ClusterError, VideoError
 from msvqa.recipe import ClipsConfig, parse
 
 VIDEOS_PER_BLOCK = 2
+CPU_WAIT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def stream_clips(
     Raises:
         ClusterError: there is no CPU free to decode on.
     """
-    _need_cpus(workers)
+    _wait_for_cpus(workers)
     rows = [{"index": index, "path": path} for index, path in enumerate(paths)]
     blocks = max(1, -(-len(rows) // VIDEOS_PER_BLOCK))
     with _settings(no_progress_s=max(600.0, 4 * clips.timeout_s), in_order=True):
@@ -155,14 +157,18 @@ def _items(batch: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _need_cpus(workers: int) -> None:
-    free = ray.available_resources().get("CPU", 0.0)
-    if free < workers:
-        # Ray Data would wait for them for ever.
-        raise ClusterError(
-            f"decoding while training runs wants {workers} free CPUs, there are {free:g}: lower "
-            "scaling.workers or scaling.data_workers, or use clips.cache=store"
-        )
+def _wait_for_cpus(workers: int) -> None:
+    """Wait until the actors of an earlier stream have given back their CPUs, but not for ever."""
+    deadline = time.monotonic() + CPU_WAIT_S
+    while (free := ray.available_resources().get("CPU", 0.0)) < workers:
+        if time.monotonic() > deadline:
+            # Ray Data itself would wait without end and without a word.
+            raise ClusterError(
+                f"decoding while training runs wants {workers} free CPUs for each training "
+                f"worker, there are {free:g}: lower scaling.workers or scaling.data_workers, "
+                "or use clips.cache=store"
+            )
+        time.sleep(0.1)
 
 
 @contextmanager

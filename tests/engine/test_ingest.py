@@ -1,0 +1,81 @@
+"""Decoding as a stream on Ray Data: in order, with bad videos named, and never waiting for ever."""
+
+import numpy as np
+import pytest
+
+from msvqa.data.sampling import sample_clips
+from msvqa.engine import ingest
+from msvqa.engine.ingest import stream_clips
+from msvqa.errors import ClusterError
+from msvqa.recipe import ClipsConfig
+from tests import barcode_video
+
+pytestmark = pytest.mark.ray
+
+CLIPS = ClipsConfig(num_clips=2, frames_per_clip=4, size_px=96, timeout_s=30.0)
+LENGTHS = (30, 0, 12, 1, 45)
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Five videos; the second is not one."""
+    files = [tmp_path / f"{number}.avi" for number in range(len(LENGTHS))]
+    for file, length in zip(files, LENGTHS, strict=True):
+        if length:
+            barcode_video.write(file, length)
+        else:
+            file.write_bytes(b"no video")
+    return [str(file) for file in files]
+
+
+def check(items):
+    assert [item["index"] for item in items] == list(range(len(LENGTHS)))
+    for item, length in zip(items, LENGTHS, strict=True):
+        if not length:
+            assert item["clips"] is None
+            assert item["outcome"] == "unreadable"
+            assert "1.avi" in item["error"]
+            continue
+        assert item["error"] == ""
+        assert item["clips"].dtype == np.uint8
+        shown = [barcode_video.read(frame) for frame in item["clips"].reshape(-1, 96, 96, 3)]
+        assert shown == sample_clips(length, 2, 4).ravel().tolist()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stream_is_in_order_and_names_bad_videos(ray_local, paths, workers):
+    check(list(stream_clips(paths, CLIPS, workers)))
+
+
+def test_settings_of_ray_data_are_put_back(ray_local, paths):
+    context = ingest.DataContext.get_current()
+    before = (context.execution_options.preserve_order, context.execution_no_progress_timeout_s)
+    stream = stream_clips(paths[:1], CLIPS, 1)
+    next(stream)
+    stream.close()
+    after = (context.execution_options.preserve_order, context.execution_no_progress_timeout_s)
+    assert after == before
+
+
+def test_too_few_cpus_are_an_error(ray_local, paths, monkeypatch):
+    monkeypatch.setattr(ingest, "CPU_WAIT_S", 0.3)
+    with pytest.raises(ClusterError, match="wants 64 free CPUs"):
+        next(stream_clips(paths, CLIPS, 64))
+
+
+@pytest.mark.slow
+def test_stream_inside_a_training_worker(ray_local, paths, tmp_path):
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    def train(config):
+        # Twice, as in two epochs: the second must get the CPUs of the first.
+        for _ in range(2):
+            check(list(stream_clips(config["paths"], CLIPS, 1)))
+
+    TorchTrainer(
+        train,
+        train_loop_config={"paths": paths},
+        scaling_config=ScalingConfig(num_workers=1),
+        run_config=RunConfig(name="stream", storage_path=str(tmp_path / "runs")),
+    ).fit()
