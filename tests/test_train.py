@@ -1,0 +1,142 @@
+"""Train, evaluate and predict on a real Ray cluster, with two workers."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import msvqa
+from msvqa.data.datasets.synthetic import generate
+from msvqa.engine.checkpoint import read_weights
+from msvqa.errors import ClusterError, DataError, RecipeError, RunError
+from msvqa.evaluate import evaluate
+from msvqa.recipe import Recipe, parse
+from msvqa.run import Run
+from msvqa.train import Progress, check, dry_run, train
+from tests.tiny import VIDEOS, make_recipe
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    generate(folder / "data", videos=VIDEOS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, ray_local: object) -> Run:
+    """The tiny recipe, trained by two workers."""
+    return train(two_workers(folder, "name=two"))
+
+
+def two_workers(folder: Path, *overrides: str) -> Recipe:
+    # Half a CPU each leaves one for decoding.
+    return make_recipe(folder, "scaling.workers=2", "scaling.cpus_per_worker=0.5", *overrides)
+
+
+@pytest.mark.ray
+def test_a_run_is_readable_without_this_package(run):
+    names = {path.name for path in run.path.iterdir()}
+    assert {"recipe.yaml", "environment.json", "metrics.jsonl", "tensorboard", "logs"} <= names
+    rows = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    assert {(r["stage"], r["kind"]) for r in rows} == {
+        (stage, kind) for stage in ("reconstruct", "answer") for kind in ("train", "validation")
+    }
+    assert [r["step"] for r in rows if r["stage"] == "answer"] == sorted(
+        r["step"] for r in rows if r["stage"] == "answer"
+    )
+    assert all(run.is_finished(stage.name) for stage in run.recipe.stages)
+    assert list((run.path / "logs").glob("answer-worker1.log"))
+    assert list((run.path / "tensorboard" / "answer").glob("events.*"))
+
+
+@pytest.mark.ray
+def test_the_same_command_again_has_nothing_to_do(run, folder):
+    before = run.metrics_file.read_bytes()
+    said = []
+    train(two_workers(folder, "name=two"), Progress(on_stage=lambda *words: said.append(words)))
+    assert run.metrics_file.read_bytes() == before
+
+
+@pytest.mark.ray
+def test_a_changed_recipe_is_refused_in_one_sentence(run, folder):
+    with pytest.raises(
+        RunError, match=r"recipe has changed \(stages\.1\.optimizer\.lr: 0\.001 -> 0\.1\)"
+    ):
+        train(two_workers(folder, "name=two", "stages.1.optimizer.lr=0.1"))
+
+
+@pytest.mark.ray
+def test_evaluation_and_prediction_agree(run, folder):
+    metrics = evaluate(run.path, "test")
+    assert metrics["n"] == metrics["n_expected"] == VIDEOS["test"] * 7
+    table = pq.read_table(run.evaluation_dir("test") / "predictions.parquet").to_pylist()
+    assert len({row["question_id"] for row in table}) == metrics["n"]
+    assert sum(row["correct"] for row in table) == round(metrics["accuracy"] * metrics["n"])
+    stems = dict(
+        reversed(line.split(" vid"))
+        for line in (folder / "data" / "youtube_mapping.txt").read_text().splitlines()
+    )
+    row = table[0]
+    video = folder / "data" / "video" / f"{stems[row['video_id']]}.avi"
+    answers = msvqa.from_pretrained(run.path).answer(video, row["question"])
+    assert [answer.text for answer in answers] == row["top"]
+    assert answers[0].probability == pytest.approx(row["probability"][0], abs=1e-5)
+
+
+@pytest.mark.ray
+def test_decoding_while_training_gives_the_same_weights(run, folder):
+    raw = two_workers(folder, "name=streamed", "clips.cache=none").to_dict()
+    streamed = train(parse(raw | {"stages": raw["stages"][:1]}))
+    expected = read_weights(run.checkpoint("reconstruct", "last"))
+    found = read_weights(streamed.checkpoint("reconstruct", "last"))
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_a_dry_run_estimates_every_stage(folder):
+    estimates = dry_run(make_recipe(folder))
+    assert [e.stage for e in estimates] == ["reconstruct", "answer"]
+    for estimate in estimates:
+        assert 0 < estimate.trained_parameters < estimate.parameters
+        assert estimate.steps and estimate.step_s > 0 and estimate.peak_memory_bytes > 1e6
+
+
+def test_more_workers_than_cpus_are_refused_with_both_numbers(folder):
+    recipe = make_recipe(
+        folder, "scaling.workers=64", "stages.0.batch.videos=64", "stages.1.batch.videos=64"
+    )
+    with pytest.raises(ClusterError, match=r"asks for 64 workers .* but there are \d+ CPUs"):
+        check(recipe)
+    recipe = make_recipe(folder, "scaling.gpus_per_worker=99")
+    with pytest.raises(ClusterError, match=r"99 GPUs"):
+        check(recipe)
+
+
+def test_all_problems_of_a_recipe_come_together(folder):
+    recipe = make_recipe(
+        folder,
+        "scaling.workers=2",
+        "stages.0.batch.videos=3",
+        "stages.1.optimizer.lr_of={backbon: 0.1}",
+        "model.appearance.weights=nowhere.pth",
+    )
+    with pytest.raises(RecipeError) as caught:
+        check(recipe)
+    text = str(caught.value)
+    assert "3 problems" in text
+    assert "stages.0.batch.videos: 3 is not a multiple" in text
+    assert "did you mean 'backbone'?" in text
+    assert "model.appearance.weights: there is no file" in text
+
+
+def test_no_videos_is_an_error_before_ray_starts(tmp_path, folder):
+    for file in (folder / "data").glob("*.*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    overrides = (f"data.root={tmp_path}", f"data.prepared={tmp_path / 'p'}", f"runs={tmp_path}")
+    with pytest.raises(DataError, match=r"allow.missing"):
+        train(make_recipe(folder, *overrides))
+    with pytest.raises(DataError, match="none of the 6 training videos is present"):
+        train(make_recipe(folder, *overrides, "data.allow_missing=true"))
