@@ -44,13 +44,17 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the features (N, width) of uint8 frames (N, H, W, 3) or clips (N, F, H, W, 3)."""
-        features: Tensor = self.scale(pixels, like=self.conv1.weight)
-        features = self.relu(self.bn1(self.conv1(features)))
+        scaled = self.scale(pixels, like=self.conv1.weight)
+        # Global pooling: equal to the published fixed kernel wherever that leaves one position.
+        return self.feature_map(scaled).flatten(2).mean(dim=2)
+
+    def feature_map(self, scaled: Tensor) -> Tensor:
+        """Return the last map (N, width, ...) of scaled pixels (N, 3, ...)."""
+        features: Tensor = self.relu(self.bn1(self.conv1(scaled)))
         features = self.maxpool(features)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             features = layer(features)
-        # Global pooling: equal to the published fixed kernel wherever that leaves one position.
-        return features.flatten(2).mean(dim=2)
+        return features
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set the mode; frozen batch norm stays in eval mode."""
