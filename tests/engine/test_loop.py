@@ -1,4 +1,4 @@
-"""The training loop without Ray: resume, determinism, frozen parts, accumulation, non-finite losses."""
+"""The training loop without Ray: resume, frozen parts, accumulation, non-finite losses."""
 
 import json
 from collections.abc import Mapping
