@@ -1,12 +1,12 @@
 """Coloured shapes on drawn places, one of them moving: a small data set that needs its videos.
 
-The files have the layout of MSVD-QA: mpeg4 `.avi` videos, question lists and the mapping of names. Every answer
-is drawn evenly and independently of the others, so the words of a question alone are worth no more than chance.
-Nothing depends on what happens late or early in a video, because models see its clips as a set.
+The files have the layout of MSVD-QA: mpeg4 `.avi` videos, question lists and the mapping of names.
+Every answer is drawn evenly and independently of the others, so the words of a question alone are
+worth no more than chance. Nothing depends on what happens late or early in a video, because models
+see its clips as a set.
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,17 +17,16 @@ from typing import Any
 
 import av
 import numpy as np
+from pydantic import Field
 
+from msvqa.data.datasets.msvd_qa import MAPPING, MSVDQA
 from msvqa.errors import DataError
 
 WIDTH, HEIGHT = 96, 96
-SPLITS = ("train", "val", "test")
 VIDEOS = {"train": 960, "val": 64, "test": 120}
-ANNOTATIONS = tuple(f"{split}_qa.json" for split in SPLITS)
-MAPPING = "youtube_mapping.txt"
 NAME_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-SHAPES = ("circle", "square", "triangle", "cross")
+SHAPES = ("circle", "ring", "cross", "bar")
 COLORS = {
     "red": (225, 40, 45),
     "green": (45, 205, 75),
@@ -42,7 +41,7 @@ COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4}
 PLACES = ("beach", "forest", "street", "room")
 LIGHTS = {
     # Gain and offset of each colour channel.
-    "morning": ((0.62, 0.66, 0.62), (80, 88, 100)),
+    "morning": ((0.68, 0.72, 0.70), (62, 70, 78)),
     "noon": ((1.0, 1.0, 1.0), (0, 0, 0)),
     "evening": ((1.0, 0.68, 0.42), (18, 0, 0)),
     "night": ((0.42, 0.46, 0.68), (0, 0, 16)),
@@ -57,7 +56,7 @@ QUESTIONS = {
     "place": ("where is it?", "where does it happen?", "where is the shape moving?"),
     "light": ("when is it?", "when does it happen?", "when is the shape moving?"),
 }
-"""What is asked about every video, and in which words. The kind of answer never follows from one phrasing."""
+"""What is asked about every video, each in one of several ways."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +88,38 @@ class Figure:
     angle: float
 
 
+class Synthetic(MSVDQA):
+    """The set at `root`, drawn there when the folder is absent or empty."""
+
+    class Config(MSVDQA.Config):
+        """How many videos are drawn; a set that exists is taken as it is."""
+
+        name: str = "synthetic"
+        train_videos: int = Field(default=VIDEOS["train"], ge=1)
+        val_videos: int = Field(default=VIDEOS["val"], ge=1)
+        test_videos: int = Field(default=VIDEOS["test"], ge=1)
+        drawing_seed: int = Field(default=0, ge=0)
+        """Chooses the videos and questions; independent of the seed of training."""
+
+    config: Config
+
+    def generate(self) -> None:
+        """Draw the set unless it is there.
+
+        Raises:
+            DataError: the folder holds something else.
+        """
+        if all(path.is_file() for path in self.source_files()):
+            return
+        sizes = {split: getattr(self.config, f"{split}_videos") for split in self.splits}
+        generate(self.root, self.config.drawing_seed, sizes)
+
+
 def generate(root: str | Path, seed: int = 0, videos: Mapping[str, int] | None = None) -> Path:
-    """Write the data set into `root`, which must not exist or be empty; equal arguments give equal files.
+    """Write the data set into `root`, with equal files for equal arguments.
 
     Args:
-        root: folder to make; it appears only when it is complete.
+        root: folder that is absent or empty; it appears only when it is complete.
         seed: chooses scenes, drawings, names and phrasings.
         videos: number of videos of each split; `VIDEOS` where none is given.
 
@@ -114,24 +140,19 @@ def generate(root: str | Path, seed: int = 0, videos: Mapping[str, int] | None =
     return root
 
 
-def is_complete(root: str | Path) -> bool:
-    """Return whether the folder has all annotation files."""
-    return all((Path(root) / name).is_file() for name in (*ANNOTATIONS, MAPPING))
-
-
 def _move(aside: Path, root: Path) -> None:
     try:
-        os.replace(aside, root)
+        aside.replace(root)
     except OSError:
-        # Another process may have finished the same data set first.
-        if not is_complete(root):
+        # Another process may have finished the same set first; it appears all at once.
+        if not (root / MAPPING).is_file():
             raise
 
 
 def _write(root: Path, seed: int, videos: Mapping[str, int]) -> None:
     (root / "video").mkdir()
     mapping, next_video, next_question = [], 1, 0
-    for number, split in enumerate(SPLITS):
+    for number, split in enumerate(VIDEOS):
         rng = np.random.default_rng([seed, number])
         rows: list[dict[str, Any]] = []
         for scene in _scenes(rng, videos[split]):
@@ -148,7 +169,7 @@ def _write(root: Path, seed: int, videos: Mapping[str, int]) -> None:
 
 
 def _scenes(rng: np.random.Generator, count: int) -> Iterator[Scene]:
-    """Draw scenes in which every answer of a kind is as frequent as the others, independent of the other kinds."""
+    """Draw scenes: the answers of a kind are equally frequent and independent of other kinds."""
 
     def evenly(options: Any) -> list[str]:
         options = tuple(options)
@@ -188,7 +209,7 @@ def _write_video(path: Path, scene: Scene, rng: np.random.Generator) -> None:
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("mpeg4", rate=Fraction(rate))
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        # B-frames and rare key frames, as in the files of MSVD; one thread makes the bytes repeatable.
+        # B-frames and rare key frames, as in MSVD; one thread makes the bytes repeatable.
         stream.codec_context.max_b_frames = 2
         stream.codec_context.gop_size = 30
         stream.codec_context.thread_count = 1
@@ -266,18 +287,16 @@ def _paint(picture: np.ndarray, figure: Figure) -> None:
 
 
 def _distance(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
-    """Return by how much points lie outside a shape; negative inside. The shapes cover similar areas."""
+    """Return by how much points lie outside a shape; negative inside."""
     if shape == "circle":
-        return np.hypot(x, y) - radius * 0.95
-    if shape == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - radius * 0.85
-    if shape == "triangle":
-        slope = np.abs(x) * np.sqrt(3) / 2 - y / 2
-        return np.maximum(slope, y) - radius * 0.6
-    long, thin = radius, radius * 0.36
-    across = np.maximum(np.abs(x) - long, np.abs(y) - thin)
-    upright = np.maximum(np.abs(x) - thin, np.abs(y) - long)
-    return np.minimum(across, upright)
+        return np.hypot(x, y) - radius * 0.9
+    if shape == "ring":
+        return np.abs(np.hypot(x, y) - radius * 0.72) - radius * 0.28
+    level = np.maximum(np.abs(x) - radius, np.abs(y) - radius * 0.4)
+    if shape == "bar":
+        return level
+    upright = np.maximum(np.abs(x) - radius * 0.4, np.abs(y) - radius)
+    return np.minimum(level, upright)
 
 
 def _background(place: str, rng: np.random.Generator) -> np.ndarray:
@@ -297,6 +316,6 @@ def _background(place: str, rng: np.random.Generator) -> np.ndarray:
     else:
         tiles = wave * np.sin(2 * np.pi * y / period + phase) > 0
         upper, lower, mask = (190, 130, 165), (165, 105, 145), tiles
-    picture = np.where(mask[..., None], np.float32(lower), np.float32(upper))
+    picture = np.where(mask[..., None], np.array(lower), np.array(upper))
     grain = rng.normal(0, 5, size=(HEIGHT, WIDTH, 1))
     return np.asarray(picture + shade + grain, dtype=np.float32)
