@@ -14,6 +14,7 @@ from msvqa import doctor as doctor_module
 from msvqa.data.isolation import Isolated
 from msvqa.doctor import Check, Report, doctor, probe_videos
 from msvqa.errors import DataError
+from tests import barcode_video
 
 
 def statuses(report):
@@ -42,30 +43,42 @@ def test_every_clip_gets_the_outcome_that_is_documented(clips, tmp_path):
     assert statuses(report)["videos"] == "fail"
 
 
-def test_problems_are_written_by_name(clips, tmp_path):
-    (tmp_path / "data").mkdir()
-    for name in ("12_truncated.avi", "14_zero_byte.avi", "11_one_frame.avi"):
-        (tmp_path / "data" / name).symlink_to(clips / name)
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A whole video of twelve frames."""
+    return barcode_video.write(tmp_path_factory.mktemp("clip") / "clip.avi", 12)
+
+
+def test_problems_are_written_by_name(clip, tmp_path):
+    whole, folder = clip.read_bytes(), tmp_path / "data"
+    folder.mkdir()
+    for name, content in {
+        "truncated.avi": whole[: len(whole) * 6 // 10],
+        "empty.avi": b"",
+        "whole.avi": whole,
+        "notes.txt": b"no video",
+    }.items():
+        (folder / name).write_bytes(content)
     report = doctor(data=tmp_path / "data", out=tmp_path / "problems.parquet")
     rows = pq.read_table(tmp_path / "problems.parquet").to_pylist()
     assert {row["path"]: row["kind"] for row in rows} == {
-        "12_truncated.avi": "partial",
-        "14_zero_byte.avi": "unreadable",
+        "truncated.avi": "partial",
+        "empty.avi": "unreadable",
     }
     details = {row["path"]: row["detail"] for row in rows}
-    assert "truncated" in details["12_truncated.avi"]
-    assert "181 frames" in details["12_truncated.avi"]
-    assert "the file is empty" in details["14_zero_byte.avi"]
+    assert "truncated" in details["truncated.avi"]
+    assert re.search(r"\(\d frames\)", details["truncated.avi"])
+    assert "the file is empty" in details["empty.avi"]
     assert report.problems_by_kind() == {
-        "partial": ["12_truncated.avi"],
-        "unreadable": ["14_zero_byte.avi"],
+        "partial": ["truncated.avi"],
+        "unreadable": ["empty.avi"],
     }
 
 
 @pytest.fixture
-def videos(clips, tmp_path):
+def videos(clip, tmp_path):
     for name in ("a.avi", "b.avi", "c.avi"):
-        (tmp_path / name).write_bytes((clips / "11_one_frame.avi").read_bytes())
+        (tmp_path / name).write_bytes(clip.read_bytes())
     return tmp_path
 
 
@@ -106,8 +119,8 @@ def write_msvd(folder, videos):
         (folder / "video" / name).write_bytes(source.read_bytes())
 
 
-def test_a_known_layout_gets_its_annotations_checked_too(clips, tmp_path):
-    write_msvd(tmp_path / "data", {"one.avi": clips / "11_one_frame.avi"})
+def test_a_known_layout_gets_its_annotations_checked_too(clip, tmp_path):
+    write_msvd(tmp_path / "data", {"one.avi": clip})
     report = doctor(data=tmp_path / "data", out=tmp_path / "problems.parquet")
     kinds = report.problems_by_kind()
     assert set(kinds) == {"empty_text", "missing_video", "two_splits", "unknown_video"}
@@ -133,8 +146,8 @@ def test_annotations_without_videos_are_a_warning_beside_the_missing_list(tmp_pa
     assert set(missing) == {"video/one.avi", "video/two.avi"}
 
 
-def test_a_table_of_problems_that_cannot_be_written_is_an_error(clips, tmp_path):
-    (tmp_path / "a.avi").symlink_to(clips / "11_one_frame.avi")
+def test_a_table_of_problems_that_cannot_be_written_is_an_error(clip, tmp_path):
+    (tmp_path / "a.avi").symlink_to(clip)
     with pytest.raises(DataError, match="cannot be written"):
         doctor(data=tmp_path, out=tmp_path / "absent" / "problems.parquet")
 
