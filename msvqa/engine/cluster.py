@@ -111,7 +111,7 @@ def connected() -> Iterator[Resources]:
         yield _total(ray.cluster_resources())
         return
     if joins_cluster():
-        ray.init(log_to_driver=False, logging_level="WARNING")
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
     else:
         # One person's own processes on loopback; a cluster keeps Ray's own default.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -123,7 +123,7 @@ def connected() -> Iterator[Resources]:
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="WARNING",
+            logging_level=logging.WARNING,
         )
     try:
         with _ray_messages_in_a_file():

@@ -127,6 +127,8 @@ class StageLoop:
         self.validation = self._open_validation(job.store)
         if self.device.type == "cpu":
             torch.use_deterministic_algorithms(True, warn_only=True)
+            # Filling fresh memory only serves to find reads of it, and costs time in every step.
+            torch.utils.deterministic.fill_uninitialized_memory = False
         resume = host.latest_checkpoint()
         self.model = self._build_model(job, resume)
         self.objective: Objective = resolve(self.stage.objective.name, OBJECTIVES, "objective")(

@@ -84,7 +84,7 @@ def train_stage_on_ray(
 
     stage = run.recipe.stages[job.stage]
     trainer = TorchTrainer(
-        _train_function,
+        _train_function,  # type: ignore[arg-type] # Ray passes on what it returns
         train_loop_config=job.to_dict(),
         torch_config=TorchConfig(backend=placement.backend),
         scaling_config=ScalingConfig(
