@@ -30,6 +30,7 @@ REQUIREMENTS = [
 DEVELOPMENT = [
     "hypothesis>=6.100",
     "mypy>=1.11",
+    "psutil>=5.9",
     "pytest>=8.0",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",

@@ -156,7 +156,7 @@ def _decodes_while_training(recipe: Recipe) -> bool:
 
 
 def _data_cpus(recipe: Recipe) -> float:
-    """CPUs that must stay free while training runs: every worker has a decoding stream of its own."""
+    """CPUs that must stay free while training runs; every worker decodes its own stream."""
     if not _decodes_while_training(recipe):
         return 0.0
     return float(recipe.scaling.workers * (recipe.scaling.data_workers or 1))

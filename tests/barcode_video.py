@@ -19,18 +19,19 @@ KINDS = {
 }
 
 
-def write(path: Path, num_frames: int, kind: str = "mpeg4_bframes.avi") -> Path:
-    """Write a video of one of `KINDS`."""
+def write(path: Path, num_frames: int, kind: str = "mpeg4_bframes.avi", scale: int = 1) -> Path:
+    """Write a video of one of `KINDS`, of 320 x 240 pixels times `scale`."""
     codec, options = KINDS[kind]
     texture = np.random.default_rng(0).integers(60, 190, (HEIGHT // 8, WIDTH // 8, 3))
     texture = texture.repeat(8, 0).repeat(8, 1).astype(np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=30, options=options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = WIDTH * scale, HEIGHT * scale, "yuv420p"
         stream.bit_rate = 2_000_000
         for number in range(num_frames):
             picture = np.roll(texture, number, axis=1).astype(np.uint8)
             draw(picture, number)
+            picture = picture.repeat(scale, 0).repeat(scale, 1)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = number
             container.mux(stream.encode(frame))

@@ -226,3 +226,17 @@ def test_a_hang_or_a_crash_ends_one_call(function, outcome, message):
         assert caught.value.outcome == outcome
         assert isolated.call(abs, -3) == 3
         assert time.monotonic() - start < 20
+
+
+def arrays_of(sizes):
+    return [np.full(size, size % 251, dtype=np.uint8) for size in sizes]
+
+
+def test_large_results_arrive_whole_and_writable():
+    sizes = [3_000_000, 0, 7]
+    with Isolated(60.0) as isolated:
+        first = isolated.call(arrays_of, sizes)
+        second = isolated.call(arrays_of, sizes[::-1])
+    for found, expected in zip(first + second[::-1], arrays_of(sizes) * 2, strict=True):
+        np.testing.assert_array_equal(found, expected)
+        found += 1

@@ -1,0 +1,153 @@
+"""Ratios of times measured in one run: methods shuffled in every round, paired with a yardstick."""
+
+import datetime
+import json
+import os
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+ROUNDS = 7
+UNSTABLE_SPREAD = 0.3
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Cost of one method over the cost of another, over paired rounds."""
+
+    name: str
+    median: float
+    low: float
+    """First quartile"""
+    high: float
+    """Third quartile"""
+    target: str = ""
+
+    @property
+    def is_stable(self) -> bool:
+        """Whether the quartiles are close enough for a verdict."""
+        return (self.high - self.low) / self.median <= UNSTABLE_SPREAD
+
+    def row(self) -> str:
+        """Return a row of a Markdown table."""
+        note = self.target if self.is_stable else f"{self.target} (unstable, no verdict)"
+        return f"| {self.name} | {self.median:.3g} | {self.low:.3g} to {self.high:.3g} | {note} |"
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and of its living children."""
+    total = time.process_time()
+    for child in psutil.Process().children(recursive=True):
+        used = child.cpu_times()
+        total += used.user + used.system
+    return total
+
+
+def measure(
+    methods: Mapping[str, Callable[[], object]],
+    clock: Callable[[], float] = cpu_seconds,
+    rounds: int = ROUNDS,
+) -> dict[str, list[float]]:
+    """Return the cost of every method in every round, after one warm-up."""
+    for method in methods.values():
+        method()
+    costs: dict[str, list[float]] = {name: [] for name in methods}
+    order = list(methods)
+    shuffler = random.Random(0)
+    for _ in range(rounds):
+        shuffler.shuffle(order)
+        for name in order:
+            start = clock()
+            methods[name]()
+            costs[name].append(clock() - start)
+    return costs
+
+
+def ratio(
+    name: str, costs: Mapping[str, list[float]], over: str, under: str, target: str = ""
+) -> Ratio:
+    """Return the cost of `over` as a multiple of that of `under`, paired by round."""
+    pairs = [a / b for a, b in zip(costs[over], costs[under], strict=True)]
+    low, median, high = statistics.quantiles(pairs, n=4)
+    return Ratio(name, median, low, high, target)
+
+
+def pin_to_one_core() -> None:
+    """Keep this process, and the children it starts, on one core with one thread."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+
+
+def machine() -> dict[str, Any]:
+    """Return what the numbers depend on."""
+    names = ("av", "decord", "torch", "numpy", "pillow", "h5py")
+    return {
+        "versions": {name: version(name) for name in names},
+        "python": platform.python_version(),
+        "cpu": _cpu_name(),
+        "load": round(os.getloadavg()[0], 1),
+        "gemm_gflops": {
+            kind: round(_gemm_flops(getattr(torch, kind)) / 1e9) for kind in ("float32", "bfloat16")
+        },
+        "memcpy_gb_per_s": round(_memcpy_bytes_per_s() / 1e9, 1),
+    }
+
+
+def write(name: str, ratios: list[Ratio], facts: Mapping[str, Any]) -> Path:
+    """Write results as JSON and as a table, named by date; return the path of the table."""
+    header = machine()
+    table = "\n".join(
+        [
+            f"# {name}", "",
+            f"`python -m benchmarks.{name}` with " + json.dumps(header), "",
+            "| ratio | median | quartiles | target |", "|---|---|---|---|",
+            *(r.row() for r in ratios), "",
+            "| fact | value |", "|---|---|",
+            *(f"| {key} | {value} |" for key, value in facts.items()), "",
+        ]
+    )  # fmt: skip
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    file = RESULTS / f"{datetime.date.today().isoformat()}-{name}.md"
+    file.write_text(table, encoding="utf-8")
+    data = {"machine": header, "ratios": [asdict(r) for r in ratios], "facts": dict(facts)}
+    file.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    return file
+
+
+def _cpu_name() -> str:
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    name = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    shown = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return f"{name} ({', '.join(shown)})"
+
+
+def _gemm_flops(kind: torch.dtype, size: int = 1024) -> float:
+    a, b = torch.randn(size, size).to(kind), torch.randn(size, size).to(kind)
+    return 2 * size**3 / _best_of(lambda: a @ b)
+
+
+def _memcpy_bytes_per_s(size: int = 1 << 28) -> float:
+    source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
+    return size / _best_of(lambda: np.copyto(target, source))
+
+
+def _best_of(function: Callable[[], object], times: int = 5) -> float:
+    costs = []
+    for _ in range(times):
+        start = time.perf_counter()
+        function()
+        costs.append(time.perf_counter() - start)
+    return min(costs)
