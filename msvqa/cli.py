@@ -29,7 +29,7 @@ EXIT_PROBLEMS = 1
 EXIT_ERROR = 2
 EXIT_BROKEN_PIPE = 141
 EXIT_INTERRUPTED = 130
-MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
+COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
 NAMES_SHOWN = 8
 
 
@@ -209,19 +209,23 @@ def _load_recipe(path: str, overrides: Sequence[str] = ()) -> "Recipe":
     return load(file, overrides)
 
 
-def _print_table(table: "Table") -> None:
+def _print_table(table: "Table", title: str = "") -> None:
     from rich.console import Console
 
-    # Piped output has no width of its own; 80 columns would cut names.
-    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
+    if title:
+        print(title)
+    # Piped output has no width of its own; 80 columns would cut names. Names are shown as they are:
+    # what is in brackets or between colons in them is no markup.
+    width = None if sys.stdout.isatty() else 120
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
 
 
-def _table(title: str, *columns: str) -> "Table":
+def _table(*columns: str) -> "Table":
     """Return an empty table: the first column is text, the others are numbers."""
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     for position, column in enumerate(columns):
         table.add_column(column, justify="right" if position else "left")
     return table
@@ -242,11 +246,15 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _print_report(report: "Report") -> None:
-    table = _table("", "check", "", "found")
+    from rich.text import Text
+
+    table = _table("check", "", "found")
     table.columns[2].justify = "left"
     for check in report.checks:
         advice = f"\n→ {check.advice}" if check.advice else ""
-        table.add_row(check.name, MARKS[check.status], f"{check.detail}{advice}")
+        table.add_row(
+            check.name, Text(check.status, COLORS[check.status]), f"{check.detail}{advice}"
+        )
     _print_table(table)
     for kind, names in report.problems_by_kind().items():
         more = f", … {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
@@ -274,9 +282,9 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 
 def _extract(arguments: argparse.Namespace) -> int:
+    recipe = _load_recipe(arguments.recipe, arguments.overrides)
     from msvqa.extract import extract
 
-    recipe = _load_recipe(arguments.recipe, arguments.overrides)
     hdf5 = Path(arguments.hdf5) if arguments.hdf5 else None
     lines = ProgressLines()
     store = extract(recipe, hdf5=hdf5, progress=lines.on_extract)
@@ -288,9 +296,9 @@ def _extract(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    recipe = _load_recipe(arguments.recipe, arguments.overrides)
     from msvqa.train import Progress, dry_run, train
 
-    recipe = _load_recipe(arguments.recipe, arguments.overrides)
     lines = ProgressLines()
     progress = Progress(on_row=lines.on_row, on_extract=lines.on_extract, on_stage=lines.on_stage)
     if arguments.dry_run:
@@ -371,15 +379,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _print_accuracy(metrics: Mapping[str, Any], run: str, split: str) -> None:
     title = f"{run}, split {split}: {metrics['n']} of {metrics['n_expected']} questions"
     columns = ("accuracy", "95 % interval", "correct", "question only", "gain")
-    table = _table(title, "question type", *columns)
+    table = _table("question type", *columns)
     for name, row in metrics["per_type"].items():
         table.add_row(name, *_accuracy_cells(row))
     table.add_section()
     table.add_row("all", *_accuracy_cells(metrics), style="bold")
-    _print_table(table)
+    _print_table(table, title)
     known = {name.replace("_", " "): value for name, value in metrics["baselines"].items()}
     baselines = [f"{name} {value:.4f}" for name, value in known.items() if value is not None]
-    print(f"Without the video: {', '.join(baselines)}")
+    print(f"For comparison: {', '.join(baselines)}")
 
 
 def _accuracy_cells(row: Mapping[str, Any]) -> list[str]:
@@ -410,10 +418,10 @@ def _predict(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(content, indent=2, ensure_ascii=False))
         return 0
-    table = _table(f"{arguments.question}  [{arguments.video}, {arguments.path}]", "answer", "p")
+    table = _table("answer", "p")
     for answer in answers:
         table.add_row(answer.text, f"{answer.probability:.4f}")
-    _print_table(table)
+    _print_table(table, f"{arguments.question}  [{arguments.video}, {arguments.path}]")
     return 0
 
 

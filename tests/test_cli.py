@@ -16,6 +16,8 @@ import pytest
 
 import msvqa
 from msvqa import cli
+from msvqa.data.schema import Problem
+from msvqa.doctor import Check, Report
 from msvqa.errors import DataError
 from msvqa.recipe import DataConfig, NamedConfig
 
@@ -271,9 +273,29 @@ def test_evaluate_prints_counts_beside_the_baseline(verb, capsys):
     assert "runs/demo, split test: 8 of 9 questions" in out
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
     assert rows["what"] == ["0.7500", "0.500", "to", "1.000", "3", "of", "4", "0.2500", "+0.5000"]
-    assert "Without the video: question only 0.2500" in out
+    assert "For comparison: question only 0.2500" in out
     assert rows["who"] == ["0", "of", "0"]
     assert rows["all"] == ["0.5000", "0.250", "to", "0.750", "4", "of", "8", "0.2500", "+0.2500"]
+
+
+def test_doctor_shows_what_to_do_and_exits_with_1_on_a_failure(verb, capsys):
+    checks = [
+        Check(name="ray", status="fail", detail="absent", advice="pip install 'ray[train]'"),
+        Check(name="disk", status="ok", detail="9 GiB"),
+    ]
+    problems = [Problem(kind="partial", path=f"{n}.avi", detail="") for n in range(10)]
+    report = Report(checks, problems, problems_file=Path("problems.parquet"))
+    calls = verb("doctor", report)
+    assert cli.main(["doctor", "r.yaml", "--data", "videos", "--timeout", "5"]) == 1
+    ((recipe, data), options) = calls[0]
+    assert (recipe, data, options["timeout_s"]) == ("r.yaml", "videos", 5.0)
+    out = capsys.readouterr().out
+    assert "→ pip install 'ray[train]'" in out
+    assert "partial (10): 0.avi, 1.avi" in out
+    assert "… 2 more" in out
+    assert "problems.parquet" in out
+    report.checks.pop(0)
+    assert cli.main(["doctor"]) == 0
 
 
 def test_report_names_the_page_and_repeats_the_results(verb, recipe, tmp_path, capsys):
@@ -296,9 +318,11 @@ class Answer:
 
 def test_predict_prints_answers_with_probabilities(verb, capsys):
     calls = verb("predict", [Answer("cat", 0.75), Answer("dog", 0.25)])
-    assert cli.main(["predict", "runs/demo", "a.avi", "what runs?", "--top-k", "2"]) == 0
-    assert calls == [(("runs/demo", "a.avi", "what runs?"), {"top_k": 2})]
-    assert "0.7500" in capsys.readouterr().out
+    assert cli.main(["predict", "runs/demo", "[a].avi", "what runs?", "--top-k", "2"]) == 0
+    assert calls == [(("runs/demo", "[a].avi", "what runs?"), {"top_k": 2})]
+    shown = capsys.readouterr().out
+    assert "what runs?  [[a].avi, runs/demo]" in shown
+    assert "0.7500" in shown
     assert cli.main(["predict", "runs/demo", "a.avi", "what runs?", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["answers"][0] == {"answer": "cat", "probability": 0.75}
