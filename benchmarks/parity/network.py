@@ -11,6 +11,7 @@ from benchmarks.parity.recording import (
     Comparison,
     Recording,
     build_model,
+    in_precision,
     load_part,
     model_batch,
 )
@@ -117,7 +118,7 @@ def full_eval(recording: Recording) -> Iterator[Comparison]:
     found = model.answer(model_batch(recording))
     yield recording.compare("out64/logits", found.logits)
     yield from _graph_outputs(recording, found, fused)
-    single = model.float().answer({k: _single(v) for k, v in model_batch(recording).items()})
+    single = model.float().answer(in_precision(model_batch(recording), torch.float32))
     yield recording.compare("out/logits", single.logits, 2e-5)
     back = to_reference(model.network.state_dict(), recording.meta["heads"])
     names_differ = set(back) ^ set(recording.state())
@@ -145,7 +146,3 @@ def _graph_outputs(
         for view in ("common", "specific"):
             stacked = torch.stack(getattr(found, f"{view}_{ours}"))
             yield recording.compare(f"out64/{view}_{theirs}", stacked)
-
-
-def _single(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value

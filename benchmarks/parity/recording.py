@@ -128,5 +128,10 @@ def model_batch(recording: Recording) -> dict[str, Tensor]:
     return batch
 
 
+def in_precision(batch: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return a batch with its floating numbers in another precision."""
+    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in batch.items()}
+
+
 def _double(value: np.ndarray) -> torch.dtype:
     return torch.float64 if np.issubdtype(np.asarray(value).dtype, np.floating) else torch.int64

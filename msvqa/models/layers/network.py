@@ -115,7 +115,13 @@ class GraphNetwork(nn.Module):
         """Return the reasoned clips of every question, and its words (Q, L, W)."""
         index, length = batch["video_index"], batch["question_length"]
         words, contextual = self.question(batch["question"], length)
-        reasoning = self.reasoning(appearance[index], motion[index], words, contextual, length)
+        clips = (appearance[index], motion[index])
+        dtype = self.motion.weight.dtype
+        # Never in half precision: the consistency loss compares small differences between clips,
+        # and next to the encoders the graphs cost nothing.
+        with torch.autocast(index.device.type, enabled=False):
+            inputs = (x.to(dtype) for x in (*clips, words, contextual))
+            reasoning = self.reasoning(*inputs, length)
         return reasoning, words
 
     def decode_answer(self, reasoning: Reasoning, words: Tensor, batch: Batch) -> Reasoned:

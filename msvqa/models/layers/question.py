@@ -14,6 +14,14 @@ from msvqa.models.layers.recurrent import BidirectionalLSTM
 MASK_EPS = 1e-5
 """Added by the reference to the sum of the attention that is left after masking."""
 
+SMALLEST_PADDING_NORM = 1e-3
+"""The vector of the padding is divided by at least this.
+
+It is the bias alone, which starts at zero. The reference divides by at least 1e-12: its first
+gradient there is about a million, and clipping then takes nearly all of the first step from the
+other weights. Equal as soon as the bias is longer than this.
+"""
+
 
 class QuestionEncoder(nn.Module):
     """Words to word vectors, to words in context, to one sentence vector."""
@@ -57,8 +65,9 @@ class QuestionAttention(nn.Module):
 
     def forward(self, words: Tensor, contextual: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """Return the question vectors (Q, W) and the weights (Q, L)."""
-        logits = self._logits(self.enhance(contextual))  # (Q, L)
-        padding = self._logits(self.enhance.bias)  # (), the logit where the context is zero
+        logits = self._logits(functional.normalize(self.enhance(contextual), dim=-1))  # (Q, L)
+        at_zero = functional.normalize(self.enhance.bias, dim=-1, eps=SMALLEST_PADDING_NORM)
+        padding = self._logits(at_zero)  # ()
         valid = torch.arange(logits.shape[1], device=logits.device) < length[:, None]
         logits = logits.masked_fill(~valid, float("-inf"))
         largest = torch.maximum(logits.amax(dim=1, keepdim=True), padding).detach()
@@ -70,7 +79,7 @@ class QuestionAttention(nn.Module):
         return torch.einsum("ql,qlw->qw", weights.to(words.dtype), words), weights
 
     def _logits(self, enhanced: Tensor) -> Tensor:
-        logits: Tensor = self.score(functional.normalize(enhanced, dim=-1)).squeeze(-1)
+        logits: Tensor = self.score(enhanced).squeeze(-1)
         # Half precision would lose the small terms of the sums.
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

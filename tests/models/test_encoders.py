@@ -1,0 +1,184 @@
+"""Encoders: published names and counts, weight files, input scales."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from msvqa.errors import RecipeError, WeightsError
+from msvqa.models.encoders.resnet import ResNet
+from msvqa.models.encoders.resnext3d import ResNeXt3D
+
+SMALL_RESNET = {"depth": 10, "base_width": 4, "stem": "small", "scale": "unit"}
+SMALL_RESNEXT = {"depth": 14, "base_width": 4, "groups": 2, "stem": "small", "scale": "unit"}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def frames(*shape):
+    return torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_resnet_equals_torchvision(depth, tmp_path):
+    theirs = torchvision.models.get_model(f"resnet{depth}", weights=None).eval()
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    torch.save(theirs.state_dict(), tmp_path / "resnet.pth")
+    ours = ResNet(ResNet.Config(depth=depth, weights=str(tmp_path / "resnet.pth"))).eval()
+    ours.load_pretrained()
+    pixels = frames(2, 64, 64)
+    theirs.fc = nn.Identity()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = theirs(((pixels / 255 - mean) / std).movedim(-1, 1))
+        torch.testing.assert_close(ours(pixels), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_parameter_counts_are_the_published_ones():
+    with torch.device("meta"):
+        assert count(ResNet(ResNet.Config())) == 42_500_160
+        assert count(ResNeXt3D(ResNeXt3D.Config())) == 47_521_216
+
+
+@pytest.mark.parametrize("memory_format", [None, "last"])
+def test_memory_layout_does_not_change_features(memory_format):
+    resnet = ResNet(ResNet.Config(**SMALL_RESNET)).eval()
+    resnext = ResNeXt3D(ResNeXt3D.Config(**SMALL_RESNEXT)).eval()
+    images, clips = frames(2, 32, 32), frames(2, 4, 32, 32)
+    expected = resnet(images), resnext(clips)
+    if memory_format:
+        resnet.to(memory_format=torch.channels_last)
+        resnext.to(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close((resnet(images), resnext(clips)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stem", ["small", "published"])
+@pytest.mark.parametrize("size_px", [33, 48])
+def test_any_size_and_stem_give_the_same_width(stem, size_px):
+    resnet = ResNet(ResNet.Config(**SMALL_RESNET | {"stem": stem}))
+    resnext = ResNeXt3D(ResNeXt3D.Config(**SMALL_RESNEXT | {"stem": stem}))
+    assert resnet(frames(2, size_px, size_px)).shape == (2, resnet.width) == (2, 32)
+    assert resnext(frames(2, 8, size_px, size_px)).shape == (2, resnext.width) == (2, 64)
+
+
+def published_checkpoint(network, classes=5):
+    """Return what an old torch saved of a network in parallel, with its classifier."""
+    state = {k: v for k, v in network.state_dict().items() if "num_batches" not in k}
+    state |= {"fc.weight": torch.randn(classes, network.width), "fc.bias": torch.randn(classes)}
+    state = {f"module.{name}": value for name, value in state.items()}
+    return {"arch": "resnext-14", "epoch": 3, "state_dict": state, "optimizer": {"lr": 0.1}}
+
+
+def test_motion_weights_load_as_published(tmp_path):
+    source = ResNeXt3D(ResNeXt3D.Config(**SMALL_RESNEXT))
+    torch.save(published_checkpoint(source), tmp_path / "kinetics.pth")
+    config = ResNeXt3D.Config(**SMALL_RESNEXT, weights=str(tmp_path / "kinetics.pth"))
+    loaded = ResNeXt3D(config)
+    loaded.load_pretrained()
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.parameters(), source.parameters(), strict=True)
+    )
+
+
+def test_weights_of_another_network_are_refused_with_all_names(tmp_path):
+    content = published_checkpoint(ResNeXt3D(ResNeXt3D.Config(**SMALL_RESNEXT)))
+    state = content["state_dict"]
+    state["module.layer5.weight"] = torch.zeros(1)
+    del state["module.bn1.bias"]
+    state["module.conv1.weight"] = torch.zeros(2, 3, 7, 7, 7)
+    torch.save(content, tmp_path / "other.pth")
+    config = ResNeXt3D.Config(**SMALL_RESNEXT, weights=str(tmp_path / "other.pth"))
+    with pytest.raises(WeightsError) as error:
+        ResNeXt3D(config).load_pretrained()
+    message = str(error.value)
+    assert "1 missing: bn1.bias" in message
+    assert "1 unknown: layer5.weight" in message
+    assert "conv1.weight (2, 3, 7, 7, 7) instead of (2, 3, 3, 3, 3)" in message
+
+
+class Surprise:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+@pytest.mark.parametrize("content", [Surprise(), {"state_dict": {"a": "b"}}, [1, 2]])
+def test_files_without_tensors_are_refused(content, tmp_path, capsys):
+    torch.save(content, tmp_path / "bad.pth")
+    config = ResNet.Config(**SMALL_RESNET, weights=str(tmp_path / "bad.pth"))
+    with pytest.raises(WeightsError, match=r"bad\.pth"):
+        ResNet(config).load_pretrained()
+    assert "code ran" not in capsys.readouterr().out
+
+
+def test_damaged_and_absent_files_are_refused(tmp_path):
+    (tmp_path / "text.pth").write_text("not weights")
+    for name in ("text.pth", "absent.pth"):
+        config = ResNet.Config(**SMALL_RESNET, weights=str(tmp_path / name))
+        with pytest.raises(WeightsError, match=name):
+            ResNet(config).load_pretrained()
+
+
+def statistics(network):
+    return [b.clone() for n, b in network.named_buffers() if "running" in n]
+
+
+def changed(before, after):
+    return any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("batch_norm", "weights", "moves"),
+    [("frozen", None, False), ("train", None, True), (None, None, True), (None, "x.pth", False)],
+)
+def test_batch_norm_follows_its_setting(batch_norm, weights, moves):
+    network = ResNet(ResNet.Config(**SMALL_RESNET, batch_norm=batch_norm, weights=weights)).train()
+    before = statistics(network)
+    network(frames(4, 32, 32))
+    assert changed(before, statistics(network)) is moves
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        ("imagenet", [(255 - 123.675) / 58.395, -116.28 / 57.12, -103.53 / 57.375]),
+        ("reference", [(255 - 123.675) / 58.395, -116.28 / 57.12, -103.53 / 57.12]),
+        ("unit", [1.0, -1.0, -1.0]),
+    ],
+)
+def test_scales_of_frames(scale, expected):
+    network = ResNet(ResNet.Config(**SMALL_RESNET | {"scale": scale}))
+    red = torch.tensor([255, 0, 0], dtype=torch.uint8).expand(1, 2, 2, 3)
+    found = network.scale(red, like=network.conv1.weight)[0, :, 0, 0]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_scales_of_clips():
+    red = torch.tensor([255, 0, 0], dtype=torch.uint8).expand(1, 2, 2, 2, 3)
+    expected = {"none": [255.0, 0, 0], "activitynet": [255 - 114.7748, -107.7354, -99.4750]}
+    for scale, values in expected.items():
+        network = ResNeXt3D(ResNeXt3D.Config(**SMALL_RESNEXT | {"scale": scale}))
+        found = network.scale(red, like=network.conv1.weight)[0, :, 0, 0, 0]
+        torch.testing.assert_close(found, torch.tensor(values))
+
+
+def test_pixels_of_another_kind_are_refused():
+    network = ResNet(ResNet.Config(**SMALL_RESNET))
+    with pytest.raises(ValueError, match=r"uint8 pixels \(N, H, W, 3\)"):
+        network(torch.zeros(2, 32, 32, 3))
+    with pytest.raises(ValueError, match="N, H, W, 3"):
+        network(frames(2, 4, 32, 32))
+
+
+def test_groups_must_divide_the_width():
+    with pytest.raises(RecipeError, match="multiple of groups"):
+        ResNeXt3D(ResNeXt3D.Config(base_width=8, groups=3))
