@@ -196,16 +196,7 @@ class PyAVReader:
             stream = _best_stream(container, self.path)
             self._start(stream)
             for packet in self._packets_of(container, stream):
-                self._packets += packet.size > 0
-                try:
-                    frames = packet.decode()
-                except av.error.FFmpegError:
-                    self._count("bad_packets")
-                    continue
-                for frame in frames:
-                    if frame.is_corrupt:
-                        self._count("corrupt_frames")
-                    yield frame
+                yield from self._decode(packet)
 
     def count_shown(self) -> int:
         """Return the number of packets that are to be shown; decodes nothing."""
@@ -265,8 +256,18 @@ class PyAVReader:
                 self._cut_off = self._cut_off or "a packet is cut off"
             yield packet
 
-    def _count(self, name: str) -> None:
-        self._found = replace(self._found, **{name: getattr(self._found, name) + 1})
+    def _decode(self, packet: Any) -> list[av.VideoFrame]:
+        self._packets += packet.size > 0
+        found = self._found
+        try:
+            frames: list[av.VideoFrame] = packet.decode()
+        except av.error.FFmpegError:
+            self._found = replace(found, bad_packets=found.bad_packets + 1)
+            return []
+        corrupt = sum(frame.is_corrupt for frame in frames)
+        if corrupt:
+            self._found = replace(found, corrupt_frames=found.corrupt_frames + corrupt)
+        return frames
 
     def _damage(self, found: Probe) -> str:
         # Headers of intact files exceed the packets by a few where B-frames are packed in pairs.
