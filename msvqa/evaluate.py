@@ -30,11 +30,13 @@ def evaluate(run: str | Path, split: str) -> dict[str, Any]:
     opened = Run.open(run)
     recipe = opened.recipe
     checkpoint = opened.checkpoint()
-    prepared = prepare(recipe.data)
-    questions = _questions(prepared, split)
+    prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
+    questions = _questions(prepared, split, present_only=recipe.reads_videos)
     with cluster.connected() as resources:
         store = extract(recipe)
         questions = questions.without(store.rejected)
+        if not len(questions):
+            raise DataError(f"{store.path} has none of the videos of split {split!r}")
         job = PredictionJob(
             checkpoint=str(checkpoint),
             prepared=str(prepared.path),
@@ -46,18 +48,27 @@ def evaluate(run: str | Path, split: str) -> dict[str, Any]:
         predictions = predict_on_ray(
             job, questions, workers=workers, gpus_per_worker=min(1.0, resources.gpus / workers)
         )
-    evaluator = QuestionAnswering(recipe.evaluation)
-    origin = {"run": recipe.name, "checkpoint": str(checkpoint.relative_to(opened.path))}
+    return record(opened, checkpoint, prepared, questions, predictions)
+
+
+def record(
+    run: Run, prepared: Prepared, questions: Split, predictions: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Count the predictions of the run's best checkpoint; write them and their metrics."""
+    evaluator = QuestionAnswering(run.recipe.evaluation)
+    checkpoint = run.checkpoint().relative_to(run.path)
     train = prepared.split("train", present_only=False)
-    metrics = origin | evaluator.evaluate(predictions, questions, train)
-    folder = opened.evaluation_dir(split)
+    metrics = {"run": run.recipe.name, "checkpoint": str(checkpoint)}
+    kinds = prepared.info["question_types"]
+    metrics |= evaluator.evaluate(predictions, questions, train, kinds)
+    folder = run.evaluation_dir(questions.name)
     _write_predictions(folder / "predictions.parquet", predictions, questions, prepared.answers)
     write_json(folder / "metrics.json", metrics)
     return metrics
 
 
-def _questions(prepared: Prepared, name: str) -> Split:
-    split = prepared.split(name)
+def _questions(prepared: Prepared, name: str, present_only: bool) -> Split:
+    split = prepared.split(name, present_only)
     if not len(split):
         raise DataError(
             f"none of the videos of split {name!r} is present under {prepared.root} "

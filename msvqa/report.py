@@ -1,0 +1,273 @@
+"""Report: one HTML file that shows what a run has learned, readable without network and program."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from msvqa.errors import MSVQAError
+from msvqa.models.model import Sizes, build_model
+from msvqa.objectives import OBJECTIVES
+from msvqa.objectives.objective import Objective
+from msvqa.objectives.reconstruction import Reconstruction
+from msvqa.page.answers import (
+    Example,
+    Mistake,
+    choose_examples,
+    common_mistakes,
+    show_examples,
+    type_accuracies,
+)
+from msvqa.page.curves import stage_panels
+from msvqa.page.figures import Panel, TypeAccuracy, draw_panel, draw_types
+from msvqa.page.footage import Footage
+from msvqa.page.reconstructions import Reconstructed, reconstruct
+from msvqa.recipe import StageConfig, resolve
+from msvqa.run import Run, written_aside
+
+FIRST_SPLITS = ("test", "val")
+"""Splits in the order of the page; others follow by name."""
+REJECTED_SHOWN = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageView:
+    """One stage as the page shows it."""
+
+    config: StageConfig
+    kind: type[Objective]
+    state: str
+    steps: int
+    total_steps: int
+    time_s: float
+    questions_per_s: float | None
+    waiting: float | None
+    best: Mapping[str, Any]
+    """Validation numbers of the best checkpoint."""
+    best_step: int | None
+    panels: Sequence[tuple[Panel, Markup]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswersView:
+    """One evaluated split as the page shows it."""
+
+    split: str
+    metrics: Mapping[str, Any]
+    evaluated_at: datetime
+    types: Sequence[TypeAccuracy]
+    figure: Markup
+    right: Sequence[Example]
+    wrong: Sequence[Example]
+    mistakes: Mapping[str, Sequence[Mistake]]
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionView:
+    """The reconstructions of one stage, or why there are none."""
+
+    stage: StageView
+    videos: Sequence[Reconstructed]
+    problem: str
+
+
+def report(run_path: str | Path) -> Path:
+    """Write report.html into a run; parts that are absent are named in it.
+
+    Raises:
+        RunError: the directory is not a run.
+    """
+    run = Run.open(run_path)
+    page = run.path / "report.html"
+    text = _render(run)
+    with written_aside(page) as aside:
+        aside.write_text(text, encoding="utf-8")
+    return page
+
+
+def _render(run: Run) -> str:
+    footage = Footage(run.recipe)
+    stages = _stages(run)
+    environment = Environment(
+        loader=PackageLoader("msvqa"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "points": _points,
+        "number": _number,
+        "duration": _duration,
+        "sentence": _sentence,
+    }
+    return environment.get_template("report.html.j2").render(
+        recipe=run.recipe,
+        recipe_yaml=run.recipe.to_yaml(),
+        parameters=_count_parameters(run),
+        stages=stages,
+        answers=_answers(run, footage),
+        reconstructions=[
+            _reconstructions(run, stage, footage)
+            for stage in stages
+            if issubclass(stage.kind, Reconstruction)
+        ],
+        footage=footage,
+        data=footage.prepared.info if footage.prepared else None,
+        rejected=sorted(footage.store.rejected.items()) if footage.store else None,
+        rejected_shown=REJECTED_SHOWN,
+        environment=_environment(run),
+        written_at=datetime.now(timezone.utc),
+    )
+
+
+# Training
+
+
+def _stages(run: Run) -> list[StageView]:
+    rows = run.metrics()
+    return [
+        _stage(run, stage, [row for row in rows if row["stage"] == stage.name])
+        for stage in run.recipe.stages
+    ]
+
+
+def _stage(run: Run, config: StageConfig, rows: Sequence[Mapping[str, Any]]) -> StageView:
+    kind: type[Objective] = resolve(config.objective.name, OBJECTIVES, "objective")
+    best_step = _best_step(run, config.name)
+    train = [row for row in rows if row["kind"] == "train"]
+    validation = [row for row in rows if row["kind"] == "validation"]
+    panels = stage_panels(rows, kind.monitor[0], best_step)
+    state = "finished" if run.is_finished(config.name) else "not finished"
+    return StageView(
+        config=config,
+        kind=kind,
+        state=state if rows else "not started",
+        steps=max((row["step"] for row in rows), default=0),
+        total_steps=max((row.get("steps", 0) for row in train), default=0),
+        time_s=max((row["time_s"] for row in rows), default=0.0),
+        questions_per_s=_median(train, "questions_per_s"),
+        waiting=_median(train, "waiting"),
+        best=next((row for row in validation if row["step"] == best_step), {}),
+        best_step=best_step,
+        panels=[(panel, draw_panel(panel)) for panel in panels],
+    )
+
+
+def _best_step(run: Run, stage: str) -> int | None:
+    """Return the step of the checkpoint that evaluation takes, unless it has no score."""
+    infos = dict(run.checkpoints(stage))
+    if not infos:
+        return None
+    info = infos[run.checkpoint(stage)]
+    return None if info["score"] is None else int(info["position"]["step"])
+
+
+def _count_parameters(run: Run) -> int | None:
+    """Return the parameters of the model; its sizes are known from any checkpoint."""
+    infos = [info for stage in run.recipe.stages for _, info in run.checkpoints(stage.name)]
+    if not infos:
+        return None
+    with torch.device("meta"):
+        model = build_model(run.recipe, Sizes(**infos[-1]["sizes"]))
+    return int(sum(parameter.numel() for parameter in model.parameters()))
+
+
+def _median(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    values = [row[name] for row in rows if name in row]
+    return statistics.median(values) if values else None
+
+
+# Results
+
+
+def _answers(run: Run, footage: Footage) -> list[AnswersView]:
+    found = [file.parent.name for file in run.path.glob("evaluate/*/metrics.json")]
+    ranked = {name: number for number, name in enumerate(FIRST_SPLITS)}
+    names = sorted(found, key=lambda name: (ranked.get(name, len(ranked)), name))
+    return [_split_answers(run, name, footage) for name in names]
+
+
+def _split_answers(run: Run, split: str, footage: Footage) -> AnswersView:
+    file = run.evaluation_dir(split) / "metrics.json"
+    rows: list[dict[str, Any]] = []
+    problem = ""
+    try:
+        metrics, table = run.evaluation(split)
+        rows = table.to_pylist()
+    except (OSError, ValueError) as error:
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+        problem = f"The predictions cannot be read ({error}): run `msvqa evaluate` again."
+    types = type_accuracies(metrics)
+    return AnswersView(
+        split=split,
+        metrics=metrics,
+        evaluated_at=datetime.fromtimestamp(file.stat().st_mtime, timezone.utc),
+        types=types,
+        figure=draw_types(types),
+        right=show_examples(choose_examples(rows, right=True), footage),
+        wrong=show_examples(choose_examples(rows, right=False), footage),
+        mistakes=common_mistakes(rows),
+        problem=problem,
+    )
+
+
+def _reconstructions(run: Run, stage: StageView, footage: Footage) -> ReconstructionView:
+    videos: list[Reconstructed] = []
+    problem = ""
+    try:
+        videos = reconstruct(run.checkpoint(stage.config.name), footage)
+    except MSVQAError as error:
+        problem = str(error)
+    if not videos and not problem:
+        problem = "No video of the validation or test split is there any more."
+    return ReconstructionView(stage=stage, videos=videos, problem=problem)
+
+
+def _environment(run: Run) -> dict[str, Any]:
+    file = run.path / "environment.json"
+    if not file.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+# Numbers as text
+
+
+ABSENT = "\N{EN DASH}"
+
+
+def _percent(value: float | None) -> str:
+    return ABSENT if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def _points(value: float | None) -> str:
+    return ABSENT if value is None else f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ABSENT
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
