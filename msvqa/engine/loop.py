@@ -128,7 +128,7 @@ class StageLoop:
         if self.device.type == "cpu":
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Filling fresh memory only serves to find reads of it, and costs time in every step.
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         resume = host.latest_checkpoint()
         self.model = self._build_model(job, resume)
         self.objective: Objective = resolve(self.stage.objective.name, OBJECTIVES, "objective")(

@@ -1,0 +1,67 @@
+"""Rows of metrics: written first, followed live, forgotten when a resumed stage repeats them."""
+
+import time
+
+from msvqa.engine.tracking import Tracker, following
+from msvqa.run import Run
+from tests.tiny import make_recipe
+
+
+def make_run(tmp_path) -> Run:
+    return Run.create(make_recipe(tmp_path))
+
+
+def test_a_resumed_stage_forgets_later_rows_of_its_own_only(tmp_path):
+    run = make_run(tmp_path)
+    for stage in ("reconstruct", "answer"):
+        tracker = Tracker(run, stage, step=0)
+        for step in (1, 2, 3):
+            tracker.log("train", step, 0, {"loss": float(step)})
+        tracker.close()
+    Tracker(run, "answer", step=2).close()
+    assert [(r["stage"], r["step"]) for r in run.metrics()] == [
+        ("reconstruct", 1), ("reconstruct", 2), ("reconstruct", 3), ("answer", 1), ("answer", 2),
+    ]  # fmt: skip
+
+
+def test_time_goes_on_where_a_stopped_stage_left_it(tmp_path):
+    run = make_run(tmp_path)
+    tracker = Tracker(run, "answer", step=0)
+    tracker._before_s = 100.0
+    tracker.log("train", 1, 0, {"loss": 1.0})
+    tracker.close()
+    again = Tracker(run, "answer", step=1)
+    again.log("train", 2, 0, {"loss": 1.0})
+    again.close()
+    assert run.metrics()[-1]["time_s"] >= 100.0
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path):
+    run = make_run(tmp_path)
+    Tracker(run, "answer", step=0).log("train", 1, 0, {"loss": 1.0})
+    with run.metrics_file.open("a") as file:
+        file.write('{"stage": "answer", "st')
+    assert len(run.metrics()) == 1
+
+
+def test_rows_reach_the_driver_while_they_are_written(tmp_path):
+    run = make_run(tmp_path)
+    Tracker(run, "answer", step=0).log("train", 1, 0, {"loss": 1.0})
+    seen = []
+    with following(run, seen.append):
+        tracker = Tracker(run, "answer", step=1)
+        tracker.log("train", 2, 0, {"loss": 2.0})
+        deadline = time.monotonic() + 5
+        while not seen and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert [row["step"] for row in seen] == [2], "rows from before are not repeated"
+        tracker.log("train", 3, 0, {"loss": 3.0})
+    assert [row["step"] for row in seen] == [2, 3], "the last rows are not lost at the end"
+
+
+def test_tensorboard_may_fail(tmp_path):
+    run = make_run(tmp_path)
+    (run.path / "tensorboard").write_text("a file where a folder should be")
+    tracker = Tracker(run, "answer", step=0)
+    tracker.log("train", 1, 0, {"loss": 1.0})
+    assert len(run.metrics()) == 1

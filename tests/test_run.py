@@ -1,0 +1,51 @@
+"""Run directories: found by name, refused with a reason, never read half-written."""
+
+import json
+
+import pytest
+
+from msvqa.errors import CheckpointError, RunError
+from msvqa.run import Run, write_json, written_aside
+from tests.tiny import make_recipe
+
+
+def test_a_run_is_opened_again_by_the_same_recipe_and_refused_by_another(tmp_path):
+    recipe = make_recipe(tmp_path)
+    run = Run.create(recipe)
+    assert Run.create(recipe).path == run.path
+    assert Run.open(run.path).recipe.to_dict() == recipe.to_dict()
+    # Other resources compute the same.
+    assert Run.create(make_recipe(tmp_path, "scaling.workers=2")).path == run.path
+    with pytest.raises(RunError, match=r"recipe has changed \(seed: 0 -> 1\): choose another name"):
+        Run.create(make_recipe(tmp_path, "seed=1"))
+
+
+def test_a_folder_that_is_no_run_names_the_runs_beside_it(tmp_path):
+    run = Run.create(make_recipe(tmp_path))
+    with pytest.raises(RunError, match=r"is not a run.*tiny"):
+        Run.open(run.path.parent / "tinny")
+
+
+def test_checkpoints_that_are_not_whole_do_not_exist(tmp_path):
+    run = Run.create(make_recipe(tmp_path))
+    for step, score, size in ((1, 0.5, 3), (2, 0.9, 3), (3, 0.1, 3), (4, 1.0, 99)):
+        folder = run.stage_dir("answer") / f"step-{step:08d}"
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(b"abc")
+        info = {"score": score, "finished": False, "files": {"weights": {"bytes": size}}}
+        write_json(folder / "checkpoint.json", info)
+    assert run.checkpoint("answer").name == "step-00000002"
+    assert run.checkpoint("answer", "last").name == "step-00000003"
+    assert not run.is_finished("answer")
+    with pytest.raises(CheckpointError, match="did you mean 'answer'"):
+        run.checkpoint("answr")
+
+
+def test_writing_aside_leaves_nothing_after_a_failure(tmp_path):
+    file = tmp_path / "a.json"
+    write_json(file, {"a": 1})
+    with pytest.raises(OSError, match="full"), written_aside(file) as aside:
+        aside.write_text("half")
+        raise OSError("disk full")
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
