@@ -10,7 +10,7 @@ import torch
 
 from msvqa.data.dataset import Prepared
 from msvqa.data.loader import Prefetched, evaluation_batches, training_batches
-from msvqa.data.order import plan_epoch
+from msvqa.data.order import Share, plan_epoch
 from msvqa.data.store import store_dir
 from msvqa.engine.checkpoint import Position, load_checkpoint, read_weights
 from msvqa.engine.inputs import open_inputs
@@ -179,11 +179,10 @@ def test_any_split_of_the_work_predicts_every_row_once_and_alike(
     def predict(workers: int, videos_per_batch: int) -> dict[str, np.ndarray]:
         shares = [
             predict_split(
-                objective, inputs, torch.device("cpu"), worker=worker, workers=workers,
-                videos_per_batch=videos_per_batch,
+                objective, inputs, torch.device("cpu"), videos_per_batch, Share(worker, workers)
             )
             for worker in range(workers)
-        ]  # fmt: skip
+        ]
         shares = [share for share in shares if share]
         rows = {key: np.concatenate([share[key] for share in shares]) for key in shares[0]}
         assert sorted(rows["row"]) == list(range(len(inputs.split)))
@@ -203,7 +202,7 @@ def test_batches_hold_what_the_plan_says(tiny):
     plan = plan_epoch(split.video_row, lanes=2, questions_per_video=3, seed=0, epoch=0)
     whole = list(training_batches(split, inputs.source, plan))
     shares = [
-        list(training_batches(split, inputs.source, plan, worker=w, workers=2)) for w in range(2)
+        list(training_batches(split, inputs.source, plan, Share(w, 2))) for w in range(2)
     ]
     assert len(whole) == plan.steps
     for step, batch in enumerate(whole):

@@ -51,7 +51,7 @@ def test_cosine_warms_up_and_ends_at_the_final_factor():
     assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert factors[54] == pytest.approx(0.55)
     assert factors[104] == pytest.approx(0.1)
-    assert all(a >= b for a, b in itertools.pairwise(factors))
+    assert all(a >= b for a, b in itertools.pairwise(factors[4:]))
 
 
 def test_adamw_decays_weights_where_adam_adds_to_the_gradient():
