@@ -52,13 +52,16 @@ def evaluate(run: str | Path, split: str) -> dict[str, Any]:
 
 
 def record(
-    run: Run, prepared: Prepared, questions: Split, predictions: Mapping[str, np.ndarray]
+    run: Run,
+    checkpoint: Path,
+    prepared: Prepared,
+    questions: Split,
+    predictions: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Count the predictions of the run's best checkpoint; write them and their metrics."""
+    """Count what a checkpoint of the run predicted; write the predictions and their metrics."""
     evaluator = QuestionAnswering(run.recipe.evaluation)
-    checkpoint = run.checkpoint().relative_to(run.path)
     train = prepared.split("train", present_only=False)
-    metrics = {"run": run.recipe.name, "checkpoint": str(checkpoint)}
+    metrics = {"run": run.recipe.name, "checkpoint": str(checkpoint.relative_to(run.path))}
     kinds = prepared.info["question_types"]
     metrics |= evaluator.evaluate(predictions, questions, train, kinds)
     folder = run.evaluation_dir(questions.name)
