@@ -6,7 +6,7 @@ from msvqa.models.dualvgr import DualVGR
 from msvqa.models.model import Sizes
 from msvqa.models.msvqa import MSVQA
 
-VOCABULARY, ANSWERS, CLIPS, FRAMES, SIZE_PX = 20, 11, 3, 4, 32
+VOCABULARY, ANSWERS, CLIPS, FRAMES, SIZE_PX = 20, 11, 3, 4, 16
 APPEARANCE_WIDTH, MOTION_WIDTH = 24, 20
 
 ENCODER = {"base_width": 4, "stem": "small", "scale": "unit"}

@@ -84,8 +84,8 @@ def test_half_precision_features_are_read():
 
 def test_features_of_another_width_are_refused():
     objective, batch = answering(), make_batch()
-    with pytest.raises(DataError, match=r"motion features.*\(4, 3, 32768\).*20 wide"):
-        objective(batch | {"motion": torch.zeros(4, 3, 32768)})
+    with pytest.raises(DataError, match=r"motion features.*\(4, 3, 320\).*20 wide.*pool_motion"):
+        objective(batch | {"motion": torch.zeros(4, 3, 320)})
 
 
 def test_features_are_needed():

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
-from msvqa.errors import RecipeError, WeightsError
+from msvqa.errors import WeightsError
 from msvqa.models.encoders.resnet import ResNet
 from msvqa.models.encoders.resnext3d import ResNeXt3D
 
@@ -180,5 +180,5 @@ def test_pixels_of_another_kind_are_refused():
 
 
 def test_groups_must_divide_the_width():
-    with pytest.raises(RecipeError, match="multiple of groups"):
-        ResNeXt3D(ResNeXt3D.Config(base_width=8, groups=3))
+    with pytest.raises(ValueError, match="multiple of groups"):
+        ResNeXt3D.Config(base_width=8, groups=3)

@@ -78,7 +78,7 @@ def test_shapes():
     reasoned = model.answer(batch)
     assert reasoned.logits.shape == (8, 11)
     assert [x.shape for x in reasoned.common_motion] == [(8, 3, 16)]
-    assert [x.shape for x in model.reconstruct(batch)] == [(8, 3, 4, 3, 32, 32)] * 2
+    assert [x.shape for x in model.reconstruct(batch)] == [(8, 3, 4, 3, 16, 16)] * 2
 
 
 @OBJECTIVES
@@ -155,7 +155,7 @@ def test_one_question_alone_gets_the_same_logits():
 def test_learns_eight_examples():
     objective, batch = answering(), make_batch()
     optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
-    for _ in range(60):
+    for _ in range(40):
         optimizer.zero_grad()
         objective(batch)["loss"].backward()
         optimizer.step()
@@ -164,21 +164,21 @@ def test_learns_eight_examples():
 
 
 def test_learns_to_reconstruct_a_few_clips():
-    objective, batch = reconstruction(), make_batch()
+    objective, batch = reconstruction(), make_batch(videos=2)
     # Smooth images; noise could only be learned by heart.
-    colors = torch.randint(0, 256, (4, 3, 1, 2, 2, 3), dtype=torch.uint8)
-    clips = colors.repeat_interleave(16, 3).repeat_interleave(16, 4)
+    colors = torch.randint(0, 256, (2, 3, 1, 2, 2, 3), dtype=torch.uint8)
+    clips = colors.repeat_interleave(8, 3).repeat_interleave(8, 4)
     batch["clips"] = clips.expand_as(batch["clips"]).contiguous()
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-2)
-    for _ in range(60):
+    for _ in range(40):
         optimizer.zero_grad()
         objective(batch)["loss"].backward()
         optimizer.step()
     with torch.no_grad():
         rows = {k: v.numpy() for k, v in objective.predict(batch).items()}
     found = objective.metrics(rows, None)
-    assert found["r2_appearance"] > 0.5
-    assert found["r2_motion"] > 0.5
+    assert found["r2_appearance"] > 0.4
+    assert found["r2_motion"] > 0.4
 
 
 def test_saved_weights_give_the_same_answers(tmp_path):
@@ -237,11 +237,11 @@ def test_word_vectors_start_the_embedding():
 
 @pytest.mark.parametrize("fields", [{"hidden_size": 18, "heads": 4}])
 def test_impossible_sizes_are_refused(fields):
-    with pytest.raises(RecipeError, match="multiple of heads"):
+    with pytest.raises(ValueError, match="multiple of heads"):
         make_msvqa(**fields)
 
 
 def test_a_single_clip_needs_self_loops():
     config = MSVQA.Config.model_validate({"self_loops": False})
-    with pytest.raises(RecipeError, match="two clips"), torch.device("meta"):
+    with pytest.raises(RecipeError, match="2 or more"), torch.device("meta"):
         MSVQA(config, make_sizes(num_clips=1))

@@ -22,7 +22,7 @@ def rows(objective, batch):
 def show(objective, batch, color):
     """Let both decoders show one colour (0..255) everywhere."""
     scaled = (torch.as_tensor(color) - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
-    pixels = scaled[:, None, None].expand(len(batch["row"]), 3, 4, 3, 32, 32)
+    pixels = scaled[:, None, None].expand(len(batch["row"]), 3, 4, 3, 16, 16)
     objective.model.reconstruct = lambda batch: (pixels, pixels)
     return objective
 

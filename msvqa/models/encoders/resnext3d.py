@@ -6,10 +6,9 @@ https://arxiv.org/abs/1711.09577
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from msvqa.errors import RecipeError
 from msvqa.models.encoders.encoder import Encoder, check_pixels, initialize_convolutions
 from msvqa.models.layers.pixels import ACTIVITYNET_MEAN, PixelScale
 
@@ -49,13 +48,16 @@ class ResNeXt3D(Encoder):
         """Input scale. `activitynet` subtracts the mean colour, as the weights were trained;
         `none` is DualVGR's raw 0..255; `unit` maps pixels to -1..1, for training from scratch."""
 
+        @model_validator(mode="after")
+        def _groups_divide_the_width(self) -> "ResNeXt3D.Config":
+            if self.base_width % self.groups:
+                raise ValueError(
+                    f"base_width = {self.base_width} is not a multiple of groups = {self.groups}"
+                )
+            return self
+
     def __init__(self, config: Config) -> None:
         super().__init__(config, PixelScale(*SCALES[config.scale]))
-        if config.base_width % config.groups:
-            raise RecipeError(
-                [f"base_width = {config.base_width} is not a multiple of groups = {config.groups}"],
-                "resnext3d",
-            )
         before = config.base_width // 2
         small = config.stem == "small"
         kernel = 3 if small else 7

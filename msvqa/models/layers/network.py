@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from einops import rearrange
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from msvqa.data.batch import Batch
@@ -23,6 +23,11 @@ from msvqa.models.layers.recurrent import BidirectionalLSTM
 from msvqa.models.model import Model, Sizes
 
 # Legend: V videos, Q questions, C clips, F frames per clip, D hidden size, A answers.
+
+UNPOOLED = (
+    ": an extractor at 224 pixels left 4 x 4 positions unpooled; extract at 112 pixels, or set "
+    "features.pool_motion: true"
+)
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,19 @@ class GraphNetwork(nn.Module):
         layer (so that units share graphs and some never train) and feeds the correlated graphs
         from the specific ones."""
 
+        @model_validator(mode="after")
+        def _heads_divide_the_width(self) -> "GraphNetwork.Config":
+            if self.hidden_size % self.heads:
+                raise ValueError(
+                    f"hidden_size = {self.hidden_size} is not a multiple of heads = {self.heads}"
+                )
+            return self
+
     def __init__(self, config: Config, sizes: Sizes, widths: tuple[int, int]) -> None:
         """Build the network for frame and clip features of the given `widths`."""
         super().__init__()
-        _check_config(config, sizes)
+        if sizes.num_clips == 1 and not config.self_loops:
+            raise RecipeError(["model.self_loops: false needs clips.num_clips of 2 or more"])
         self.widths = widths
         hidden, dropout = config.hidden_size, config.dropout
         dropouts = (dropout, config.state_dropout)
@@ -192,27 +206,16 @@ def _reasoning_sizes(config: GraphNetwork.Config, sizes: Sizes) -> ReasoningSize
     )
 
 
-def _check_config(config: GraphNetwork.Config, sizes: Sizes) -> None:
-    problems = []
-    if config.hidden_size % config.heads:
-        problems.append(
-            f"model.hidden_size: {config.hidden_size} is not a multiple of heads = {config.heads}"
-        )
-    if sizes.num_clips == 1 and not config.self_loops:
-        problems.append("model.self_loops: false needs at least two clips, clips.num_clips is 1")
-    if problems:
-        raise RecipeError(problems)
-
-
 def _check_features(appearance: Tensor, motion: Tensor, widths: tuple[int, int]) -> None:
     for kind, features, width, dims in (
         ("appearance", appearance, widths[0], 4),
         ("motion", motion, widths[1], 3),
     ):
         if features.ndim != dims or features.shape[-1] != width:
+            hint = UNPOOLED if features.shape[-1] == 16 * width else ""
             raise DataError(
                 f"{kind} features of a batch have the shape {tuple(features.shape)}; expected "
-                f"{dims} axes, the last one {width} wide"
+                f"{dims} axes, the last one {width} wide{hint}"
             )
 
 
