@@ -44,7 +44,7 @@ LIGHTS = {
     "morning": ((0.68, 0.72, 0.70), (62, 70, 78)),
     "noon": ((1.0, 1.0, 1.0), (0, 0, 0)),
     "evening": ((1.0, 0.68, 0.42), (18, 0, 0)),
-    "night": ((0.42, 0.46, 0.68), (0, 0, 16)),
+    "night": ((0.46, 0.50, 0.74), (0, 0, 16)),
 }
 
 QUESTIONS = {
@@ -309,13 +309,13 @@ def _background(place: str, rng: np.random.Generator) -> np.ndarray:
     if place == "beach":
         upper, lower, mask = (120, 190, 235), (225, 205, 150), y > horizon + 3 * wave
     elif place == "forest":
-        upper, lower, mask = (60, 120, 60), (85, 65, 40), wave > 0.4
+        upper, lower, mask = (60, 115, 60), (85, 85, 50), wave > 0.4
     elif place == "street":
         dashes = (np.abs(y - horizon) < 3) & (wave > -0.2)
         upper, lower, mask = (115, 115, 120), (235, 235, 235), dashes
     else:
         tiles = wave * np.sin(2 * np.pi * y / period + phase) > 0
-        upper, lower, mask = (190, 130, 165), (165, 105, 145), tiles
+        upper, lower, mask = (190, 130, 165), (175, 112, 150), tiles
     picture = np.where(mask[..., None], np.array(lower), np.array(upper))
     grain = rng.normal(0, 5, size=(HEIGHT, WIDTH, 1))
     return np.asarray(picture + shade + grain, dtype=np.float32)
