@@ -54,6 +54,11 @@ class StageView:
     best_step: int | None
     panels: Sequence[tuple[Panel, Markup]]
 
+    @property
+    def monitor(self) -> str:
+        """Validation metric that chose the best checkpoint."""
+        return self.kind.monitor[0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnswersView:

@@ -26,8 +26,9 @@ PERCENT = ("accuracy", "waiting")
 LINEAR = (*PERCENT, "lr", "questions_per_s")
 DECADES = 100
 """Values that differ by more than this factor are shown on a logarithmic scale."""
-WAITING_TOP = 0.05
-"""Less waiting than this is none to worry about, and must not fill the panel."""
+FROM_ZERO = {"waiting": 0.05, "lr": 0.0, "questions_per_s": 0.0}
+"""Columns whose axis starts at 0, and the least value it goes up to: less waiting is nothing to
+worry about, and must not fill the panel."""
 MAX_POINTS = 400
 
 
@@ -91,7 +92,7 @@ def _panel(names: Sequence[str], rows: Sequence[Row]) -> Panel:
         lines=lines,
         percent=names[0] in PERCENT,
         logarithmic=names[0] not in LINEAR and _spans_decades(lines),
-        top=WAITING_TOP if names[0] == "waiting" else None,
+        top=FROM_ZERO.get(names[0]),
     )
 
 

@@ -44,6 +44,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
     "grid.color": GRID,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -130,6 +131,7 @@ def _curves(axes: Axes, panel: Panel) -> None:
         axes.plot([step], [value], marker="*", ms=11, color=ORANGE, mec="white", mew=0.8, zorder=5)
     if panel.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=PERCENT))
+    axes.set_xlim(0, 1.03 * max((max(line.x) for line in panel.lines if line.x), default=1.0))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("step", labelpad=1)
     axes.grid(axis="y")
