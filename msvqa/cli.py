@@ -378,7 +378,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _print_accuracy(metrics: Mapping[str, Any], run: str, split: str) -> None:
     title = f"{run}, split {split}: {metrics['n']} of {metrics['n_expected']} questions"
-    columns = ("accuracy", "95 % interval", "correct", "question only", "gain")
+    columns = ("n", "accuracy", "95 % interval", "type only", "question only", "best possible")
     table = _table("question type", *columns)
     for name, row in metrics["per_type"].items():
         table.add_row(name, *_accuracy_cells(row))
@@ -392,15 +392,11 @@ def _print_accuracy(metrics: Mapping[str, Any], run: str, split: str) -> None:
 
 def _accuracy_cells(row: Mapping[str, Any]) -> list[str]:
     """Return the numbers of a row; a type without questions has a count and no accuracy."""
-    accuracy, baseline = row["accuracy"], row["question_only_accuracy"]
-    if accuracy is None or baseline is None:
-        return ["", "", f"0 of {row['n']}", "", ""]
+    names = ("accuracy", "type_only_accuracy", "question_only_accuracy", "best_possible")
+    accuracy, *others = ["" if row[name] is None else f"{row[name]:.4f}" for name in names]
     low, high = row["accuracy_interval"]
-    interval = f"{low:.3f} to {high:.3f}" if low is not None else ""
-    correct = f"{round(accuracy * row['n'])} of {row['n']}"
-    return [
-        f"{accuracy:.4f}", interval, correct, f"{baseline:.4f}", f"{accuracy - baseline:+.4f}",
-    ]  # fmt: skip
+    interval = "" if low is None else f"{low:.3f} to {high:.3f}"
+    return [str(row["n"]), accuracy, interval, *others]
 
 
 def _predict(arguments: argparse.Namespace) -> int:

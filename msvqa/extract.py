@@ -11,8 +11,9 @@ from typing import Any
 
 import msvqa
 from msvqa.data import store as stores
+from msvqa.data.annotations import several
 from msvqa.data.dataset import Prepared
-from msvqa.data.features import check_ids, write_hdf5
+from msvqa.data.features import FeatureFiles, check_ids, feature_files, write_hdf5
 from msvqa.data.store import Store, StoreSpec
 from msvqa.engine import cluster
 from msvqa.engine.cluster import Resources
@@ -41,10 +42,14 @@ def extract(recipe: Recipe, *, hdf5: Path | None = None, progress: Progress | No
 
     Raises:
         StoreError: the folder holds a store that was made in another way.
-        DataError: videos are missing or unreadable, and `data.allow_missing` is not set.
+        DataError: videos are missing or unreadable, and `data.allow_missing` is not set; or
+            feature files that do not fit the recipe.
     """
     _check(recipe, hdf5)
-    videos = videos_of(prepare(recipe.data))
+    prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
+    videos = videos_of(prepared, present_only=recipe.reads_videos)
+    if files := feature_files(recipe):
+        _check_rows(recipe, files, _ids(videos))
     if hdf5 is not None:
         check_ids(_ids(videos))
     store = _extract(recipe, videos, progress)
@@ -55,11 +60,11 @@ def extract(recipe: Recipe, *, hdf5: Path | None = None, progress: Progress | No
     return store
 
 
-def videos_of(prepared: Prepared) -> list[Video]:
-    """Return the videos of all splits that are present, each once, in a fixed order."""
+def videos_of(prepared: Prepared, *, present_only: bool = True) -> list[Video]:
+    """Return the videos of all splits, each once, in a fixed order."""
     paths: dict[str, str] = {}
     for name in prepared.splits:
-        split = prepared.split(name)
+        split = prepared.split(name, present_only)
         for video_id, path in zip(split.video_id, split.path, strict=True):
             paths.setdefault(video_id, path)
     return [Video(video_id, path) for video_id, path in sorted(paths.items())]
@@ -85,6 +90,22 @@ def _check(recipe: Recipe, hdf5: Path | None) -> None:
             problems.append(f"features.{part}_width: is {stated}, {config.name} gives {width}")
     if problems:
         raise RecipeError(problems)
+
+
+def _check_rows(recipe: Recipe, files: FeatureFiles, video_ids: Sequence[str]) -> None:
+    """Refuse files that lack videos, by name: known before anything starts."""
+    missing = [video for video in video_ids if video not in files]
+    if not missing or (recipe.data.allow_missing and len(missing) < len(video_ids)):
+        return
+    advice = (
+        "go on without them: data.allow_missing=true"
+        if len(missing) < len(video_ids)
+        else f"are these the features of {recipe.data.root}?"
+    )
+    raise DataError(
+        f"{len(missing)} of {len(video_ids)} videos have no row in {files}\n"
+        f"{several(missing)}\n{advice}"
+    )
 
 
 def _extract(recipe: Recipe, videos: Sequence[Video], progress: Progress | None) -> Store:

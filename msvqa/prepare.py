@@ -31,11 +31,15 @@ INFO, MISSING = "prepare.json", "missing.txt"
 FILES = ("manifest.parquet", "vocabulary.json", "answers.json", "word_vectors.npy", MISSING)
 
 
-def prepare(config: DataConfig) -> Prepared:
+def prepare(config: DataConfig, *, need_videos: bool = True) -> Prepared:
     """Return the prepared folder of a data set; build it if it is absent or anything has changed.
 
     Changes are seen in the annotation files, the settings, the word vectors and in which videos are
     there. Clip stores inside the folder stay.
+
+    Args:
+        config: the data set.
+        need_videos: false where features come from files, so that missing videos are no problem.
 
     Raises:
         DataError: annotations cannot be used, or videos are missing and that is not allowed.
@@ -46,7 +50,8 @@ def prepare(config: DataConfig) -> Prepared:
     problems = annotation_problems(annotations, videos)
     _refuse(dataset, annotations, problems)
     folder = prepared_dir(config)
-    _check_missing(config, folder, videos)
+    if need_videos:
+        _check_missing(config, folder, videos)
     identity = _identity(dataset, videos)
     if not _is_current(folder, identity):
         with _locked(folder):

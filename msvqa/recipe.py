@@ -110,6 +110,9 @@ class FeaturesConfig(Config):
     pool_motion: bool = False
     """Average an unpooled motion map (width x positions) over its positions."""
     dtype: Literal["float16", "float32"] = "float16"
+    resident: Literal["none", "device"] = "none"
+    """`device` copies the features of a split to the GPU once, and batches carry row numbers only.
+    Without a GPU nothing changes: all workers of a machine map the same store into memory."""
     store: Location | None = None
     """Folder of the feature store; by default inside the prepared folder."""
 
@@ -221,6 +224,20 @@ class EvaluationConfig(Config):
     """false: predicting the unknown class is right for an unknown answer, as in DualVGR."""
 
 
+class FoldsConfig(Config):
+    """Cross-validation: the videos of train and val together are dealt to so many parts."""
+
+    count: int = Field(default=5, ge=2, le=100)
+    index: int = Field(ge=0)
+    """The part that takes the place of val; the others are train. test stays as it is."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "FoldsConfig":
+        if self.index >= self.count:
+            raise ValueError(f"index {self.index} is not below count {self.count}")
+        return self
+
+
 class Recipe(Config):
     """One experiment. Made by `load` or `parse`, which fill in the types of the named sections."""
 
@@ -231,6 +248,8 @@ class Recipe(Config):
     data: DataConfig
     clips: ClipsConfig = ClipsConfig()
     features: FeaturesConfig | None = None
+    folds: FoldsConfig | None = None
+    """null: train and val as the data set has them."""
     model: NamedConfig
     stages: tuple[StageConfig, ...]
     scaling: ScalingConfig = ScalingConfig()
@@ -250,6 +269,11 @@ class Recipe(Config):
                     f"before {stage.name!r}"
                 )
         return self
+
+    @property
+    def reads_videos(self) -> bool:
+        """Whether video files are needed; not where the features come from HDF5 files."""
+        return self.features is None or self.features.appearance_hdf5 is None
 
     @property
     def run_dir(self) -> Path:
@@ -317,6 +341,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: lists every problem with its path.
     """
     path = Path(path)
+    return parse(read_file(path), overrides, str(path))
+
+
+def read_file(path: Path) -> Any:
+    """Return the content of a YAML file as plain data.
+
+    Raises:
+        RecipeError: there is no such file, it is too large, or it is not YAML.
+    """
     if not path.is_file():
         nearby = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         hint = did_you_mean(str(path), nearby) or (
@@ -331,7 +364,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError([f"not valid YAML: {error}"], str(path)) from None
-    return parse(read_yaml(text, str(path)), overrides, str(path))
+    return read_yaml(text, str(path))
 
 
 def parse(raw: Any, overrides: Sequence[str] = (), source: str = "recipe") -> Recipe:
@@ -347,7 +380,7 @@ def parse(raw: Any, overrides: Sequence[str] = (), source: str = "recipe") -> Re
     raw = json.loads(json.dumps(raw, default=str))
     problems = _apply_overrides(raw, overrides)
     recipe_class, unresolved = _typed_recipe(raw)
-    recipe: Recipe = _checked(recipe_class, raw, problems, unresolved, source)
+    recipe: Recipe = checked(recipe_class, raw, problems, unresolved, source)
     return recipe
 
 
@@ -362,11 +395,11 @@ def parse_data(name: str, overrides: Sequence[str] = (), **fields: Any) -> DataC
     unresolved: dict[str, str] = {}
     data_type = _config_of(raw["data"], "data", "data set", unresolved)
     section = create_model("Section", __base__=Config, data=(data_type, ...))
-    config: DataConfig = _checked(section, raw, problems, unresolved, name).data
+    config: DataConfig = checked(section, raw, problems, unresolved, name).data
     return config
 
 
-def _checked(
+def checked(
     kind: Any, raw: Any, problems: list[str], unresolved: Mapping[str, str], source: str
 ) -> Any:
     """Return `raw` as an instance of `kind`, or raise with old and new problems."""

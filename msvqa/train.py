@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from msvqa.data.dataset import Prepared
+from msvqa.data.features import feature_files
 from msvqa.engine import cluster
 from msvqa.engine.loop import StageJob
 from msvqa.engine.rehearsal import Estimate, rehearse
@@ -45,8 +46,8 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     check(recipe)
     run = Run.create(recipe)
     _check_initial(run)
-    prepared = prepare(recipe.data)
-    _need_training_questions(prepared)
+    prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
+    _need_training_questions(recipe, prepared)
     if all(_state(run, stage.name) == "is finished" for stage in recipe.stages):
         return run
     with cluster.connected() as resources:
@@ -79,8 +80,8 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
         RecipeError, DataError, ClusterError: as `train`.
     """
     check(recipe)
-    prepared = prepare(recipe.data)
-    _need_training_questions(prepared)
+    prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
+    _need_training_questions(recipe, prepared)
     return rehearse(recipe, prepared)
 
 
@@ -89,6 +90,7 @@ def check(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: lists every problem.
+        DataError: feature files that are none, or of other shapes than the recipe says.
         ClusterError: more workers than this machine can run.
     """
     problems = []
@@ -108,6 +110,8 @@ def check(recipe: Recipe) -> None:
     problems += _model_problems(recipe)
     if problems:
         raise RecipeError(problems)
+    if files := feature_files(recipe):
+        files.check()
     cluster.check_resources(recipe.scaling, data_cpus=_data_cpus(recipe))
 
 
@@ -162,8 +166,12 @@ def _data_cpus(recipe: Recipe) -> float:
     return float(recipe.scaling.workers * (recipe.scaling.data_workers or 1))
 
 
-def _need_training_questions(prepared: Prepared) -> None:
+def _need_training_questions(recipe: Recipe, prepared: Prepared) -> None:
     counts: dict[str, Any] = prepared.info["splits"]["train"]
+    if files := feature_files(recipe):
+        if not any(video in files for video in prepared.split("train", False).video_id):
+            raise DataError(f"none of the training videos of {prepared.root} has a row in {files}")
+        return
     if not counts["questions"]["present"]:
         raise DataError(
             f"none of the {counts['videos']['expected']} training videos is present under "

@@ -246,20 +246,17 @@ def test_prepare_hands_over_a_checked_data_section(verb, tmp_path, capsys):
 
 
 METRICS = {
-    "accuracy": 0.5,
-    "accuracy_interval": [0.25, 0.75],
-    "question_only_accuracy": 0.25,
-    "n": 8,
-    "n_expected": 9,
+    "accuracy": 0.5, "accuracy_interval": [0.25, 0.75], "type_only_accuracy": 0.125,
+    "question_only_accuracy": 0.25, "best_possible": 0.9, "n": 8, "n_expected": 9,
     "baselines": {"question_only": 0.25, "best_possible": None},
     "per_type": {
         "what": {
-            "accuracy": 0.75, "accuracy_interval": [0.5, 1.0], "question_only_accuracy": 0.25,
-            "n": 4,
+            "accuracy": 0.75, "accuracy_interval": [0.5, 1.0], "type_only_accuracy": 0.2,
+            "question_only_accuracy": 0.25, "best_possible": 1.0, "n": 4,
         },
         "who": {
-            "accuracy": None, "accuracy_interval": [None, None], "question_only_accuracy": None,
-            "n": 0,
+            "accuracy": None, "accuracy_interval": [None, None], "type_only_accuracy": None,
+            "question_only_accuracy": None, "best_possible": None, "n": 0,
         },
     },
 }  # fmt: skip
@@ -272,10 +269,12 @@ def test_evaluate_prints_counts_beside_the_baseline(verb, capsys):
     out = capsys.readouterr().out
     assert "runs/demo, split test: 8 of 9 questions" in out
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
-    assert rows["what"] == ["0.7500", "0.500", "to", "1.000", "3", "of", "4", "0.2500", "+0.5000"]
+    interval = ["0.500", "to", "1.000"]
+    assert rows["what"] == ["4", "0.7500", *interval, "0.2000", "0.2500", "1.0000"]
     assert "For comparison: question only 0.2500" in out
-    assert rows["who"] == ["0", "of", "0"]
-    assert rows["all"] == ["0.5000", "0.250", "to", "0.750", "4", "of", "8", "0.2500", "+0.2500"]
+    assert rows["who"] == ["0"]
+    interval = ["0.250", "to", "0.750"]
+    assert rows["all"] == ["8", "0.5000", *interval, "0.1250", "0.2500", "0.9000"]
 
 
 def test_doctor_shows_what_to_do_and_exits_with_1_on_a_failure(verb, capsys):

@@ -14,7 +14,7 @@ import numpy as np
 
 from msvqa.data.store import Arrays, Store
 from msvqa.errors import DataError
-from msvqa.recipe import ClipsConfig, FeaturesConfig
+from msvqa.recipe import ClipsConfig, FeaturesConfig, Recipe
 
 APPEARANCE, MOTION, IDS = "resnet_features", "resnext_features", "ids"
 
@@ -26,17 +26,31 @@ class FeatureFiles:
         self._features = features
         self._clips = clips
 
-    def read(self, video_id: str) -> Arrays | None:
-        """Return appearance and motion of a video, or None where a file has no row for it.
+    def __contains__(self, video_id: str) -> bool:
+        return all(video_id in ids for _, ids in (self._appearance, self._motion))
+
+    def __repr__(self) -> str:
+        return f"{self._features.appearance_hdf5} and {self._features.motion_hdf5}"
+
+    def check(self) -> None:
+        """Open both files.
 
         Raises:
             DataError: a file that is no feature file, or of other shapes than the recipe says.
         """
-        rows = [ids.get(video_id) for _, ids in (self._appearance, self._motion)]
-        if None in rows:
-            return None
-        appearance = self._appearance[0][rows[0]]  # (C, F, D)
-        motion = self._motion[0][rows[1]]  # (C, D) or (C, D·P)
+        _ = self._appearance, self._motion
+
+    def read(self, video_id: str) -> Arrays:
+        """Return appearance and motion of a video.
+
+        Raises:
+            DataError: a file has no row for it, or as `check`.
+        """
+        if video_id not in self:
+            raise DataError(f"no row for video {video_id} in {self}")
+        (frames, frame_rows), (clips, clip_rows) = self._appearance, self._motion
+        appearance = frames[frame_rows[video_id]]  # (C, F, D)
+        motion = clips[clip_rows[video_id]]  # (C, D) or (C, D·P)
         if self._features.pool_motion:
             # An unpooled map, channels first: the mean over its positions.
             motion = motion.reshape(len(motion), self._features.motion_width, -1).mean(axis=-1)
@@ -86,6 +100,13 @@ def _check_shape(what: str, data: h5py.Dataset, shape: tuple[int, ...], unpooled
     else:
         advice = "set clips.num_clips, clips.frames_per_clip and the widths in features to match"
     raise DataError(f"{what} has rows of shape {found}, the recipe says {shape}; {advice}")
+
+
+def feature_files(recipe: Recipe) -> FeatureFiles | None:
+    """Return the feature files that a recipe names; None where it reads videos."""
+    if recipe.features is None or recipe.reads_videos:
+        return None
+    return FeatureFiles(recipe.features, recipe.clips)
 
 
 def hdf5_paths(file: Path) -> tuple[Path, Path]:

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,16 +11,14 @@ import torch
 
 from msvqa.data.batch import Batch
 from msvqa.data.dataset import Split
-from msvqa.data.order import EpochPlan, chunks
-
-VideoArrays = Mapping[str, np.ndarray]
+from msvqa.data.order import WHOLE, EpochPlan, Share, chunks
 
 
 class VideoSource(Protocol):
     """Gives the tensors of videos (`clips`, or `appearance` and `motion`) in a given order."""
 
-    def videos(self, rows: Sequence[int]) -> Iterator[VideoArrays]:
-        """Yield the arrays of the split's videos, one after another."""
+    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        """Yield the tensors of one group of the split's videos after another."""
         ...
 
 
@@ -72,41 +70,36 @@ def training_batches(
     split: Split,
     source: VideoSource,
     plan: EpochPlan,
-    *,
-    worker: int = 0,
-    workers: int = 1,
+    share: Share = WHOLE,
     accumulate: int = 1,
-    first_step: int = 0,
 ) -> Iterator[Batch]:
-    """Yield one worker's part of an epoch: `accumulate` batches for every step from `first_step`.
+    """Yield one worker's share of an epoch: `accumulate` batches for every step.
 
     Raises:
         ValueError: the lanes cannot be shared evenly.
     """
     lanes = plan.video.shape[1]
-    if lanes % (workers * accumulate):
+    if lanes % (share.workers * accumulate):
         raise ValueError(
             f"batch.videos = {lanes} is not a multiple of workers x accumulate = "
-            f"{workers} x {accumulate}"
+            f"{share.workers} x {accumulate}"
         )
-    own = plan.lanes_of(worker, workers)
-    video, question, weight = (
-        a[first_step:, own] for a in (plan.video, plan.question, plan.weight)
-    )
-    counting = plan.weight[first_step:].sum(axis=(1, 2))
-    arrays = source.videos(video.reshape(-1).tolist())
-    share = lanes // workers // accumulate
-    for step in range(len(video)):
-        for first in range(0, lanes // workers, share):
-            part = slice(first, first + share)
-            batch = _question_tensors(split, question[step, part].reshape(-1))
-            batch |= _video_tensors([next(arrays) for _ in range(share)])
-            batch["video"] = torch.from_numpy(video[step, part].copy())
-            batch["video_index"] = torch.arange(share).repeat_interleave(question.shape[2])
-            batch["weight"] = torch.from_numpy(weight[step, part].reshape(-1).copy())
-            batch["normalizer"] = torch.tensor(float(counting[step]) / workers)
-            batch["workers"] = torch.tensor(float(workers))
-            yield batch
+    own = plan.lanes_of(share)
+    size = lanes // share.workers // accumulate
+    # N micro batches of `size` videos with k questions each
+    video = plan.video[:, own].reshape(-1, size)  # (N, size)
+    question = plan.question[:, own].reshape(len(video), -1)  # (N, size·k)
+    weight = plan.weight[:, own].reshape(len(video), -1)  # (N, size·k)
+    normalizer = (plan.weight.sum(axis=(1, 2)) / share.workers).repeat(accumulate)  # (N,)
+    index = torch.arange(size).repeat_interleave(plan.question.shape[2])
+    for number, videos in enumerate(source.batches(video.tolist())):
+        batch = _question_tensors(split, question[number]) | videos
+        batch["video"] = torch.from_numpy(video[number].copy())
+        batch["video_index"] = index
+        batch["weight"] = torch.from_numpy(weight[number].copy())
+        batch["normalizer"] = torch.tensor(float(normalizer[number]))
+        batch["workers"] = torch.tensor(float(share.workers))
+        yield batch
 
 
 def evaluation_batches(
@@ -115,12 +108,11 @@ def evaluation_batches(
     """Yield all questions of the given videos, every question once, grouped by video."""
     order = np.argsort(split.video_row, kind="stable")
     starts = np.searchsorted(split.video_row[order], np.arange(len(split.video_id) + 1))
-    arrays = source.videos(videos)
-    for group in chunks(videos, videos_per_batch):
+    groups = list(chunks(videos, videos_per_batch))
+    for group, tensors in zip(groups, source.batches(groups), strict=True):
         rows = [order[starts[v] : starts[v + 1]] for v in group]
         counts = torch.tensor([len(r) for r in rows])
-        batch = _question_tensors(split, np.concatenate(rows))
-        batch |= _video_tensors([next(arrays) for _ in group])
+        batch = _question_tensors(split, np.concatenate(rows)) | tensors
         batch["video"] = torch.tensor(list(group))
         batch["video_index"] = torch.arange(len(group)).repeat_interleave(counts)
         batch["weight"] = torch.ones(len(batch["row"]))
@@ -138,7 +130,3 @@ def _question_tensors(split: Split, rows: np.ndarray) -> Batch:
         "answer": torch.from_numpy(split.answer_id[rows].astype(np.int64)),
         "row": torch.from_numpy(rows.astype(np.int64)),
     }
-
-
-def _video_tensors(videos: Sequence[VideoArrays]) -> Batch:
-    return {key: torch.from_numpy(np.stack([v[key] for v in videos])) for key in videos[0]}

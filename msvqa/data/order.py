@@ -2,9 +2,10 @@
 
 An epoch is a table of visits. A visit is one video with up to k of its questions; the encoders run
 once per visit. The columns of the table are lanes, its rows are optimizer steps: step t takes the
-t-th visit of every lane. A video belongs to one lane per epoch (one longer than a lane is cut), lanes
-are balanced by visits, and every worker owns a fixed share of the lanes. So the order does not depend
-on the number of workers, no two workers need the same video, and a batch does not hold a video twice.
+t-th visit of every lane. A video belongs to one lane per epoch (one longer than a lane is cut),
+lanes are balanced by visits, and every worker owns a fixed share of the lanes. So the order does
+not depend on the number of workers, no two workers need the same video, and a batch does not hold a
+video twice.
 """
 
 import heapq
@@ -14,6 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from msvqa.errors import DataError
+
+
+@dataclass(frozen=True)
+class Share:
+    """One worker's part of what several workers do together."""
+
+    worker: int = 0
+    workers: int = 1
+
+
+WHOLE = Share()
 
 
 @dataclass(frozen=True)
@@ -32,10 +44,14 @@ class EpochPlan:
         """Optimizer steps of the epoch."""
         return len(self.video)
 
-    def lanes_of(self, worker: int, workers: int) -> slice:
+    def lanes_of(self, share: Share) -> slice:
         """Return the lanes that a worker owns."""
-        share = self.video.shape[1] // workers
-        return slice(worker * share, (worker + 1) * share)
+        lanes = self.video.shape[1] // share.workers
+        return slice(share.worker * lanes, (share.worker + 1) * lanes)
+
+    def after(self, steps: int) -> "EpochPlan":
+        """Return the rest of the epoch."""
+        return EpochPlan(self.video[steps:], self.question[steps:], self.weight[steps:])
 
 
 @dataclass(frozen=True)

@@ -125,11 +125,10 @@ class FileExtractor:
 
     def extract(self, video_id: str, path: str) -> Entry:
         """Return the entry of a video; its file is not read."""
-        arrays = self._files.read(video_id)
-        if arrays is None:
-            error = VideoError("unreadable", f"{path}: the feature files have no row {video_id}")
-            return rejected(video_id, error, {})
-        return Entry(video_id=video_id, outcome="ok", arrays=arrays)
+        if video_id not in self._files:
+            error = f"no row for video {video_id} in {self._files}"
+            return Entry(video_id=video_id, outcome="no_features", error=error)
+        return Entry(video_id=video_id, outcome="ok", arrays=self._files.read(video_id))
 
     def close(self) -> None:
         """Nothing to free."""

@@ -1,17 +1,29 @@
 """What a stage reads: prepared questions, and video tensors from a store or decoded on the fly."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
 
+import torch
+
+from msvqa.data.batch import Batch, to_device
+from msvqa.data.buffers import Buffers, VideoArrays
 from msvqa.data.dataset import Prepared, Split
-from msvqa.data.loader import VideoArrays, VideoSource
+from msvqa.data.loader import VideoSource
+from msvqa.data.order import chunks
 from msvqa.data.sampling import sample_clips
 from msvqa.data.store import Store
 from msvqa.data.video import IsolatedDecoder
 from msvqa.errors import DataError
 from msvqa.models.model import Sizes
 from msvqa.recipe import ClipsConfig, Recipe
+
+if TYPE_CHECKING:
+    from msvqa.data.features import FeatureFiles
+
+VIDEOS_PER_COPY = 64
 
 
 @dataclass(frozen=True)
@@ -20,10 +32,35 @@ class StoreSource:
 
     store: Store
     split: Split
+    buffers: Buffers = field(default_factory=Buffers)
 
-    def videos(self, rows: Sequence[int]) -> Iterator[VideoArrays]:
-        """Yield the stored arrays of the split's videos."""
-        return (self.store.read(self.split.video_id[row]) for row in rows)
+    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        """Yield the stored arrays of the split's videos, copied once: into buffers used again."""
+        for rows in groups:
+            ids = [self.split.video_id[row] for row in rows]
+            yield self.buffers.stack([self.store.read(video) for video in ids])
+
+
+class ResidentSource:
+    """Nothing: the videos are on the device already, see `Inputs.resident`."""
+
+    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        """Yield an empty batch for every group."""
+        return ({} for _ in groups)
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Features straight from HDF5 files, for a few videos."""
+
+    split: Split
+    files: "FeatureFiles"
+
+    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        """Yield the features of the split's videos."""
+        for rows in groups:
+            ids = [self.split.video_id[row] for row in rows]
+            yield Buffers().stack([self.files.read(video) for video in ids])
 
 
 @dataclass(frozen=True)
@@ -34,12 +71,15 @@ class StreamSource:
     clips: ClipsConfig
     data_workers: int
 
-    def videos(self, rows: Sequence[int]) -> Iterator[VideoArrays]:
+    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
         """Yield the clips of the split's videos in order.
 
         Raises:
             DataError: a video cannot be decoded; it must not become silent zeros.
         """
+        return _stacked(self._videos([row for rows in groups for row in rows]), groups)
+
+    def _videos(self, rows: Sequence[int]) -> Iterator[VideoArrays]:
         from msvqa.engine.ingest import stream_clips
 
         paths = [self.split.path[row] for row in rows]
@@ -59,9 +99,15 @@ class DecodingSource:
     split: Split
     clips: ClipsConfig
 
-    def videos(self, rows: Sequence[int]) -> Iterator[VideoArrays]:
+    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
         """Yield the clips of the split's videos."""
-        return decode_videos([self.split.path[row] for row in rows], self.clips)
+        paths = [self.split.path[row] for rows in groups for row in rows]
+        return _stacked(decode_videos(paths, self.clips), groups)
+
+
+def _stacked(videos: Iterator[VideoArrays], groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+    buffers = Buffers()
+    return (buffers.stack(list(islice(videos, len(rows)))) for rows in groups)
 
 
 def decode_videos(paths: Sequence[str], clips: ClipsConfig) -> Iterator[VideoArrays]:
@@ -70,9 +116,7 @@ def decode_videos(paths: Sequence[str], clips: ClipsConfig) -> Iterator[VideoArr
     Raises:
         VideoError: a file yields no frames.
     """
-    plan = partial(
-        sample_clips, num_clips=clips.num_clips, frames_per_clip=clips.frames_per_clip
-    )
+    plan = partial(sample_clips, num_clips=clips.num_clips, frames_per_clip=clips.frames_per_clip)
     decoder = IsolatedDecoder(clips.timeout_s)
     try:
         for path in paths:
@@ -88,9 +132,22 @@ class Inputs:
 
     split: Split
     source: VideoSource
+    resident: Batch = field(default_factory=dict)
+    """Tensors of all videos of the split that are on the device; batches lack these."""
+
+    def to_device(self, batch: Batch, device: torch.device) -> Batch:
+        """Copy a batch to the device; what is resident there is gathered there."""
+        batch = to_device(batch, device)
+        return batch | {key: whole[batch["video"]] for key, whole in self.resident.items()}
 
 
-def open_inputs(recipe: Recipe, prepared: Prepared, store_path: str | None, split: str) -> Inputs:
+def open_inputs(
+    recipe: Recipe,
+    prepared: Prepared,
+    store_path: str | None,
+    split: str,
+    device: torch.device | None = None,
+) -> Inputs:
     """Open a split for reading.
 
     Args:
@@ -98,8 +155,9 @@ def open_inputs(recipe: Recipe, prepared: Prepared, store_path: str | None, spli
         prepared: the prepared folder.
         store_path: the extracted store; None where videos are decoded while training runs.
         split: name of the split.
+        device: where the batches will go, for pinned memory and resident features.
     """
-    questions = prepared.split(split)
+    questions = prepared.split(split, present_only=recipe.reads_videos)
     if store_path is None:
         workers = recipe.scaling.data_workers or 1
         return Inputs(split=questions, source=StreamSource(questions, recipe.clips, workers))
@@ -112,7 +170,37 @@ def open_inputs(recipe: Recipe, prepared: Prepared, store_path: str | None, spli
             f"{unexplained[0]}: run `msvqa extract` again"
         )
     questions = questions.without(absent)
-    return Inputs(split=questions, source=StoreSource(store, questions))
+    on_gpu = device is not None and device.type == "cuda"
+    source = StoreSource(store, questions, Buffers(pinned=on_gpu))
+    if device and on_gpu and recipe.features and recipe.features.resident == "device":
+        return make_resident(source, device)
+    return Inputs(split=questions, source=source)
+
+
+def make_resident(source: StoreSource, device: torch.device) -> Inputs:
+    """Copy the arrays of all videos of a split to a device, one tensor for each kind.
+
+    Raises:
+        DataError: they are larger than the free memory of the GPU.
+    """
+    split, arrays = source.split, source.store.spec.arrays
+    needed = len(split.video_id) * sum(array.nbytes for array in arrays.values())
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else needed
+    if needed > free:
+        raise DataError(
+            f"the features of split {split.name!r} need {needed / 1e9:.1f} GB, the GPU has "
+            f"{free / 1e9:.1f} GB free: set features.resident=none or features.dtype=float16"
+        )
+    resident: Batch = {}
+    groups = list(chunks(range(len(split.video_id)), VIDEOS_PER_COPY))
+    for number, batch in enumerate(source.batches(groups)):
+        first = number * VIDEOS_PER_COPY
+        for key, part in batch.items():
+            shape = (len(split.video_id), *part.shape[1:])
+            if key not in resident:
+                resident[key] = part.new_empty(shape, device=device)
+            resident[key][first : first + len(part)] = part
+    return Inputs(split=split, source=ResidentSource(), resident=resident)
 
 
 def model_sizes(recipe: Recipe, prepared: Prepared) -> Sizes:

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msvqa.data.batch import Batch, to_device
+from msvqa.data.batch import Batch
 from msvqa.data.dataset import Prepared
 from msvqa.data.loader import Prefetched, training_batches
-from msvqa.data.order import EpochPlan, plan_epoch
+from msvqa.data.order import EpochPlan, Share, plan_epoch
 from msvqa.engine import distributed
 from msvqa.engine.batch_norm import synchronize_batch_norm
 from msvqa.engine.checkpoint import (
@@ -33,6 +33,7 @@ from msvqa.engine.checkpoint import (
     save_checkpoint,
 )
 from msvqa.engine.inputs import Inputs, model_sizes, open_inputs
+from msvqa.engine.memory import peak_memory_bytes
 from msvqa.engine.optim import build_optimizer, lr_factor, set_lr
 from msvqa.engine.precision import autocast, use_channels_last
 from msvqa.engine.prediction import predict_split
@@ -123,7 +124,7 @@ class StageLoop:
         self.stage: StageConfig = self.recipe.stages[job.stage]
         self.experiment = Run(Path(job.run), self.recipe)
         self.prepared = Prepared.open(job.prepared)
-        self.training = open_inputs(self.recipe, self.prepared, job.store, "train")
+        self.training = open_inputs(self.recipe, self.prepared, job.store, "train", self.device)
         self.validation = self._open_validation(job.store)
         if self.device.type == "cpu":
             torch.use_deterministic_algorithms(True, warn_only=True)
@@ -162,7 +163,7 @@ class StageLoop:
     def _open_validation(self, store: str | None) -> Inputs | None:
         if "val" not in self.prepared.splits:
             return None
-        inputs = open_inputs(self.recipe, self.prepared, store, "val")
+        inputs = open_inputs(self.recipe, self.prepared, store, "val", self.device)
         return inputs if len(inputs.split) else None
 
     def _build_model(self, job: StageJob, resume: Path | None) -> Model:
@@ -244,15 +245,16 @@ class StageLoop:
         batches = training_batches(
             self.training.split,
             self.training.source,
-            plan,
-            worker=self.host.rank,
-            workers=distributed.worker_count(),
-            accumulate=self.stage.batch.accumulate,
-            first_step=first_step,
+            plan.after(first_step),
+            self._share(),
+            self.stage.batch.accumulate,
         )
         pinned = self.device.type == "cuda"
         for batch in batches:
             yield {key: value.pin_memory() for key, value in batch.items()} if pinned else batch
+
+    def _share(self) -> Share:
+        return Share(self.host.rank, distributed.worker_count())
 
     def _step(self, micro_batches: list[Batch], counting: float) -> None:
         """Take one optimizer step over the micro batches, whose gradients add up."""
@@ -266,7 +268,7 @@ class StageLoop:
             no_sync = getattr(self.parallel, "no_sync", nullcontext)
             with nullcontext() if last else no_sync():
                 with autocast(self.device, self.stage.precision):
-                    parts = self.parallel(to_device(batch, self.device))
+                    parts = self.parallel(self.training.to_device(batch, self.device))
                 parts["loss"].backward()
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0) + value.detach()
@@ -306,6 +308,7 @@ class StageLoop:
             "lr": self.optimizer.param_groups[-1]["lr"],
             "questions_per_s": window.questions / elapsed,
             "waiting": window.waiting_s / elapsed,
+            "memory_gb": peak_memory_bytes(self.device) / 1e9,
             "steps": self.total_steps,
             "eta_s": (self.total_steps - self.position.step) * step_s,
         }
@@ -354,9 +357,8 @@ class StageLoop:
                 self.objective,
                 self.validation,
                 self.device,
-                worker=self.host.rank,
-                workers=distributed.worker_count(),
-                videos_per_batch=self.recipe.evaluation.videos_per_batch,
+                self.recipe.evaluation.videos_per_batch,
+                self._share(),
             )
         # A worker without videos has no predictions.
         shares = [share for share in distributed.gather_objects(predictions) if share]

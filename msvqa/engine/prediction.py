@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from msvqa.data.batch import to_device
 from msvqa.data.dataset import Prepared, Split
 from msvqa.data.loader import evaluation_batches
-from msvqa.data.order import evaluation_order
+from msvqa.data.order import WHOLE, Share, evaluation_order
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
 from msvqa.engine.inputs import Inputs, open_inputs
 from msvqa.engine.precision import autocast
@@ -25,17 +24,15 @@ def predict_split(
     objective: Objective,
     inputs: Inputs,
     device: torch.device,
-    *,
-    worker: int = 0,
-    workers: int = 1,
     videos_per_batch: int,
+    share: Share = WHOLE,
 ) -> dict[str, np.ndarray]:
     """Return one worker's share of the predictions, with `row`: the question's row in the split.
 
     The shares of all workers together hold every row once. Workers do not communicate.
     """
     split = inputs.split
-    videos = evaluation_order(split.video_row, len(split.video_id), workers)[worker]
+    videos = evaluation_order(split.video_row, len(split.video_id), share.workers)[share.worker]
     return predict_videos(objective, inputs, device, videos, videos_per_batch)
 
 
@@ -52,7 +49,7 @@ def predict_videos(
     objective.eval()
     collected: dict[str, list[np.ndarray]] = {}
     for batch in evaluation_batches(inputs.split, inputs.source, videos, videos_per_batch):
-        on_device = to_device(batch, device)
+        on_device = inputs.to_device(batch, device)
         rows = {"row": on_device["row"], **objective.predict(on_device)}
         for key, value in rows.items():
             array = value.float() if value.dtype == torch.bfloat16 else value

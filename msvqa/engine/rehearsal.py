@@ -1,18 +1,25 @@
 """A rehearsal: every stage built for real, one batch trained, and what the whole would take."""
 
-import resource
 import time
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
 
-from msvqa.data.batch import Batch, to_device
-from msvqa.data.dataset import Prepared, Split
-from msvqa.data.loader import VideoSource, training_batches
-from msvqa.data.order import plan_epoch
+from msvqa.data.batch import Batch
+from msvqa.data.dataset import Prepared
+from msvqa.data.features import feature_files
+from msvqa.data.loader import training_batches
+from msvqa.data.order import Share, plan_epoch
 from msvqa.data.store import Store, store_dir
-from msvqa.engine.inputs import DecodingSource, StoreSource, model_sizes
+from msvqa.engine.inputs import (
+    DecodingSource,
+    FileSource,
+    Inputs,
+    model_sizes,
+    open_inputs,
+)
+from msvqa.engine.memory import peak_memory_bytes
 from msvqa.engine.optim import build_optimizer
 from msvqa.engine.precision import autocast, use_channels_last
 from msvqa.errors import StoreError
@@ -54,15 +61,15 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> list[Estimate]:
     """Build and step every stage in this process, without Ray.
 
     Raises:
-        StoreError: the recipe reads features and they are not extracted yet.
+        StoreError: the recipe has features of encoders, and they are not extracted yet.
         VideoError: a video of the batch cannot be decoded.
     """
-    split = prepared.split("train")
-    source = _source(recipe, split)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inputs = _open(recipe, prepared, device)
     estimates = []
     for stage in recipe.stages:
-        batches, steps = _one_step(recipe, stage, split, source)
+        batches, steps = _one_step(recipe, stage, inputs)
+        batches = [inputs.to_device(batch, device) for batch in batches]
         model = build_model(recipe, model_sizes(recipe, prepared)).to(device)
         if stage.channels_last:
             use_channels_last(model)
@@ -78,7 +85,7 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> list[Estimate]:
                 parameters=sum(p.numel() for p in parameters),
                 trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
                 loss=loss,
-                peak_memory_bytes=_peak_memory(device),
+                peak_memory_bytes=peak_memory_bytes(device),
                 step_s=step_s,
                 steps=steps,
             )
@@ -86,30 +93,33 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> list[Estimate]:
     return estimates
 
 
-def _source(recipe: Recipe, split: Split) -> VideoSource:
+def _open(recipe: Recipe, prepared: Prepared, device: torch.device) -> Inputs:
+    """Open the store, or read the few videos that are needed from where it will be made from."""
     try:
-        return StoreSource(Store.open(store_dir(recipe)), split)
+        store = Store.open(store_dir(recipe))
     except StoreError:
+        split = prepared.split("train", present_only=recipe.reads_videos)
+        if files := feature_files(recipe):
+            split = split.without([video for video in split.video_id if video not in files])
+            return Inputs(split=split, source=FileSource(split, files))
         if recipe.features is not None:
             raise
-        return DecodingSource(split, recipe.clips)
+        return Inputs(split=split, source=DecodingSource(split, recipe.clips))
+    return open_inputs(recipe, prepared, str(store.path), "train", device)
 
 
-def _one_step(
-    recipe: Recipe, stage: StageConfig, split: Split, source: VideoSource
-) -> tuple[list[Batch], int]:
+def _one_step(recipe: Recipe, stage: StageConfig, inputs: Inputs) -> tuple[list[Batch], int]:
     """Return the first worker's batches of the first step, and the steps of the stage."""
     plan = plan_epoch(
-        split.video_row,
+        inputs.split.video_row,
         lanes=stage.batch.videos,
         questions_per_video=stage.batch.questions_per_video,
         seed=recipe.seed,
         epoch=0,
     )
     accumulate = stage.batch.accumulate
-    batches = training_batches(
-        split, source, plan, workers=recipe.scaling.workers, accumulate=accumulate
-    )
+    share = Share(workers=recipe.scaling.workers)
+    batches = training_batches(inputs.split, inputs.source, plan, share, accumulate)
     return list(islice(batches, accumulate)), stage.steps or plan.steps * (stage.epochs or 1)
 
 
@@ -123,7 +133,7 @@ def _time_step(
         start, loss = time.perf_counter(), 0.0
         for batch in batches:
             with autocast(device, stage.precision):
-                part = objective(to_device(batch, device))["loss"]
+                part = objective(batch)["loss"]
             part.backward()
             loss += float(part.detach())
         optimizer.step()
@@ -132,10 +142,3 @@ def _time_step(
             torch.cuda.synchronize()
         step_s = time.perf_counter() - start
     return loss, step_s
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    # Linux counts in KiB.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

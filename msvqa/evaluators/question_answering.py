@@ -1,7 +1,7 @@
 """Question answering: accuracy per question type, beside what the text alone can give."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,11 @@ class QuestionAnswering(Evaluator):
     """
 
     def evaluate(
-        self, predictions: Mapping[str, np.ndarray], split: "Split", train: "Split"
+        self,
+        predictions: Mapping[str, np.ndarray],
+        split: "Split",
+        train: "Split",
+        kinds: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Return accuracies with intervals by video, baselines and counts.
 
@@ -39,24 +43,32 @@ class QuestionAnswering(Evaluator):
             name: metrics.is_right(predicted, split.answer_id)
             for name, predicted in metrics.text_baselines(train, split).items()
         }
-        video = split.video_row
+        possible = split.answer_id >= metrics.UNKNOWN_CLASSES
+        compared = {
+            "accuracy": right,
+            "type_only_accuracy": baselines["most_frequent_of_type"],
+            "question_only_accuracy": baselines["question_only"],
+            "best_possible": possible,
+        }
+        every = np.ones(len(split), dtype=bool)
+        asked = {*train.question_type, *split.question_type}
+        listed = [kind for kind in kinds if kind in asked]
+        kind_of = np.array(split.question_type, dtype=object)
         return {
             "split": split.name,
-            **_accuracy(right, video),
-            "question_only_accuracy": _number(metrics.mean(baselines["question_only"])),
+            **_row_of(compared, split.video_row, every),
             f"top{top.shape[1]}_accuracy": _number(
                 metrics.mean(metrics.is_in_top(top, split.answer_id))
             ),
-            "n": len(split),
             "n_expected": split.n_expected,
             "n_videos": len(split.video_id),
             "n_unknown_answers": int((split.answer_id < metrics.UNKNOWN_CLASSES).sum()),
             "count_unknown_as_wrong": self.config.count_unknown_as_wrong,
             "baselines": {name: _number(metrics.mean(hits)) for name, hits in baselines.items()}
-            | {"best_possible": _number(metrics.best_possible(split.answer_id))},
+            | {"best_possible": _number(metrics.mean(possible))},
             "per_type": {
-                kind: _of_type(kind, split, right, baselines["question_only"])
-                for kind in dict.fromkeys([*train.question_type, *split.question_type])
+                kind: _row_of(compared, split.video_row, kind_of == kind)
+                for kind in dict.fromkeys([*listed, *train.question_type, *split.question_type])
             },
         }
 
@@ -89,22 +101,15 @@ def _row(kind: str, numbers: Mapping[str, Any]) -> tuple[str, str, str, str, str
     )
 
 
-def _accuracy(right: np.ndarray, video: np.ndarray) -> dict[str, Any]:
-    low, high = metrics.interval_by_video(right, video)
-    return {
-        "accuracy": _number(metrics.mean(right)),
-        "accuracy_interval": [_number(low), _number(high)],
-    }
-
-
-def _of_type(
-    kind: str, split: "Split", right: np.ndarray, question_only: np.ndarray
+def _row_of(
+    compared: Mapping[str, np.ndarray], video: np.ndarray, chosen: np.ndarray
 ) -> dict[str, Any]:
-    chosen = np.array([found == kind for found in split.question_type], dtype=bool)
+    """Return the means over the chosen questions, with the interval of the first."""
+    low, high = metrics.interval_by_video(compared["accuracy"][chosen], video[chosen])
     return {
-        **_accuracy(right[chosen], split.video_row[chosen]),
-        "question_only_accuracy": _number(metrics.mean(question_only[chosen])),
         "n": int(chosen.sum()),
+        **{name: _number(metrics.mean(hits[chosen])) for name, hits in compared.items()},
+        "accuracy_interval": [_number(low), _number(high)],
     }
 
 

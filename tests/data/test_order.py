@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msvqa.data.order import chunks, count_visits, evaluation_order, plan_epoch
+from msvqa.data.order import Share, chunks, count_visits, evaluation_order, plan_epoch
 from msvqa.errors import DataError
 
 questions_of_videos = st.lists(st.integers(0, 9), min_size=1, max_size=20).filter(any)
@@ -51,10 +51,8 @@ def test_order_is_a_function_of_seed_and_epoch():
 def test_workers_need_different_videos(workers):
     video_row = rows_of([4] * 24)
     plan = plan_epoch(video_row, lanes=4, questions_per_video=2, seed=0, epoch=0)
-    needed = [
-        set(plan.video[:, plan.lanes_of(w, workers)][plan.weight.any(2)[:, plan.lanes_of(w, workers)]])
-        for w in range(workers)
-    ]
+    shares = [plan.lanes_of(Share(worker, workers)) for worker in range(workers)]
+    needed = [set(plan.video[:, lanes][plan.weight.any(2)[:, lanes]]) for lanes in shares]
     assert sum(map(len, needed)) == 24, "every video is decoded by one worker only"
 
 

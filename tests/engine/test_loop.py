@@ -201,9 +201,7 @@ def test_batches_hold_what_the_plan_says(tiny):
     split = inputs.split
     plan = plan_epoch(split.video_row, lanes=2, questions_per_video=3, seed=0, epoch=0)
     whole = list(training_batches(split, inputs.source, plan))
-    shares = [
-        list(training_batches(split, inputs.source, plan, Share(w, 2))) for w in range(2)
-    ]
+    shares = [list(training_batches(split, inputs.source, plan, Share(w, 2))) for w in range(2)]
     assert len(whole) == plan.steps
     for step, batch in enumerate(whole):
         assert (split.video_row[batch["row"]] == batch["video"][batch["video_index"]].numpy()).all()

@@ -60,12 +60,20 @@ def test_counts_by_hand(train, test):
     assert found["per_type"]["who"] == {
         "accuracy": 0.0,
         "accuracy_interval": [0.0, 0.0],
+        "type_only_accuracy": 0.5,
         "question_only_accuracy": 0.5,
+        "best_possible": 0.5,
         "n": 2,
     }
     assert found["per_type"]["when"]["n"] == 0
     assert found["per_type"]["when"]["accuracy"] is None
     json.dumps(found, allow_nan=False)
+
+
+def test_types_stand_in_the_order_of_the_data_set(train, test):
+    evaluator = QuestionAnswering(EvaluationConfig())
+    found = evaluator.evaluate(PREDICTIONS, test, train, ["who", "where", "what"])
+    assert list(found["per_type"]) == ["who", "what", "when"]
 
 
 def test_reference_rule_counts_unknown(train, test):
