@@ -13,7 +13,8 @@ Per question (first axis Q):
     question_length  int64 (Q,), at least 1
     video_index      int64 (Q,), row of this batch's video tensors that the question is about
     answer           int64 (Q,), class id
-    weight           float32 (Q,), 1 for a question that counts and 0 for padding
+    weight           float32 (Q,), 1 for a question that counts and 0 for padding,
+                     which repeats questions of the same batch
     row              int64 (Q,), row of the question in its split
 
 For the whole batch:

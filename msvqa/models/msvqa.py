@@ -13,6 +13,7 @@ from msvqa.models.encoders.encoder import Encoder, keep_statistics
 from msvqa.models.encoders.resnet import ResNet
 from msvqa.models.encoders.resnext3d import ResNeXt3D
 from msvqa.models.layers.network import GraphModel, GraphNetwork
+from msvqa.models.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelScale
 from msvqa.models.layers.reconstruction import DECODERS, DecoderConfig
 from msvqa.models.model import Sizes
 
@@ -51,6 +52,7 @@ class MSVQA(GraphModel):
         self.motion_encoder = ResNeXt3D(config.motion)
         widths = (self.appearance_encoder.width, self.motion_encoder.width)
         self.network = GraphNetwork(config, sizes, widths)
+        self.target_scale = PixelScale(IMAGENET_MEAN, IMAGENET_STD)
         build = DECODERS[config.decoder.kind]
         shape = (config.hidden_size, sizes.frames_per_clip, sizes.size_px)
         self.appearance_decoder: nn.Module = build(config.decoder, *shape)
@@ -96,6 +98,15 @@ class MSVQA(GraphModel):
             rearrange(appearance, "(q c) ... -> q c ...", q=questions),
             rearrange(motion, "(q c) ... -> q c ...", q=questions),
         )
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Return the clips of every question as `reconstruct` should show them."""
+        videos, clips = batch["clips"].shape[:2]
+        pixels = rearrange(batch["clips"], "v c f h w n -> (v c f) h w n")
+        scaled: Tensor = self.target_scale(pixels, like=self.network.motion.weight)
+        scaled = rearrange(scaled, "(v c f) n h w -> v c f n h w", v=videos, c=clips)
+        # Scaled before the index: once per video, not per question.
+        return scaled[batch["video_index"]]
 
     def decoders(self) -> list[nn.Module]:
         """Return what only `reconstruct` runs."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from msvqa import losses, metrics
 from msvqa.data.batch import Batch, weighted_mean
 from msvqa.errors import RecipeError
-from msvqa.models.layers.pixels import IMAGENET_MEAN, IMAGENET_STD
+from msvqa.models.layers.pixels import IMAGENET_STD
 from msvqa.models.model import Model
 from msvqa.models.msvqa import MSVQA
 from msvqa.objectives.objective import Objective
@@ -45,7 +45,7 @@ class Reconstruction(Objective):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss and the errors of both decoders."""
         appearance, motion = self.model.reconstruct(batch)
-        target = _target(batch, appearance.dtype)
+        target = self.model.targets(batch)
         error_a = weighted_mean(losses.squared_error(appearance, target), batch)
         error_m = weighted_mean(losses.squared_error(motion, target), batch)
         return {"loss": error_a + error_m, "mse_appearance": error_a, "mse_motion": error_m}
@@ -57,7 +57,7 @@ class Reconstruction(Objective):
         (Q, 3).
         """
         appearance, motion = self.model.reconstruct(batch)
-        target = _target(batch, torch.float32)
+        target = self.model.targets(batch)
         index = batch["video_index"]
         clips = rearrange(batch["clips"], "v c f h w n -> v n (c f h w)").float()
         pixels = torch.full_like(index, clips.shape[2], dtype=torch.float64)
@@ -65,8 +65,8 @@ class Reconstruction(Objective):
             "pixels": pixels,
             "pixel_sum": clips.sum(dim=2, dtype=torch.float64)[index],
             "pixel_square": clips.square().sum(dim=2, dtype=torch.float64)[index],
-            "error_appearance": _error_255(appearance, target),
-            "error_motion": _error_255(motion, target),
+            "error_appearance": self._error_255(appearance, target),
+            "error_motion": self._error_255(motion, target),
         }
 
     def metrics(self, predictions: Mapping[str, np.ndarray], split: "Split") -> dict[str, float]:
@@ -83,16 +83,7 @@ class Reconstruction(Objective):
             "r2_motion": metrics.r_squared(motion.sum(), variation.sum()),
         }
 
-
-def _target(batch: Batch, dtype: torch.dtype) -> Tensor:
-    """Return the clips of every question on ImageNet's scale, (Q, C, F, 3, H, W)."""
-    clips = batch["clips"].movedim(-1, 3)  # (V, C, F, 3, H, W)
-    mean = torch.tensor(IMAGENET_MEAN, dtype=dtype, device=clips.device)[:, None, None]
-    std = torch.tensor(IMAGENET_STD, dtype=dtype, device=clips.device)[:, None, None]
-    # Scaled before the index: one copy of the floats per video, not per question.
-    return ((clips.to(dtype) - mean) / std)[batch["video_index"]]
-
-
-def _error_255(output: Tensor, target: Tensor) -> Tensor:
-    error = (output.to(target.dtype) - target).square().sum(dim=(1, 2, 4, 5), dtype=torch.float64)
-    return error * torch.tensor(IMAGENET_STD, dtype=torch.float64, device=error.device).square()
+    def _error_255(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the squared error per question and channel (Q, 3) on the scale 0..255."""
+        error = (output.to(target.dtype) - target).square().sum((1, 2, 4, 5), dtype=torch.float64)
+        return error * self.model.target_scale.std.double().square()
