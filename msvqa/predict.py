@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from msvqa.data.text import tokenize
+from msvqa.data.text import AnswerList, tokenize
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
 from msvqa.engine.inputs import decode_videos
 from msvqa.engine.prediction import objective_of
@@ -48,12 +48,17 @@ class Answerer:
             VideoError: the file yields no frames.
             DataError: there is no such file, or the question is empty.
         """
+        # The classes of unknown answers are no answers: ask for so many more.
+        self.objective.top_k = top_k + len(AnswerList.reserved)
         batch = self._question(question) | {"clips": self._clips(Path(video))}
         with torch.inference_mode():
             predictions = self.objective.predict({k: v.to(self.device) for k, v in batch.items()})
         top, probability = predictions["top"][0].tolist(), predictions["probability"][0].tolist()
-        pairs = [(self.loaded.answers.decode(a), p) for a, p in zip(top, probability, strict=True)]
-        return [Answer(text, p) for text, p in pairs[:top_k]]
+        answers = [
+            Answer(self.loaded.answers.decode(number), p)
+            for number, p in zip(top, probability, strict=True)
+        ]
+        return [a for a in answers if a.text not in AnswerList.reserved][:top_k]
 
     def _question(self, question: str) -> dict[str, Tensor]:
         words = self.loaded.vocabulary.encode(tokenize(question))

@@ -35,6 +35,11 @@ class Progress:
     on_stage: Callable[[str, str], None] | None = None
     """Called with a stage and what happens to it: `starts`, `resumes`, `is finished`."""
 
+    def stage(self, name: str, what: str) -> None:
+        """Say what happens to a stage."""
+        if self.on_stage:
+            self.on_stage(name, what)
+
 
 def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     """Prepare and extract what is not there yet, then train every stage that is not finished.
@@ -48,7 +53,9 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     _check_initial(run)
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
     _need_training_questions(recipe, prepared)
-    if all(_state(run, stage.name) == "is finished" for stage in recipe.stages):
+    if all(run.is_finished(stage.name) for stage in recipe.stages):
+        for stage in recipe.stages:
+            progress.stage(stage.name, "is finished")
         return run
     with cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=_data_cpus(recipe))
@@ -57,8 +64,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
             store = str(extract(recipe, progress=progress.on_extract).path)
         for index, stage in enumerate(recipe.stages):
             state = _state(run, stage.name)
-            if progress.on_stage:
-                progress.on_stage(stage.name, state)
+            progress.stage(stage.name, state)
             if state == "is finished":
                 continue
             job = StageJob(

@@ -80,6 +80,7 @@ class Predictor:
         _check_vocabulary(loaded, prepared)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.objective = objective_of(loaded).to(self.device)
+        self.objective.top_k = recipe.evaluation.top_k
         self.inputs = open_inputs(recipe, prepared, job.store, job.split)
         self.videos_per_batch = recipe.evaluation.videos_per_batch
         self.precision = recipe.stages[-1].precision

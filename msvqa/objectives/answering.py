@@ -40,9 +40,6 @@ class Answering(Objective):
     model: GraphModel
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
 
-    top_k = 5
-    """Answers that `predict` returns per question; may be set on an instance."""
-
     def frozen(self) -> Iterable[nn.Module]:
         """Return what answering never runs, such as the pixel decoders."""
         return self.model.unused_in_answering()

@@ -28,6 +28,9 @@ class Objective(nn.Module):
     monitor: ClassVar[tuple[str, Literal["max", "min"]]]
     """Validation metric that chooses the best checkpoint, and its direction."""
 
+    top_k = 5
+    """Answers per question that `predict` returns, where it answers; may be set on an instance."""
+
     def __init__(self, config: Config, model: Model) -> None:
         super().__init__()
         self.config, self.model = config, model

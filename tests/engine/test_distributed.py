@@ -55,6 +55,7 @@ def test_two_workers_and_one_have_the_same_first_gradients(tiny, tmp_path, stage
         assert share.keys() == expected.keys()
         for name, gradient in expected.items():
             scale = float(gradient.abs().max())
+            # Gradients that nearly cancel keep the rounding errors of their terms.
             torch.testing.assert_close(
-                share[name], gradient, rtol=1e-3, atol=1e-4 * scale + 1e-7, msg=name
+                share[name], gradient, rtol=1e-3, atol=1e-4 * scale + 3e-6, msg=name
             )
