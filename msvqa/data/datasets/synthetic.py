@@ -9,14 +9,15 @@ see its clips as a set.
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import Field
 
 from msvqa.data.datasets.msvd_qa import MAPPING, MSVDQA
@@ -35,6 +36,7 @@ COLORS = {
 }
 CAST = {"red": "anna", "green": "ben", "blue": "clara", "yellow": "david"}
 STEPS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+OUTLINE = (25, 25, 25)
 RADII = (12.0, 17.0)
 SMALLEST_RADIUS = 8.0
 COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4}
@@ -57,6 +59,10 @@ QUESTIONS = {
     "light": ("when is it?", "when does it happen?", "when is the shape moving?"),
 }
 """What is asked about every video, each in one of several ways."""
+
+
+Light = Callable[[ArrayLike], np.ndarray]
+"""Colours (..., 3) as the light shows them."""
 
 
 @dataclass(frozen=True)
@@ -228,12 +234,17 @@ def _draw(scene: Scene, rng: np.random.Generator) -> Iterator[np.ndarray]:
     still = _background(scene.place, rng)
     for figure in _bystanders(mover, path, COUNTS[scene.count] - 1, rng):
         _paint(still, figure)
-    gain, offset = (np.array(part, dtype=np.float32) for part in LIGHTS[scene.light])
     exposure = rng.uniform(0.92, 1.08)
+    gain, offset = (np.array(part) * exposure for part in LIGHTS[scene.light])
+
+    def light(color: ArrayLike) -> np.ndarray:
+        return np.asarray(np.asarray(color) * gain + offset, dtype=np.float32)
+
+    # Light commutes with painting: once on all that stands, and on what the moving shape adds.
+    still = light(still)
     for x, y in path:
         picture = still.copy()
-        _paint(picture, Figure(mover.shape, mover.color, x, y, mover.radius, mover.angle))
-        picture = (picture * gain + offset) * exposure
+        _paint(picture, replace(mover, x=x, y=y), light)
         yield np.clip(picture, 0, 255).astype(np.uint8)
 
 
@@ -272,18 +283,19 @@ def _bystanders(
     return standing
 
 
-def _paint(picture: np.ndarray, figure: Figure) -> None:
+def _paint(picture: np.ndarray, figure: Figure, light: Light = np.asarray) -> None:
     """Draw a figure with a dark outline and smooth edges into a float picture (H, W, 3)."""
-    margin = figure.radius * 1.5 + 2
+    margin = figure.radius * 1.1 + 3
     top, bottom = max(int(figure.y - margin), 0), min(int(figure.y + margin) + 1, HEIGHT)
     left, right = max(int(figure.x - margin), 0), min(int(figure.x + margin) + 1, WIDTH)
-    y, x = np.mgrid[top:bottom, left:right] - np.array([figure.y, figure.x])[:, None, None]
+    y = np.arange(top, bottom, dtype=np.float32)[:, None] - figure.y
+    x = np.arange(left, right, dtype=np.float32) - figure.x
     cosine, sine = np.cos(figure.angle), np.sin(figure.angle)
     outside = _distance(figure.shape, x * cosine + y * sine, y * cosine - x * sine, figure.radius)
     part = picture[top:bottom, left:right]
-    for color, edge in (((25, 25, 25), 1.5), (COLORS[figure.color], 0.0)):
+    for ink, edge in ((OUTLINE, 1.5), (COLORS[figure.color], 0.0)):
         cover = np.clip(0.5 + edge - outside, 0, 1)[..., None]
-        part += cover * (np.array(color, dtype=np.float32) - part)
+        part += cover * (light(ink) - part)
 
 
 def _distance(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:

@@ -182,3 +182,15 @@ def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "shapes", videos=SIZES)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_light_falls_on_moving_and_standing_shapes_alike():
+    def light(color):
+        return np.asarray(color) * 0.5 + 20
+
+    figure = synthetic.Figure("ring", "green", 40.0, 50.0, 14.0, 0.1)
+    standing = synthetic._background("street", np.random.default_rng(0))
+    moving = light(standing)
+    synthetic._paint(standing, figure)
+    synthetic._paint(moving, figure, light)
+    np.testing.assert_allclose(moving, light(standing), atol=1e-3)
