@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ for _name, _value in {
 logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 1_000_000_000
+CONNECT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def local_resources() -> Resources:
 
 def joins_cluster() -> bool:
     """Whether a running cluster was named (by `ray job submit` or by RAY_ADDRESS)."""
-    return bool(os.environ.get("RAY_ADDRESS"))
+    return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
 
 
 def check_resources(scaling: ScalingConfig, *, data_cpus: float = 0) -> None:
@@ -102,7 +104,11 @@ def check_resources(scaling: ScalingConfig, *, data_cpus: float = 0) -> None:
 
 @contextmanager
 def connected() -> Iterator[Resources]:
-    """Connect to the named cluster, or start one on this machine and stop it at the end."""
+    """Connect to the named cluster, or start one on this machine and stop it at the end.
+
+    Raises:
+        ClusterError: the named cluster cannot be reached.
+    """
     import ray
 
     for name in ("ray.data", "ray.train"):
@@ -111,11 +117,53 @@ def connected() -> Iterator[Resources]:
         yield _total(ray.cluster_resources())
         return
     if joins_cluster():
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        _join(os.environ["RAY_ADDRESS"])
     else:
-        # One person's own processes on loopback; a cluster keeps Ray's own default.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        have = local_resources()
+        _start()
+    try:
+        with _ray_messages_in_a_file():
+            yield _total(ray.cluster_resources())
+    finally:
+        ray.shutdown()
+
+
+def on_loopback() -> bool:
+    """Whether the connected cluster is one that listens on this machine's loopback alone."""
+    import ray
+
+    addresses = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    return addresses <= {"127.0.0.1", "::1"}
+
+
+def _join(address: str) -> None:
+    import ray
+    from ray.exceptions import AuthenticationError
+
+    if "://" in address:
+        raise ClusterError(
+            f"RAY_ADDRESS={address} is not the HOST:PORT of a cluster: unset it to work on this "
+            "machine alone; the server that takes jobs is named by RAY_API_SERVER_ADDRESS"
+        )
+    try:
+        if address != "auto":
+            # Ray waits two minutes where nothing listens, and then ends the process by itself.
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except (OSError, ValueError, AuthenticationError) as error:
+        raise ClusterError(
+            f"no Ray cluster can be reached at RAY_ADDRESS={address} ({error}): start it, check "
+            "RAY_AUTH_MODE and the token, or unset RAY_ADDRESS to work on this machine alone"
+        ) from error
+
+
+def _start() -> None:
+    import ray
+
+    # One person's own processes on loopback; a cluster keeps Ray's own default.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    have = local_resources()
+    with _bound_to_loopback():
         ray.init(
             address="local",
             num_cpus=int(have.cpus),
@@ -125,11 +173,24 @@ def connected() -> Iterator[Resources]:
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
+
+
+@contextmanager
+def _bound_to_loopback() -> Iterator[None]:
+    """Let Ray take 127.0.0.1 as this machine's address, to which its servers then bind.
+
+    Ray does so on macOS and Windows. On Linux it replaces a loopback address that it is given by
+    one that other machines reach, and listens on all interfaces; its environment variable for that
+    is read when ray is imported, which may be long ago.
+    """
+    from ray._private import ray_constants
+
+    original = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        with _ray_messages_in_a_file():
-            yield _total(ray.cluster_resources())
+        yield
     finally:
-        ray.shutdown()
+        ray_constants.ENABLE_RAY_CLUSTER = original
 
 
 @contextmanager

@@ -80,13 +80,15 @@ def train_stage_on_ray(
         ray.train.TrainingFailedError: workers died more often than is put up with.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from msvqa.engine.process_group import torch_config
 
     stage = run.recipe.stages[job.stage]
     trainer = TorchTrainer(
         _train_function,  # type: ignore[arg-type] # Ray passes on what it returns
         train_loop_config=job.to_dict(),
-        torch_config=TorchConfig(backend=placement.backend),
+        torch_config=torch_config(placement.backend),
         scaling_config=ScalingConfig(
             num_workers=placement.workers,
             use_gpu=placement.gpus_per_worker > 0,

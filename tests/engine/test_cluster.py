@@ -1,8 +1,10 @@
 """Placement of workers: what is asked for against what there is."""
 
+import socket
+
 import pytest
 
-from msvqa.engine.cluster import Resources, place
+from msvqa.engine.cluster import Resources, check_resources, connected, joins_cluster, place
 from msvqa.errors import ClusterError
 from msvqa.recipe import ScalingConfig
 
@@ -36,3 +38,33 @@ def test_decoding_while_training_needs_a_cpu_of_its_own():
     with pytest.raises(ClusterError, match=r"\+ 1 CPUs for decoding"):
         place(ScalingConfig(workers=2), Resources(2, 0), data_cpus=1)
     place(ScalingConfig(workers=2, cpus_per_worker=0.5), Resources(2, 0), data_cpus=1)
+
+
+@pytest.mark.parametrize("address", ["", "local"])
+def test_no_named_cluster_means_this_machine(monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert not joins_cluster()
+
+
+def test_a_named_cluster_is_not_measured_by_this_machine(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    check_resources(ScalingConfig(workers=1000))
+
+
+def test_a_named_cluster_that_does_not_answer_is_named(monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ClusterError, match=rf"reached at RAY_ADDRESS={address} .*refused"):
+            connected().__enter__()
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [("http://127.0.0.1:8265", "RAY_API_SERVER_ADDRESS"), ("nonsense", "unset RAY_ADDRESS")],
+)
+def test_what_is_no_address_of_a_cluster_is_refused(monkeypatch, address, advice):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ClusterError, match=advice):
+        connected().__enter__()
