@@ -19,6 +19,7 @@ REQUIREMENTS = [
     "jinja2>=3.1",
     "matplotlib>=3.8",
     "numpy>=1.26",
+    "optuna>=4",
     "pebble>=5.0",
     "pillow>=10",
     "pydantic>=2.7",

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from msvqa.doctor import Report
+    from msvqa.engine.sweep import Trial
     from msvqa.recipe import Recipe
+    from msvqa.tune import Result
 
 EXIT_PROBLEMS = 1
 """The answer is no: `doctor` found problems, `recipe diff` found differences."""
@@ -81,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_prepare(verbs)
     _add_extract(verbs)
     _add_train(verbs)
+    _add_tune(verbs)
     _add_evaluate(verbs)
     _add_predict(verbs)
     _add_report(verbs)
@@ -142,6 +145,13 @@ def _add_train(verbs: Any) -> None:
     verb.add_argument(
         "--dry-run", action="store_true", help="build everything, run one batch, estimate the rest"
     )
+
+
+def _add_tune(verbs: Any) -> None:
+    verb = _verb(verbs, "tune", _tune, "search over fields of a recipe, or continue a search")
+    _add_recipe_argument(verb)
+    verb.add_argument("space", metavar="SPACE", help="search space, see configs/search")
+    _add_overrides(verb)
 
 
 def _add_evaluate(verbs: Any) -> None:
@@ -310,6 +320,50 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _tune(arguments: argparse.Namespace) -> int:
+    from msvqa.space import load_space
+    from msvqa.train import Progress
+    from msvqa.tune import tune
+
+    recipe = _load_recipe(arguments.recipe, arguments.overrides)
+    space = load_space(arguments.space)
+    lines = ProgressLines()
+    progress = Progress(on_row=lines.on_row, on_extract=lines.on_extract, on_stage=lines.on_stage)
+    result = tune(recipe, space, progress, lines.on_trial)
+    lines.close()
+    _print_search(result)
+    return 0 if result.best else EXIT_PROBLEMS
+
+
+def _print_search(result: "Result") -> None:
+    sweep, best = result.sweep, result.best
+    done = sum(trial.state == "finished" for trial in result.trials)
+    title = f"{sweep.path}: {done} of {len(result.trials)} trials finished"
+    names = [key.removeprefix("stages.") for key in sweep.space.fields]
+    table = _table(title, "trial", *names, sweep.goal.metric, "epochs", "steps", "time", "state")
+    for trial in result.trials:
+        values = [
+            f"{trial.values[key]:g}"
+            if isinstance(trial.values[key], float)
+            else str(trial.values[key])
+            for key in sweep.space.fields
+        ]
+        value = "" if trial.value is None else f"{trial.value:.4f}"
+        table.add_row(
+            trial.name, *values, value, str(trial.epochs), str(trial.step),
+            str(timedelta(seconds=int(trial.time_s))), trial.state,
+        )  # fmt: skip
+    _print_table(table)
+    for trial in result.trials:
+        if trial.message:
+            print(f"{trial.name} {trial.state}: {trial.message}")
+    if best is not None:
+        spread = f" ± {best.spread:.4f} over {len(best.trials)} folds" if best.spread else ""
+        print(f"Best {sweep.goal.metric} on val: {best.value:.4f}{spread} ({best.trials[0].name})")
+        print(f"Train it: msvqa train {sweep.path / 'best.yaml'}")
+    print(f"Page: {result.page}")
+
+
 class ProgressLines:
     """One line for each long job: rewritten on a terminal, repeated now and then in a log."""
 
@@ -346,6 +400,12 @@ class ProgressLines:
                 f"waiting {numbers['waiting']:.0%}  {timedelta(seconds=int(row['eta_s']))} left"
             )
         self._show(line + self._validation, always=row["kind"] == "validation")
+
+    def on_trial(self, trial: "Trial") -> None:
+        """Show how far a trial of a search is."""
+        value = "" if trial.value is None else f": {trial.value:.4f}"
+        line = f"{trial.name}{value} after {trial.epochs} epochs, {trial.state}"
+        self._show(line, always=trial.state != "running")
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
@@ -460,7 +520,7 @@ def _completion(arguments: argparse.Namespace) -> int:
 def _complete_paths(parser: argparse.ArgumentParser, file: Any, folder: Any) -> None:
     """Mark the arguments that are paths, in this parser and its sub-commands."""
     paths = {"RECIPE": file, "A": file, "B": file, "VIDEO": file, "FILE": file, "PREFIX": file}
-    paths |= {"RUN": folder, "DIR": folder}
+    paths |= {"SPACE": file, "RUN": folder, "DIR": folder}
     for action in parser._actions:
         if action.metavar in paths:
             action.complete = paths[action.metavar]  # type: ignore[attr-defined]

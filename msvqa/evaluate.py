@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from msvqa.data.dataset import Prepared, Split
+from msvqa.data.folds import read_split
 from msvqa.data.schema import PREDICTIONS
 from msvqa.data.text import AnswerList
 from msvqa.engine import cluster
@@ -17,6 +18,7 @@ from msvqa.errors import DataError
 from msvqa.evaluators.question_answering import QuestionAnswering
 from msvqa.extract import extract
 from msvqa.prepare import prepare
+from msvqa.recipe import Recipe
 from msvqa.run import Run, write_json, written_aside
 
 
@@ -31,7 +33,7 @@ def evaluate(run: str | Path, split: str) -> dict[str, Any]:
     recipe = opened.recipe
     checkpoint = opened.checkpoint()
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
-    questions = _questions(prepared, split, present_only=recipe.reads_videos)
+    questions = _questions(recipe, prepared, split)
     with cluster.connected() as resources:
         store = extract(recipe)
         questions = questions.without(store.rejected)
@@ -60,7 +62,7 @@ def record(
 ) -> dict[str, Any]:
     """Count what a checkpoint of the run predicted; write the predictions and their metrics."""
     evaluator = QuestionAnswering(run.recipe.evaluation)
-    train = prepared.split("train", present_only=False)
+    train = read_split(prepared, "train", run.recipe.folds, present_only=False)
     metrics = {"run": run.recipe.name, "checkpoint": str(checkpoint.relative_to(run.path))}
     kinds = prepared.info["question_types"]
     metrics |= evaluator.evaluate(predictions, questions, train, kinds)
@@ -70,8 +72,8 @@ def record(
     return metrics
 
 
-def _questions(prepared: Prepared, name: str, present_only: bool) -> Split:
-    split = prepared.split(name, present_only)
+def _questions(recipe: Recipe, prepared: Prepared, name: str) -> Split:
+    split = read_split(prepared, name, recipe.folds, present_only=recipe.reads_videos)
     if not len(split):
         raise DataError(
             f"none of the videos of split {name!r} is present under {prepared.root} "

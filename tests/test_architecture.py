@@ -38,11 +38,12 @@ VERBS = (
     "doctor", "prepare", "extract", "train", "tune", "evaluate", "predict", "export", "report",
     "serve",
 )  # fmt: skip
-LEAVES = {"errors", "recipe", "run", "data.batch"}
+LEAVES = {"errors", "recipe", "run", "space", "data.batch"}
 MAY_IMPORT = {
     "errors": set(),
     "recipe": {"errors"},
     "run": {"errors", "recipe"},
+    "space": {"errors", "recipe"},
     "losses": LEAVES,
     "metrics": LEAVES,
     "data": LEAVES,

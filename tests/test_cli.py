@@ -114,8 +114,8 @@ def subcommands(parser):
 
 def test_every_verb_is_there_and_says_what_it_does():
     verbs = subcommands(cli.build_parser())
-    known = {"doctor", "prepare", "extract", "train", "evaluate", "predict", "report", "recipe"}
-    assert set(verbs) == {*known, "completion"}
+    known = {"doctor", "prepare", "extract", "train", "tune", "evaluate", "predict", "report"}
+    assert set(verbs) == {*known, "recipe", "completion"}
     assert set(subcommands(verbs["recipe"])) == {"show", "diff"}
     for action in cli.build_parser()._actions:
         if isinstance(action, argparse._SubParsersAction):

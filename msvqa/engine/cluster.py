@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from msvqa.errors import ClusterError
 from msvqa.recipe import ScalingConfig
@@ -103,8 +104,11 @@ def check_resources(scaling: ScalingConfig, *, data_cpus: float = 0) -> None:
 
 
 @contextmanager
-def connected() -> Iterator[Resources]:
+def connected(*, dashboard: bool = False) -> Iterator[Resources]:
     """Connect to the named cluster, or start one on this machine and stop it at the end.
+
+    Args:
+        dashboard: start one, on loopback; Tune asks it what a stopped trial leaves behind.
 
     Raises:
         ClusterError: the named cluster cannot be reached.
@@ -119,12 +123,20 @@ def connected() -> Iterator[Resources]:
     if joins_cluster():
         _join(os.environ["RAY_ADDRESS"])
     else:
-        _start()
+        _start(dashboard=dashboard)
     try:
         with _ray_messages_in_a_file():
             yield _total(ray.cluster_resources())
     finally:
         ray.shutdown()
+
+
+def has_dashboard() -> bool:
+    """Whether the connected cluster runs a dashboard."""
+    import ray
+
+    node: Any = ray._private.worker._global_node
+    return bool(node and node.webui_url)
 
 
 def on_loopback() -> bool:
@@ -157,7 +169,7 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _start() -> None:
+def _start(*, dashboard: bool) -> None:
     import ray
 
     # One person's own processes on loopback; a cluster keeps Ray's own default.
@@ -169,7 +181,7 @@ def _start() -> None:
             num_cpus=int(have.cpus),
             num_gpus=int(have.gpus),
             object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
+            include_dashboard=dashboard,
             log_to_driver=False,
             logging_level=logging.WARNING,
         )

@@ -22,6 +22,7 @@ from msvqa.recipe import ClipsConfig, Recipe
 
 if TYPE_CHECKING:
     from msvqa.data.features import FeatureFiles
+from msvqa.data.folds import read_split
 
 VIDEOS_PER_COPY = 64
 
@@ -157,7 +158,7 @@ def open_inputs(
         split: name of the split.
         device: where the batches will go, for pinned memory and resident features.
     """
-    questions = prepared.split(split, present_only=recipe.reads_videos)
+    questions = read_split(prepared, split, recipe.folds, present_only=recipe.reads_videos)
     if store_path is None:
         workers = recipe.scaling.data_workers or 1
         return Inputs(split=questions, source=StreamSource(questions, recipe.clips, workers))

@@ -34,7 +34,7 @@ from msvqa.engine.checkpoint import (
 )
 from msvqa.engine.inputs import Inputs, model_sizes, open_inputs
 from msvqa.engine.memory import peak_memory_bytes
-from msvqa.engine.optim import build_optimizer, lr_factor, set_lr
+from msvqa.engine.optim import build_optimizer, lr_factor, restore_optimizer, set_lr
 from msvqa.engine.precision import autocast, use_channels_last
 from msvqa.engine.prediction import predict_split
 from msvqa.engine.tracking import Tracker
@@ -198,7 +198,7 @@ class StageLoop:
             raise CheckpointError(
                 f"{resume} belongs to stage {position.stage!r}, not to {self.stage.name!r}"
             )
-        self.optimizer.load_state_dict(read_training_state(resume)["optimizer"])
+        restore_optimizer(self.optimizer, read_training_state(resume)["optimizer"])
         logger.info("resuming stage %s after step %d", position.stage, position.step)
         return position
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,6 +56,14 @@ def lr_factor(schedule: ScheduleConfig, *, step: int, epoch: int, total_steps: i
         falling = 0.5 * (1 + math.cos(math.pi * progress))
         return schedule.final_factor + (1 - schedule.final_factor) * falling
     return 1.0
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take up the moments of a checkpoint; rates stay those of the recipe, which may be others."""
+    own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:

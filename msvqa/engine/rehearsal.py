@@ -9,6 +9,7 @@ import torch
 from msvqa.data.batch import Batch
 from msvqa.data.dataset import Prepared
 from msvqa.data.features import feature_files
+from msvqa.data.folds import read_split
 from msvqa.data.loader import training_batches
 from msvqa.data.order import Share, plan_epoch
 from msvqa.data.store import Store, store_dir
@@ -98,7 +99,7 @@ def _open(recipe: Recipe, prepared: Prepared, device: torch.device) -> Inputs:
     try:
         store = Store.open(store_dir(recipe))
     except StoreError:
-        split = prepared.split("train", present_only=recipe.reads_videos)
+        split = read_split(prepared, "train", recipe.folds, present_only=recipe.reads_videos)
         if files := feature_files(recipe):
             split = split.without([video for video in split.video_id if video not in files])
             return Inputs(split=split, source=FileSource(split, files))

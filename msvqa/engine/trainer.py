@@ -71,9 +71,20 @@ class LocalHost:
 
 
 def train_stage_on_ray(
-    job: StageJob, run: Run, placement: cluster.Placement, on_row: Callable[[Row], None] | None
+    job: StageJob,
+    run: Run,
+    placement: cluster.Placement,
+    on_row: Callable[[Row], None] | None = None,
+    callbacks: tuple[Any, ...] = (),
 ) -> None:
     """Train one stage on Ray; a second call with the same run continues where the first stopped.
+
+    Args:
+        job: the stage.
+        run: where the results go.
+        placement: what the workers get.
+        on_row: called with every logged row.
+        callbacks: callbacks of Ray Train, told of every report.
 
     Raises:
         NonFiniteLossError and other user errors of the loop.
@@ -96,6 +107,7 @@ def train_stage_on_ray(
         ),
         run_config=RunConfig(
             name=stage.name,
+            callbacks=list(callbacks),
             storage_path=str(run.path),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=CheckpointConfig(

@@ -100,14 +100,14 @@ class TypeAccuracy:
 
 def draw_panel(panel: Panel) -> Markup:
     """Return the curves over the optimizer steps."""
-    return _svg((3.4, 2.15), lambda axes: _curves(axes, panel), panel.title)
+    return draw_svg((3.4, 2.15), lambda axes: _curves(axes, panel), panel.title)
 
 
 def draw_types(rows: Sequence[TypeAccuracy]) -> Markup:
     """Return bars of accuracy with intervals beside those of the question-only baseline."""
     shown = [row for row in rows if row.n][:MAX_TYPES]
     size = (5.6, 0.75 + 0.5 * len(shown))
-    return _svg(size, lambda axes: _bars(axes, shown), "Accuracy per question type")
+    return draw_svg(size, lambda axes: _bars(axes, shown), "Accuracy per question type")
 
 
 def _curves(axes: Axes, panel: Panel) -> None:
@@ -173,7 +173,8 @@ def _short(label: str) -> str:
     return label if len(label) <= LABEL_LETTERS else label[: LABEL_LETTERS - 1] + "…"
 
 
-def _svg(size: tuple[float, float], draw: Callable[[Axes], None], label: str) -> Markup:
+def draw_svg(size: tuple[float, float], draw: Callable[[Axes], None], label: str) -> Markup:
+    """Return what a function draws as inline SVG; the label is read aloud."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)

@@ -1,0 +1,66 @@
+"""k folds: the videos of train and val dealt anew, so that every video is validated once.
+
+All questions of a video stay together. The fold of a video depends on the ids of all annotated
+videos and on nothing else: not on a seed, nor on which files are present. Vocabulary and answer
+list stay those of the published train split; test is never touched.
+"""
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import replace
+
+import numpy as np
+
+from msvqa.data.dataset import Prepared, Split
+from msvqa.recipe import FoldsConfig
+
+DEALT = ("train", "val")
+
+
+def read_split(
+    prepared: Prepared, name: str, folds: FoldsConfig | None, *, present_only: bool = True
+) -> Split:
+    """Return a split as the recipe's folds have it.
+
+    Raises:
+        DataError: no such split.
+    """
+    if folds is None or name not in DEALT:
+        return prepared.split(name, present_only)
+    sources = [source for source in DEALT if source in prepared.splits]
+    annotated = _joined([prepared.split(source, False) for source in sources], name)
+    held_out = _held_out(annotated.video_id, folds)
+    dropped = held_out if name == "train" else set(annotated.video_id) - held_out
+    expected = len(annotated.without(dropped))
+    present = _joined([prepared.split(source, present_only) for source in sources], name)
+    return replace(present.without(dropped), n_expected=expected)
+
+
+def _held_out(video_ids: Collection[str], folds: FoldsConfig) -> set[str]:
+    """Return the videos of one fold; the folds differ by one video at most."""
+    # By hash: neighbours in a data set often resemble each other.
+    order = sorted(set(video_ids), key=lambda video: hashlib.sha256(video.encode()).hexdigest())
+    return set(order[folds.index :: folds.count])
+
+
+def _joined(splits: list[Split], name: str) -> Split:
+    width = max(split.tokens.shape[1] for split in splits)
+    starts = np.cumsum([0] + [len(split.video_id) for split in splits])
+    return Split(
+        name=name,
+        video_id=[video for split in splits for video in split.video_id],
+        path=[path for split in splits for path in split.path],
+        video_row=np.concatenate(
+            [split.video_row + start for split, start in zip(splits, starts[:-1], strict=True)]
+        ),
+        question_id=np.concatenate([split.question_id for split in splits]),
+        question=[text for split in splits for text in split.question],
+        answer=[text for split in splits for text in split.answer],
+        question_type=[kind for split in splits for kind in split.question_type],
+        tokens=np.concatenate(
+            [np.pad(s.tokens, ((0, 0), (0, width - s.tokens.shape[1]))) for s in splits]
+        ),
+        length=np.concatenate([split.length for split in splits]),
+        answer_id=np.concatenate([split.answer_id for split in splits]),
+        n_expected=sum(split.n_expected for split in splits),
+    )

@@ -1,0 +1,235 @@
+"""A sweep: the directory of one search. Its trials are ordinary runs.
+
+runs/RECIPE-SPACE/recipe-before.yaml  space.yaml    what is searched, and where
+runs/RECIPE-SPACE/trial-0003/                       a run: may be evaluated, reported, resumed
+runs/RECIPE-SPACE/shared/                           a run: the stages that all trials have in common
+runs/RECIPE-SPACE/tune/                             the state of Ray Tune
+runs/RECIPE-SPACE/trials.parquet  search.html  best.yaml
+"""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from msvqa.errors import RunError, one_of
+from msvqa.objectives import OBJECTIVES
+from msvqa.recipe import Recipe, differences, load, parse, read_file, resolve
+from msvqa.run import FREE_TO_CHANGE, Run, written_aside
+from msvqa.space import Space, Values, changes, plain, with_values
+
+BASE, SPACE = "recipe-before.yaml", "space.yaml"
+SHARED, TUNE = "shared", "tune"
+FOLD = "folds.index"
+FREE_IN_SPACE = ("concurrent",)
+
+State = Literal["waiting", "running", "finished", "stopped", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The number that a search improves."""
+
+    metric: str
+    mode: Literal["max", "min"]
+    monitor: tuple[str, str]
+    """Metric and direction that choose a stage's best checkpoint, whose number counts."""
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, else -1."""
+        return 1 if self.mode == "max" else -1
+
+    def of(self, run: Run) -> tuple[float, int] | None:
+        """Return the number of the best validation so far and the epochs done, None before one.
+
+        Raises:
+            RunError: validation yields no such number.
+        """
+        stage = run.recipe.stages[-1].name
+        rows = [r for r in run.metrics() if r["stage"] == stage and r["kind"] == "validation"]
+        if not rows:
+            return None
+        name, direction = self.monitor
+        best = (max if direction == "max" else min)(rows, key=lambda row: row[name])
+        if self.metric not in best:
+            numbers = [key for key, value in best.items() if isinstance(value, float)]
+            raise RunError(f"validation yields no {self.metric!r}, but {one_of(numbers)}")
+        return float(best[self.metric]), int(rows[-1]["epoch"]) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One trial as it stands."""
+
+    name: str
+    path: Path
+    values: Values
+    state: State
+    value: float | None = None
+    """The searched metric at the best checkpoint."""
+    step: int = 0
+    epochs: int = 0
+    time_s: float = 0.0
+    message: str = ""
+    """Why it failed."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The values that came out best, over all folds where the search has folds."""
+
+    values: Values
+    value: float
+    spread: float | None
+    """Standard deviation over the folds."""
+    trials: Sequence[Trial]
+
+
+class Sweep:
+    """The directory of one search."""
+
+    def __init__(self, recipe: Recipe, space: Space) -> None:
+        self.recipe, self.space = recipe, space
+        self.path = Path(recipe.runs) / f"{recipe.name}-{space.name}"
+        self.goal = _goal(recipe, space)
+
+    @classmethod
+    def create(cls, recipe: Recipe, space: Space) -> "Sweep":
+        """Create the directory of a search, or open it again for the same search.
+
+        Raises:
+            RunError: the directory belongs to another recipe or another space.
+        """
+        sweep = cls(recipe, space)
+        if (sweep.path / SPACE).is_file():
+            sweep._refuse_changes()
+        with written_aside(sweep.path / BASE) as aside:
+            aside.write_text(recipe.to_yaml(), encoding="utf-8")
+        with written_aside(sweep.path / SPACE) as aside:
+            aside.write_text(yaml.safe_dump(plain(space), sort_keys=False), encoding="utf-8")
+        return sweep
+
+    def _refuse_changes(self) -> None:
+        changed = differences(load(self.path / BASE), self.recipe)
+        changed = [line for line in changed if not line.startswith(FREE_TO_CHANGE)]
+        keys = changes(read_file(self.path / SPACE), json.loads(json.dumps(plain(self.space))))
+        changed += [f"space: {key}" for key in keys if key not in FREE_IN_SPACE]
+        if changed:
+            raise RunError(
+                f"{self.path} cannot go on because the search has changed "
+                f"({'; '.join(changed[:5])}{'; ...' if len(changed) > 5 else ''}): choose another "
+                "name in the recipe or the space, or undo the change"
+            )
+
+    def trial_recipe(self, name: str, values: Mapping[str, Any]) -> Recipe:
+        """Return the recipe of a trial, whose run is in this directory."""
+        changed = with_values(self.recipe, values).to_dict()
+        return parse(changed | {"name": name, "runs": str(self.path)})
+
+    def shared_recipe(self) -> Recipe:
+        """Return the recipe of the stages before the last one, whose run is in this directory."""
+        raw = self.recipe.to_dict()
+        return parse(raw | {"name": SHARED, "runs": str(self.path), "stages": raw["stages"][:-1]})
+
+    def trial(self, name: str, values: Values, state: State, message: str = "") -> Trial:
+        """Return a trial with the numbers of its run, if there is one yet."""
+        path = self.path / name
+        known: dict[str, Any] = {"name": name, "path": path, "values": values, "message": message}
+        if not (path / "recipe.yaml").is_file():
+            return Trial(state=state, **known)
+        run = Run.open(path)
+        stage = run.recipe.stages[-1].name
+        rows = [row for row in run.metrics() if row["stage"] == stage]
+        reached = self.goal.of(run)
+        if run.is_finished(stage):
+            state = "finished"
+        return Trial(
+            state=state,
+            value=reached[0] if reached else None,
+            step=max((row["step"] for row in rows), default=0),
+            epochs=reached[1] if reached else 0,
+            time_s=max((row["time_s"] for row in rows), default=0.0),
+            **known,
+        )
+
+    def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Return the trials, the best first and those without a number last."""
+        return sorted(
+            trials,
+            key=lambda t: (t.value is None, -self.goal.sign * (t.value or 0.0), t.name),
+        )
+
+    def best(self, trials: Sequence[Trial]) -> Best | None:
+        """Return the best values; with folds only those that were tried on all of them."""
+        groups: dict[str, list[Trial]] = {}
+        for trial in trials:
+            if trial.value is not None:
+                groups.setdefault(json.dumps(_without_fold(trial.values)), []).append(trial)
+        most = max(map(len, groups.values()), default=0)
+        means = [
+            (statistics.mean(trial.value or 0.0 for trial in group), group)
+            for group in groups.values()
+            if len(group) == most
+        ]
+        if not means:
+            return None
+        value, group = max(means, key=lambda pair: self.goal.sign * pair[0])
+        values = [trial.value or 0.0 for trial in group]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        return Best(_without_fold(group[0].values), value, spread, group)
+
+    def write(self, trials: Sequence[Trial]) -> Best | None:
+        """Write trials.parquet, and best.yaml if there is a best; return it."""
+        with written_aside(self.path / "trials.parquet") as aside:
+            pq.write_table(_table(trials, self.goal.metric), aside)
+        best = self.best(trials)
+        if best is not None:
+            name = f"{self.path.name}-best"
+            recipe = parse(with_values(self.recipe, best.values).to_dict() | {"name": name})
+            head = (
+                f"# The best of {len(trials)} trials: {self.goal.metric} {best.value:.4f} on "
+                f"validation ({', '.join(trial.name for trial in best.trials)}).\n"
+            )
+            with written_aside(self.path / "best.yaml") as aside:
+                aside.write_text(head + recipe.to_yaml(), encoding="utf-8")
+        return best
+
+
+def _goal(recipe: Recipe, space: Space) -> Goal:
+    objective = recipe.stages[-1].objective.name
+    monitor = resolve(objective, OBJECTIVES, "objective").monitor
+    name, direction = (space.metric, space.mode) if space.metric and space.mode else monitor
+    return Goal(name, direction, monitor)
+
+
+def _without_fold(values: Values) -> Values:
+    return {key: value for key, value in values.items() if key != FOLD}
+
+
+def _table(trials: Sequence[Trial], metric: str) -> pa.Table:
+    """Return one row per trial; every searched field is a column, as text unless it is a number."""
+    columns: dict[str, list[Any]] = {
+        "trial": [trial.name for trial in trials],
+        "state": [trial.state for trial in trials],
+        metric: [trial.value for trial in trials],
+        "step": [trial.step for trial in trials],
+        "epochs": [trial.epochs for trial in trials],
+        "time_s": [trial.time_s for trial in trials],
+        "path": [str(trial.path) for trial in trials],
+        "message": [trial.message for trial in trials],
+    }
+    for key in dict.fromkeys(key for trial in trials for key in trial.values):
+        found = [trial.values.get(key) for trial in trials]
+        columns[key] = found if _are_numbers(found) else [json.dumps(value) for value in found]
+    return pa.table(columns)
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)

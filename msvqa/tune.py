@@ -1,0 +1,115 @@
+"""Tune: search over fields of a recipe; every trial is a run, the best one becomes a recipe."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msvqa.engine import cluster
+from msvqa.engine.search import SearchJob, needs_dashboard, search
+from msvqa.engine.sweep import Best, Sweep, Trial
+from msvqa.errors import RecipeError
+from msvqa.extract import extract
+from msvqa.page.search import write_page
+from msvqa.prepare import prepare
+from msvqa.recipe import Recipe, parse
+from msvqa.space import Space, last_stage_only, probe
+from msvqa.train import Progress, check, train
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search has found."""
+
+    sweep: Sweep
+    trials: Sequence[Trial]
+    """The best first."""
+    best: Best | None
+    page: Path
+
+
+def tune(
+    recipe: Recipe,
+    space: Space,
+    progress: Progress | None = None,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> Result:
+    """Run all trials that are not done yet; write table, page and the best recipe.
+
+    Args:
+        recipe: what is the same for all trials.
+        space: the fields that are searched.
+        progress: told of extraction and of the stages that all trials share.
+        on_trial: called with a trial whenever it reports or ends.
+
+    Raises:
+        RecipeError, DataError, RunError, ClusterError: before Ray starts, if it can be known.
+    """
+    probes = check_search(recipe, space)
+    sweep = Sweep.create(recipe, space)
+    prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
+    located = _located(recipe, str(prepared.path))
+    shares = len(recipe.stages) > 1 and last_stage_only(recipe, space.fields)
+    progress = progress or Progress()
+    with cluster.connected(dashboard=_wants_dashboard(recipe, space)) as resources:
+        for one in _by_store(located, probes):
+            extract(one, progress=progress.on_extract)
+        if shares:
+            train(Sweep(located, space).shared_recipe(), progress)
+        job = SearchJob(
+            recipe=located.to_dict(),
+            space=space.model_dump(mode="json"),
+            prepared=str(prepared.path),
+            placement=cluster.place(recipe.scaling, resources),
+            shares_stages=shares,
+        )
+        trials = sweep.ranked(search(job, resources, on_trial))
+    best = sweep.write(trials)
+    return Result(sweep, trials, best, write_page(sweep, trials, best))
+
+
+def check_search(recipe: Recipe, space: Space) -> list[Recipe]:
+    """Refuse what can be known to be wrong; return recipes that stand for all trials.
+
+    Raises:
+        RecipeError: lists every problem of every value that may be drawn.
+        ClusterError: more workers than this machine can run.
+    """
+    probes, unusable = probe(recipe, space)
+    problems = dict.fromkeys(unusable)
+    if recipe.clips.cache == "none" and recipe.features is None:
+        problems["clips.cache: none decodes every video again in every trial; use store"] = None
+    for one in probes:
+        try:
+            check(one)
+        except RecipeError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise RecipeError(list(problems), f"search space {space.name}")
+    return probes
+
+
+def _located(recipe: Recipe, prepared: str) -> Recipe:
+    """Return the recipe with places that hold in any working directory."""
+    raw: dict[str, Any] = recipe.to_dict()
+    raw["data"]["prepared"] = prepared
+    names = [stage.name for stage in recipe.stages]
+    for stage in raw["stages"]:
+        if stage["init_from"] and stage["init_from"] not in names:
+            stage["init_from"] = str(Path(stage["init_from"]).expanduser().absolute())
+    return parse(raw)
+
+
+def _by_store(recipe: Recipe, probes: Sequence[Recipe]) -> list[Recipe]:
+    """Return one recipe for every store that the trials read."""
+    raw, found = recipe.to_dict(), {}
+    for one in probes:
+        sections = {key: one.to_dict()[key] for key in ("clips", "features")}
+        found[str(sections)] = raw | sections
+    return [parse(content) for content in found.values()]
+
+
+def _wants_dashboard(recipe: Recipe, space: Space) -> bool:
+    scaling = recipe.scaling
+    placement = cluster.Placement(scaling.workers, scaling.cpus_per_worker, 0.0)
+    return needs_dashboard(placement, space)

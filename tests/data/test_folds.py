@@ -1,0 +1,73 @@
+"""Folds: every video is validated on exactly once, whatever else is there."""
+
+import numpy as np
+import pytest
+
+from msvqa.data.datasets.synthetic import generate
+from msvqa.data.folds import read_split
+from msvqa.prepare import prepare
+from msvqa.recipe import FoldsConfig, parse
+from tests.tiny import VIDEOS, raw_recipe
+
+COUNT = 4
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("folds")
+    generate(folder / "data", videos=VIDEOS)
+    return prepare(parse(raw_recipe(folder)).data)
+
+
+def folds():
+    return [FoldsConfig(count=COUNT, index=index) for index in range(COUNT)]
+
+
+def test_every_video_is_validated_on_once(prepared):
+    everything = VIDEOS["train"] + VIDEOS["val"]
+    seen = []
+    for fold in folds():
+        train, val = (read_split(prepared, name, fold) for name in ("train", "val"))
+        assert not set(train.video_id) & set(val.video_id)
+        assert len(train.video_id) + len(val.video_id) == everything
+        assert len(val.video_id) in (everything // COUNT, everything // COUNT + 1)
+        seen += val.video_id
+    assert len(seen) == len(set(seen)) == everything
+
+
+def test_questions_stay_with_their_videos(prepared):
+    known = {}
+    for name in ("train", "val"):
+        split = prepared.split(name)
+        for row in range(len(split)):
+            known[int(split.question_id[row])] = describe(split, row)
+    for fold in folds():
+        for name in ("train", "val"):
+            split = read_split(prepared, name, fold)
+            assert len(split) == split.n_expected == len(set(split.question_id.tolist()))
+            for row in range(len(split)):
+                assert describe(split, row) == known[int(split.question_id[row])]
+
+
+def describe(split, row):
+    video = split.video_row[row]
+    words = split.tokens[row][: split.length[row]].tolist()
+    assert not np.any(split.tokens[row][split.length[row] :])
+    return split.video_id[video], split.path[video], split.question[row], split.answer[row], words
+
+
+def test_test_and_recipes_without_folds_stay_as_they_are(prepared):
+    fold = folds()[0]
+    assert read_split(prepared, "test", fold).video_id == prepared.split("test").video_id
+    assert read_split(prepared, "val", None).video_id == prepared.split("val").video_id
+
+
+def test_an_absent_video_moves_no_other_one(tmp_path):
+    generate(tmp_path / "data", videos=VIDEOS)
+    config = parse(raw_recipe(tmp_path), ["data.allow_missing=true"]).data
+    before = [set(read_split(prepare(config), "val", fold).video_id) for fold in folds()]
+    split = prepare(config).split("train")
+    (tmp_path / "data" / "video" / split.path[0].rpartition("/")[2]).unlink()
+    after = [read_split(prepare(config), "val", fold) for fold in folds()]
+    assert [set(part.video_id) for part in after] == [fold - {split.video_id[0]} for fold in before]
+    assert sum(part.n_expected - len(part) for part in after) > 0

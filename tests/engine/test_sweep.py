@@ -1,0 +1,135 @@
+"""A sweep: what counts as best, what is refused, how many trials fit."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from msvqa.engine.cluster import Placement, Resources
+from msvqa.engine.search import concurrency
+from msvqa.engine.sweep import Sweep, Trial
+from msvqa.errors import RunError
+from msvqa.page.search import coordinates, write_page
+from msvqa.recipe import load, parse
+from msvqa.run import Run
+from msvqa.space import parse_space
+from tests.tiny import raw_recipe
+
+LR, HEADS = "stages.answer.optimizer.lr", "model.heads"
+
+
+def space(**changes):
+    fields = {LR: {"log_uniform": [1e-4, 1e-2]}, HEADS: {"choice": [1, 2]}}
+    return parse_space({"name": "s", "fields": fields, "samples": 4, **changes})
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return parse(raw_recipe(tmp_path))
+
+
+@pytest.fixture
+def sweep(recipe):
+    return Sweep.create(recipe, space())
+
+
+def add_run(sweep, name, accuracies):
+    run = Run.create(sweep.trial_recipe(name, {LR: 1e-3, HEADS: 1}))
+    rows = [
+        {"stage": "answer", "kind": "validation", "step": 10 * n, "epoch": n, "time_s": 2.0 * n,
+         "accuracy": accuracy, "loss": 1 - accuracy}
+        for n, accuracy in enumerate(accuracies)
+    ]  # fmt: skip
+    run.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return run
+
+
+def trial(sweep, number, value, **values):
+    name = f"trial-{number:04d}"
+    values = {LR: 1e-3 * (number + 1), HEADS: 1, **values}
+    return Trial(name=name, path=sweep.path / name, values=values, state="finished", value=value)
+
+
+def test_a_trial_counts_with_its_best_validation(sweep):
+    add_run(sweep, "trial-0000", [0.25, 0.75, 0.5])
+    found = sweep.trial("trial-0000", {LR: 1e-3, HEADS: 1}, "stopped")
+    assert (found.value, found.epochs, found.step, found.time_s) == (0.75, 3, 20, 4.0)
+    assert found.state == "stopped"
+    assert sweep.trial("trial-0001", {}, "waiting").value is None
+
+
+def test_another_metric_is_read_where_the_best_checkpoint_is(recipe):
+    sweep = Sweep.create(recipe, space(metric="loss", mode="min"))
+    run = add_run(sweep, "trial-0000", [0.25, 0.75, 0.5])
+    assert sweep.goal.of(run) == (0.25, 3)
+    with pytest.raises(RunError, match="validation yields no 'f1', but accuracy, loss"):
+        Sweep(recipe, space(name="t", metric="f1", mode="max")).goal.of(run)
+
+
+def test_a_changed_search_is_refused(sweep, recipe):
+    Sweep.create(recipe, space(concurrent=1))
+    with pytest.raises(RunError, match="space: samples"):
+        Sweep.create(recipe, space(samples=5))
+    with pytest.raises(RunError, match=r"seed: 0 -> 1"):
+        Sweep.create(parse(recipe.to_dict(), ["seed=1"]), space())
+
+
+def test_the_best_recipe_can_be_trained(sweep, recipe):
+    trials = [trial(sweep, 0, 0.2), trial(sweep, 1, None), trial(sweep, 2, 0.4)]
+    ranked = sweep.ranked(trials)
+    assert [t.name[-1] for t in ranked] == ["2", "0", "1"]
+    assert sweep.write(ranked).value == 0.4
+    best = load(sweep.path / "best.yaml")
+    assert best.stages[1].optimizer.lr == pytest.approx(3e-3)
+    assert best.run_dir.parent == recipe.run_dir.parent
+    table = pq.read_table(sweep.path / "trials.parquet").to_pylist()
+    assert [row["accuracy"] for row in table] == [0.4, 0.2, None]
+    assert [row[LR] for row in table] == pytest.approx([3e-3, 1e-3, 2e-3])
+
+
+def test_folds_count_with_their_mean_and_leave_the_best_recipe(sweep):
+    fold = "folds.index"
+    trials = [
+        trial(sweep, 0, 0.9, **{fold: 0, LR: 0.1}),
+        trial(sweep, 1, 0.1, **{fold: 1, LR: 0.1}),
+        trial(sweep, 2, 0.6, **{fold: 0, LR: 0.2}),
+        trial(sweep, 3, 0.8, **{fold: 1, LR: 0.2}),
+        trial(sweep, 4, 1.0, **{fold: 0, LR: 0.3}),  # its other fold is not done
+    ]
+    best = sweep.best(trials)
+    assert best.value == pytest.approx(0.7) and best.spread == pytest.approx(0.02**0.5)
+    assert best.values == {LR: 0.2, HEADS: 1}
+
+
+def test_no_trial_with_a_number_has_no_best(sweep):
+    assert sweep.write([trial(sweep, 0, None)]) is None
+    assert not (sweep.path / "best.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "gpus", "have", "expected"),
+    [
+        (1, 1.0, 0.0, Resources(2, 0), 2),
+        (2, 1.0, 0.0, Resources(2, 0), 1),
+        (1, 0.1, 0.0, Resources(2, 0), 4),  # no more than there are trials
+        (1, 2.0, 1.0, Resources(64, 3), 3),
+        (2, 1.0, 0.25, Resources(64, 1), 2),
+        (1, 1.0, 0.0, Resources(1, 0), 1),
+    ],
+)
+def test_as_many_trials_run_at_once_as_fit(workers, cpus, gpus, have, expected):
+    assert concurrency(Placement(workers, cpus, gpus), have, space()) == expected
+    assert concurrency(Placement(workers, cpus, gpus), have, space(concurrent=1)) == 1
+
+
+def test_the_page_shows_every_trial_and_escapes_what_it_shows(sweep):
+    add_run(sweep, "trial-0000", [0.25, 0.75])
+    broken = trial(sweep, 1, None)
+    broken = Trial(**{**vars(broken), "state": "failed", "message": "<script>no</script>"})
+    trials = sweep.ranked([sweep.trial("trial-0000", {LR: 1e-3, HEADS: 2}, "stopped"), broken])
+    text = write_page(sweep, trials, sweep.best(trials)).read_text()
+    assert "trial-0000" in text and "trial-0001" in text and text.count("<svg") == 2
+    assert "<script>" not in text and "&lt;script&gt;" in text
+    _, heads, accuracy = coordinates(sweep, trials)
+    assert list(heads.ticks.values()) == ["1", "2"] and heads.places == [1.0, 0.0]
+    assert accuracy.places == [0.0, None]

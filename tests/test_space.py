@@ -1,0 +1,132 @@
+"""Search spaces: read strictly, drawn from the seed alone, checked before anything starts."""
+
+from pathlib import Path
+
+import pytest
+
+from msvqa.errors import RecipeError
+from msvqa.recipe import load, parse
+from msvqa.space import last_stage_only, load_space, parse_space, probe, with_values
+from tests.tiny import raw_recipe
+
+ROOT = Path(__file__).parents[1]
+SPACES = sorted((ROOT / "configs" / "search").glob("*.yaml"))
+LR = "stages.answer.optimizer.lr"
+
+
+def space(fields, **changes):
+    return parse_space({"name": "s", "fields": fields, "samples": 4, **changes})
+
+
+def problems_of(call):
+    with pytest.raises(RecipeError) as caught:
+        call()
+    return str(caught.value)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return parse(raw_recipe(tmp_path))
+
+
+def test_draws_follow_from_the_seed_and_more_samples_only_add():
+    fields = {
+        LR: {"log_uniform": [1e-4, 1e-2]},
+        "model.dropout": {"uniform": [0, 0.5]},
+        "model.decoder.layer2": {"integer": [8, 9]},
+        "model.heads": {"choice": [1, 2]},
+    }
+    few, many = space(fields).points(), space(fields, samples=50).points()
+    assert many[:4] == few == space(fields).points()
+    assert space(fields, seed=1).points() != few
+    assert all(1e-4 <= point[LR] <= 1e-2 for point in many)
+    assert {point["model.decoder.layer2"] for point in many} == {8, 9}
+    # Half of the draws lie below the geometric mean.
+    assert 15 < sum(point[LR] < 1e-3 for point in many) < 35
+
+
+def test_every_draw_meets_every_combination_of_the_grid():
+    fields = {LR: {"log_uniform": [1e-4, 1e-2]}, "folds.index": {"grid": [0, 1, 2]}}
+    points = space(fields, samples=2).points()
+    assert len(points) == space(fields, samples=2).trials == 6
+    assert len({point[LR] for point in points}) == 2
+    assert [point["folds.index"] for point in points] == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_grid_takes_every_combination_of_listed_values():
+    fields = {LR: {"choice": [0.1, 0.2]}, "seed": {"grid": [0, 1, 2]}}
+    grid = space(fields, search="grid", samples=None)
+    assert len({tuple(point.values()) for point in grid.points()}) == grid.trials == 6
+
+
+def test_all_problems_of_a_space_come_together():
+    raw = {
+        "name": "a space",
+        "fields": {LR: {"uniform": [2, 1]}, "seed": {"choice": [], "grid": [1]}},
+        "serch": "grid",
+    }
+    text = problems_of(lambda: parse_space(raw))
+    assert "2 is not below 1" in text or "2.0 is not below 1.0" in text
+    assert "did you mean 'search'?" in text
+    assert "name: " in text
+    assert "fields.seed.choice" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"search": "grid"}, f"search grid needs listed values: {LR}; samples"),
+        ({"samples": None}, "samples: "),
+        ({"metric": "mse"}, "metric and mode go together"),
+        ({"scheduler": {"name": "pbt"}, "search": "optuna"}, "pbt needs search random"),
+    ],
+)
+def test_contradictions_are_refused(changes, words):
+    assert words in problems_of(lambda: space({LR: {"uniform": [1e-4, 1e-2]}}, **changes))
+
+
+def test_every_value_must_make_a_recipe(recipe):
+    fields = {
+        "stages.answer.optimizer.lrr": {"choice": [1.0]},
+        "model.dropout": {"uniform": [0.5, 1.5]},
+        "stages.3.epochs": {"choice": [1]},
+        "data.answer_top": {"choice": [5, 6]},
+    }
+    text = "\n".join(probe(recipe, space(fields))[1])
+    assert "did you mean 'lr'?" in text
+    assert "model.dropout: Input should be less than" in text
+    assert "there is no stages.3" in text
+    assert "fields.data.answer_top: data is the same for all trials" in text
+
+
+def test_pbt_only_changes_what_may_change_while_a_stage_runs(recipe):
+    fields = {LR: {"uniform": [1e-4, 1e-2]}, "model.dropout": {"uniform": [0, 0.5]}}
+    _, [problem] = probe(recipe, space(fields, scheduler={"name": "pbt"}))
+    assert "fields.model.dropout: pbt" in problem
+
+
+def test_values_are_put_back_between_the_ends():
+    both = space({LR: {"uniform": [0.1, 0.2]}, "seed": {"integer": [3, 5]}})
+    assert both.clip({LR: 0.3, "seed": 1, "number": 7}) == {LR: 0.2, "seed": 3, "number": 7}
+
+
+def test_only_fields_of_the_last_stage_leave_the_others_alone(recipe):
+    assert last_stage_only(recipe, [LR, "stages.1.objective.alpha"])
+    assert not last_stage_only(recipe, [LR, "stages.0.optimizer.lr"])
+    assert not last_stage_only(recipe, ["seed"])
+
+
+def test_folds_are_added_to_a_recipe_that_has_none(recipe):
+    assert with_values(recipe, {"folds.index": 3}).folds.count == 5
+    with pytest.raises(RecipeError, match="index 5 is not below count 5"):
+        with_values(recipe, {"folds.index": 5})
+
+
+@pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
+def test_every_shipped_space_fits_the_recipe_that_its_command_names(file):
+    head = file.read_text(encoding="utf-8").split("name:")[0]
+    words = next(line for line in head.splitlines() if "msvqa tune" in line).split()
+    named = words[words.index("tune") + 1]
+    assert str(file.relative_to(ROOT)) in words
+    recipes, problems = probe(load(ROOT / named), load_space(file))
+    assert recipes and not problems
