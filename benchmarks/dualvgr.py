@@ -1,0 +1,296 @@
+"""DualVGR on all questions of MSVD-QA, with features drawn from a seed: accuracy, time, memory.
+
+python -m benchmarks.dualvgr --root data/msvd-qa
+
+The features (benchmarks/synthetic_features.py) show what the answers of a video are. So a model
+that reads them must beat what the text alone gives, also on test videos; how clearly says nothing
+about real videos. Widths are small, for a few minutes on two cores.
+"""
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measure import Ratio, ratio, write
+from benchmarks.synthetic_features import Synthesis
+from benchmarks.synthetic_features import write as write_features
+from msvqa import cli, metrics
+from msvqa.data.batch import Batch
+from msvqa.data.loader import VideoSource, training_batches
+from msvqa.data.order import plan_epoch
+from msvqa.data.store import store_dir
+from msvqa.engine.checkpoint import load_checkpoint
+from msvqa.engine.inputs import Inputs, model_sizes, open_inputs
+from msvqa.engine.loop import Saver, StageJob, StageLoop
+from msvqa.engine.prediction import objective_of, predict_split
+from msvqa.models.model import Sizes, build_model
+from msvqa.objectives.answering import Answering
+from msvqa.prepare import prepare
+from msvqa.recipe import Recipe, load, parse_data
+from msvqa.run import Run
+
+RECIPE = "configs/dualvgr/msvd.yaml"
+WIDTH, FRAMES, HIDDEN = 256, 4, 256
+EPOCHS = 2
+QUESTIONS = 256
+GROUPED = 8
+STEPS = {1: 4, GROUPED: 12}
+"""Steps of a timed part of an epoch, by questions per video: at k = 1 a step takes longer"""
+ROUNDS = 5
+PUBLISHED = Sizes(
+    vocabulary=4809, answers=1854, num_clips=8, frames_per_clip=16, size_px=224,
+    appearance_width=2048, motion_width=2048,
+)  # fmt: skip
+CPU = torch.device("cpu")
+
+
+def overrides(root: Path, folder: Path, files: tuple[Path, Path]) -> list[str]:
+    """Return what the command line changes in the published recipe."""
+    features = (
+        f"{{appearance_hdf5: {files[0]}, motion_hdf5: {files[1]}, "
+        f"appearance_width: {WIDTH}, motion_width: {WIDTH}}}"
+    )
+    return [
+        "name=synthetic-features", f"runs={folder / 'runs'}", f"data.root={root}",
+        f"data.prepared={folder / 'prepared'}", f"clips.frames_per_clip={FRAMES}",
+        f"features={features}", f"model.hidden_size={HIDDEN}", f"stages.answer.epochs={EPOCHS}",
+        "stages.answer.optimizer.lr=1e-3",
+        "stages.answer.schedule={name: cosine, warmup_steps: 20}",
+        # One row for each epoch, with its time.
+        "stages.answer.log_every_steps=1000000",
+        f"scaling.cpus_per_worker={cpus()}",
+    ]  # fmt: skip
+
+
+def cpus() -> int:
+    """Return the CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def main() -> int:
+    """Train, evaluate, compare, and write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dualvgr")
+    parser.add_argument("--root", type=Path, required=True, help="folder with the annotations")
+    root = parser.parse_args().root.absolute()
+    with tempfile.TemporaryDirectory(prefix="msvqa-dualvgr-") as name:
+        folder = Path(name)
+        synthesis = Synthesis(
+            appearance_width=WIDTH, motion_width=WIDTH, frames_per_clip=FRAMES, dtype="float16"
+        )
+        files = write_features(parse_data("msvd_qa", root=str(root)), folder / "f.h5", synthesis)
+        changes = overrides(root, folder, files)
+        run = folder / "runs" / "synthetic-features"
+        for words in (["train", RECIPE, *changes], ["evaluate", str(run), "--split", "test"]):
+            if code := cli.main(words):
+                return code
+        facts = accuracies(run) | epochs(run)
+        ratios = [*compare_loops(load(RECIPE, changes)), *compare_groups()]
+    table = write("dualvgr", ratios, facts)
+    sys.stdout.write(table.read_text(encoding="utf-8"))
+    return 0 if facts["verdict"] == "beats the text alone" else 1
+
+
+# Accuracy
+
+
+def accuracies(path: Path) -> dict[str, str]:
+    """Return the test accuracies of a run beside what the text alone gives."""
+    found, _ = Run.open(path).evaluation("test")
+    rows = {**found["per_type"], "all": found}
+    facts = {f"test accuracy, {name}": _accuracy(row) for name, row in rows.items() if row["n"]}
+    low, _ = found["accuracy_interval"]
+    beaten = low > max(found["type_only_accuracy"], found["question_only_accuracy"])
+    other = accuracy_with_features_of_other_videos(path)
+    return facts | {
+        "test accuracy, all, features of another video": f"{other:.4f}",
+        "verdict": "beats the text alone" if beaten else "does not beat the text alone",
+    }
+
+
+def _accuracy(row: Mapping[str, Any]) -> str:
+    low, high = row["accuracy_interval"]
+    return (
+        f"{row['accuracy']:.4f} ({low:.4f} to {high:.4f}), n {row['n']}; type only "
+        f"{row['type_only_accuracy']:.4f}, question only {row['question_only_accuracy']:.4f}, "
+        f"best possible {row['best_possible']:.4f}"
+    )
+
+
+class OtherVideos:
+    """Gives every video the features of another one of the split."""
+
+    def __init__(self, source: VideoSource, videos: int) -> None:
+        self.source, self.videos = source, videos
+
+    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        """Yield the features of the videos half a split further on."""
+        shift = self.videos // 2
+        return self.source.batches([[(row + shift) % self.videos for row in g] for g in groups])
+
+
+def accuracy_with_features_of_other_videos(path: Path) -> float:
+    """Return the test accuracy where the features belong to another video."""
+    loaded = load_checkpoint(Run.open(path).checkpoint())
+    inputs = _open(loaded.recipe, "test")
+    source = OtherVideos(inputs.source, len(inputs.split.video_id))
+    rows = predict_split(
+        objective_of(loaded), Inputs(split=inputs.split, source=source), CPU, videos_per_batch=8
+    )
+    right = metrics.is_right(rows["top"][:, 0], inputs.split.answer_id[rows["row"]])
+    return metrics.mean(right)
+
+
+def epochs(path: Path) -> dict[str, str]:
+    """Return time and memory of the training."""
+    run = Run.open(path)
+    rows = [row for row in run.metrics() if row["kind"] == "train"]
+    questions = len(_open(run.recipe, "train").split)
+    seconds = [questions / row["questions_per_s"] for row in rows]
+    return {
+        "training questions": str(questions),
+        "seconds per epoch, without validation": ", ".join(f"{s:.1f}" for s in seconds),
+        "waiting for data": ", ".join(f"{row['waiting']:.1%}" for row in rows),
+        "peak memory of the training process, GB": f"{max(row['memory_gb'] for row in rows):.2f}",
+        "threads": str(cpus()),
+        "sizes": f"{WIDTH} wide features, {FRAMES} frames, hidden {HIDDEN}, {EPOCHS} epochs",
+    }
+
+
+def _open(recipe: Recipe, split: str) -> Inputs:
+    prepared = prepare(recipe.data, need_videos=False)
+    return open_inputs(recipe, prepared, str(store_dir(recipe)), split)
+
+
+# Speed
+
+
+class SilentHost:
+    """Runs the loop in this process and keeps nothing."""
+
+    rank, device = 0, CPU
+
+    def latest_checkpoint(self) -> Path | None:
+        """Return none: every part starts anew."""
+        return None
+
+    def report(self, numbers: Mapping[str, float], save: Saver) -> None:
+        """Keep nothing."""
+
+
+class TimedLoop(StageLoop):
+    """Our loop with its store, thread, batches, logging and checks, but without validation."""
+
+    def _validate(self) -> tuple[dict[str, float], float | None]:
+        return {}, None
+
+
+def compare_loops(recipe: Recipe) -> list[Ratio]:
+    """Time parts of an epoch: our loop, a plain loop over batches in memory, and k = 1."""
+    torch.set_num_threads(cpus())
+    jobs = {k: _job(recipe, k) for k in STEPS}
+    in_memory = _batches_in_memory(recipe)
+    methods = {
+        "ours": lambda: our_loop(jobs[GROUPED]),
+        "plain": lambda: plain_loop(recipe, in_memory),
+        "k=1": lambda: our_loop(jobs[1]),
+    }
+    costs: dict[str, list[float]] = {name: [] for name in methods}
+    order, shuffler = list(methods), random.Random(0)
+    for _ in range(ROUNDS):
+        shuffler.shuffle(order)
+        for name in order:
+            costs[name].append(methods[name]())
+    part = f"{STEPS[GROUPED]} steps of 32 x {GROUPED} questions"
+    return [
+        ratio(f"epoch: our loop / plain loop, data in memory ({part})", costs, "ours", "plain"),
+        ratio(f"epoch: k = 1 ({STEPS[1]} steps of 256 x 1) / k = {GROUPED}", costs, "k=1", "ours"),
+    ]
+
+
+def _job(recipe: Recipe, k: int) -> StageJob:
+    raw = recipe.to_dict()
+    raw["name"] = f"timed-{k}"
+    length = {"epochs": None, "steps": STEPS[k]}
+    raw["stages"][0] |= length | {"batch": {"videos": QUESTIONS // k, "questions_per_video": k}}
+    folder = Path(raw["runs"]) / raw["name"]
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared, store = raw["data"]["prepared"], str(store_dir(recipe))
+    return StageJob(recipe=raw, stage=0, run=str(folder), prepared=prepared, store=store)
+
+
+def our_loop(job: StageJob) -> float:
+    """Return the seconds per question of our loop."""
+    loop = TimedLoop(job, SilentHost())
+    loop.run()
+    return 1 / float(loop.experiment.metrics()[-1]["questions_per_s"])
+
+
+def plain_loop(recipe: Recipe, batches: Sequence[Batch]) -> float:
+    """Return the seconds per question of a loop that does nothing but train."""
+    torch.use_deterministic_algorithms(False)
+    model = build_model(recipe, model_sizes(recipe, prepare(recipe.data, need_videos=False)))
+    objective = Answering(Answering.Config(), model).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.stages[0].optimizer.lr)
+    start = time.perf_counter()
+    for batch in batches:
+        objective(batch)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 12.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    questions = sum(float(batch["weight"].sum()) for batch in batches)
+    return (time.perf_counter() - start) / questions
+
+
+def _batches_in_memory(recipe: Recipe) -> list[Batch]:
+    inputs = _open(recipe, "train")
+    plan = plan_epoch(
+        inputs.split.video_row, lanes=QUESTIONS // GROUPED, questions_per_video=GROUPED,
+        seed=recipe.seed, epoch=0,
+    )  # fmt: skip
+    return list(islice(training_batches(inputs.split, inputs.source, plan), STEPS[GROUPED]))
+
+
+def compare_groups(questions: int = 64) -> list[Ratio]:
+    """Time a step at the published sizes, with random features: k = 1 and k = 8."""
+    model = build_model(load(RECIPE), PUBLISHED)
+    objective = Answering(Answering.Config(), model).train()
+    batches = {k: _random_batch(questions, k) for k in (1, GROUPED)}
+    costs: dict[str, list[float]] = {name: [] for name in ("k=1", "k=8")}
+    for _ in range(ROUNDS):
+        for k, batch in batches.items():
+            start = time.perf_counter()
+            objective(batch)["loss"].backward()
+            costs[f"k={k}"].append(time.perf_counter() - start)
+    name = f"step at the published sizes: k = 1 / k = {GROUPED}, {questions} questions"
+    return [ratio(name, costs, "k=1", f"k={GROUPED}")]
+
+
+def _random_batch(questions: int, k: int) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    videos, clips, frames = questions // k, PUBLISHED.num_clips, PUBLISHED.frames_per_clip
+    random_question = torch.randint(2, PUBLISHED.vocabulary, (questions, 11), generator=generator)
+    return {
+        "appearance": torch.randn(videos, clips, frames, 2048, generator=generator),
+        "motion": torch.randn(videos, clips, 2048, generator=generator),
+        "question": random_question,
+        "question_length": torch.full((questions,), 11),
+        "video_index": torch.arange(videos).repeat_interleave(k),
+        "answer": torch.from_numpy(np.arange(questions) + 2),
+        "weight": torch.ones(questions),
+        "normalizer": torch.tensor(float(questions)),
+        "workers": torch.tensor(1.0),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""DualVGR from feature files, without videos: prepare, extract, train, evaluate."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.synthetic_features import Synthesis, answers_of_videos
+from msvqa.data.loader import evaluation_batches, training_batches
+from msvqa.data.order import count_visits, plan_epoch
+from msvqa.data.store import store_dir
+from msvqa.engine.checkpoint import read_weights
+from msvqa.engine.inputs import make_resident, model_sizes, open_inputs
+from msvqa.engine.loop import StageJob, StageLoop, train_stage
+from msvqa.engine.trainer import LocalHost
+from msvqa.errors import DataError, RunError
+from msvqa.evaluate import evaluate
+from msvqa.extract import extract
+from msvqa.models.layers.network import ClipEncoder
+from msvqa.models.model import build_model
+from msvqa.objectives.answering import Answering
+from msvqa.predict import predict
+from msvqa.prepare import prepare
+from msvqa.run import Run
+from msvqa.train import check, dry_run, train
+from tests.featured import SYNTHESIS, VIDEOS, make_recipe, make_store, write_data
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_data(tmp_path_factory.mktemp("featured"))
+
+
+@pytest.fixture(scope="module")
+def stored(folder):
+    """Recipe, prepared folder and store."""
+    recipe = make_recipe(folder)
+    return recipe, *make_store(recipe)
+
+
+def copy_files(folder: Path, target: Path, keep: int) -> dict[str, str]:
+    """Copy the feature files with the first rows only; return the overrides that name them."""
+    overrides = []
+    for part, name in (("appearance", "resnet_features"), ("motion", "resnext_features")):
+        with (
+            h5py.File(folder / f"f_{part}_feat.h5") as old,
+            h5py.File(target / f"{part}.h5", "w") as new,
+        ):
+            chosen = np.flatnonzero(old["ids"][:] <= keep)
+            new["ids"], new[name] = old["ids"][chosen], old[name][chosen]
+        overrides.append(f"features.{part}_hdf5={target / f'{part}.h5'}")
+    return overrides
+
+
+def test_features_depend_on_the_answers_alone(folder):
+    answers = answers_of_videos(make_recipe(folder).data)
+    one, other = SYNTHESIS.video("1", answers["1"]), SYNTHESIS.video("1", answers["1"])
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    quiet = Synthesis(num_clips=2, appearance_width=512, motion_width=8, noise=0.0, visible=1.0)
+    appearance, _ = quiet.video("9", {"cat": 1, "man": 4})
+    cat, man = quiet.codes(["cat", "man"])[0]
+    np.testing.assert_allclose(appearance[0, 0], cat + 2 * man, rtol=1e-5, atol=1e-5)
+    assert abs(np.corrcoef(cat, man)[0, 1]) < 0.2
+
+
+def test_missing_videos_are_no_problem_where_features_come_from_files(folder):
+    recipe = make_recipe(folder)
+    assert not recipe.reads_videos
+    with pytest.raises(DataError, match="84 of 84 videos are missing"):
+        prepare(recipe.data)
+    prepared = prepare(recipe.data, need_videos=False)
+    assert len(prepared.split("train")) == 0
+    assert len(prepared.split("train", present_only=False)) == 3 * VIDEOS["train"]
+
+
+def test_videos_without_a_row_are_refused_by_name(folder, tmp_path):
+    overrides = copy_files(folder, tmp_path, keep=80)
+    with pytest.raises(DataError, match=r"4 of 84 videos have no row in (.|\n)*- 81\n(.|\n)*- 84"):
+        extract(make_recipe(folder, *overrides))
+    nothing = copy_files(folder, tmp_path, keep=0)
+    with pytest.raises(DataError, match="are these the features of"):
+        extract(make_recipe(folder, *nothing, "data.allow_missing=true"))
+    with pytest.raises(DataError, match="none of the training videos"):
+        train(make_recipe(folder, *nothing, "name=nothing", "data.allow_missing=true"))
+
+
+def test_an_unpooled_file_is_explained_before_anything_starts(folder):
+    recipe = make_recipe(folder, "features.motion_width=4")
+    with pytest.raises(DataError, match=r"4 times what is wanted.*set features\.pool_motion=true"):
+        check(recipe)
+
+
+def test_a_dry_run_needs_no_store(folder, tmp_path):
+    (estimate,) = dry_run(make_recipe(folder, f"data.prepared={tmp_path / 'p'}"))
+    assert estimate.steps == 6 and estimate.step_s > 0
+
+
+def test_resident_features_give_the_same_batches(stored):
+    recipe, prepared, store = stored
+    host = open_inputs(recipe, prepared, str(store.path), "train", CPU)
+    resident = make_resident(host.source, CPU)
+    assert resident.resident["appearance"].shape == (VIDEOS["train"], 3, 4, 24)
+    assert resident.resident["appearance"].dtype == torch.float16
+    split = host.split
+    plan = plan_epoch(split.video_row, lanes=4, questions_per_video=2, seed=0, epoch=0)
+    ways = [
+        lambda inputs: training_batches(split, inputs.source, plan),
+        lambda inputs: evaluation_batches(split, inputs.source, [5, 0, 7], 2),
+    ]
+    for way in ways:
+        for one, other in zip(way(host), way(resident), strict=True):
+            assert "appearance" not in other
+            one, other = host.to_device(one, CPU), resident.to_device(other, CPU)
+            assert one.keys() == other.keys()
+            assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def job_of(recipe, prepared, store) -> StageJob:
+    run = Run.create(recipe)
+    return StageJob(
+        recipe=recipe.to_dict(), stage=0, run=str(run.path), prepared=str(prepared.path),
+        store=str(store.path),
+    )  # fmt: skip
+
+
+class ResidentLoop(StageLoop):
+    """The loop as on a GPU with `features.resident: device`."""
+
+    def __init__(self, job, host):
+        super().__init__(job, host)
+        self.training = make_resident(self.training.source, self.device)
+        self.validation = make_resident(self.validation.source, self.device)
+
+
+def test_resident_features_train_the_same_weights(stored, tmp_path):
+    _, prepared, store = stored
+    weights = []
+    for name, loop in (("host", StageLoop), ("resident", ResidentLoop)):
+        recipe = make_recipe(store.path.parents[1], f"runs={tmp_path}", f"name={name}")
+        loop(job_of(recipe, prepared, store), LocalHost(recipe.run_dir / "answer")).run()
+        weights.append(read_weights(Run.open(recipe.run_dir).checkpoint("answer", "last")))
+    for name, value in weights[0].items():
+        assert torch.equal(weights[1][name], value), name
+
+
+def test_what_depends_on_the_video_is_computed_once_per_visit(stored, monkeypatch):
+    recipe, prepared, store = stored
+    inputs = open_inputs(recipe, prepared, str(store.path), "train")
+    objective = Answering(Answering.Config(), build_model(recipe, model_sizes(recipe, prepared)))
+    seen = []
+    encode = ClipEncoder.forward
+
+    def counting(self, frames):
+        seen.append(len(frames))
+        return encode(self, frames)
+
+    monkeypatch.setattr(ClipEncoder, "forward", counting)
+    rows = inputs.split.video_row
+    plan = plan_epoch(rows, lanes=8, questions_per_video=2, seed=0, epoch=0)
+    for batch in training_batches(inputs.split, inputs.source, plan):
+        objective.loss(batch)
+    visits = count_visits(rows, 2)
+    assert plan.weight.any(axis=2).sum() == visits == 2 * VIDEOS["train"]
+    assert sum(seen) == plan.video.size == visits, "96 visits fill 8 lanes evenly"
+    seen.clear()
+    objective.eval()
+    every = list(range(VIDEOS["train"]))
+    for batch in evaluation_batches(inputs.split, inputs.source, every, 5):
+        objective.predict(batch)
+    assert sum(seen) == VIDEOS["train"], "evaluation encodes every video once"
+
+
+def test_rows_say_how_much_memory_was_used(stored, tmp_path):
+    _, prepared, store = stored
+    recipe = make_recipe(store.path.parents[1], f"runs={tmp_path}")
+    train_stage(job_of(recipe, prepared, store), LocalHost(recipe.run_dir / "answer"))
+    rows = [row for row in Run.open(recipe.run_dir).metrics() if row["kind"] == "train"]
+    assert all(0.05 < row["memory_gb"] < 50 for row in rows)
+
+
+@pytest.mark.ray
+def test_the_whole_job_beats_the_text_without_videos(folder, tmp_path, ray_local):
+    # Videos 81 to 84, of the test split, have no features; the motion file has 4 positions each.
+    overrides = copy_files(folder, tmp_path, keep=80)
+    with h5py.File(tmp_path / "motion.h5", "r+") as data:
+        pooled = data["resnext_features"][:]
+        spread = np.array([-0.5, 0.5, 1.0, -1.0], np.float32)
+        unpooled = (pooled[..., None] + spread).reshape(*pooled.shape[:2], -1)
+        del data["resnext_features"]
+        data["resnext_features"] = unpooled
+    recipe = make_recipe(
+        folder, *overrides, f"runs={tmp_path}", "features.pool_motion=true",
+        "features.dtype=float32", "data.allow_missing=true", "stages.0.epochs=8",
+        "stages.0.batch.questions_per_video=1",
+    )  # fmt: skip
+    run = train(recipe)
+    store = extract(recipe)
+    assert sorted(store.rejected) == ["81", "82", "83", "84"]
+    assert store.rejected["81"][0] == "no_features"
+    with h5py.File(tmp_path / "motion.h5") as data:
+        row = data["ids"][:].tolist().index(5)
+        expected = data["resnext_features"][row].reshape(3, 16, 4).mean(-1)
+    np.testing.assert_allclose(store.read("5")["motion"], expected, atol=1e-5)
+
+    metrics = evaluate(run.path, "test")
+    assert (metrics["n"], metrics["n_expected"]) == (60, 72)
+    assert list(metrics["per_type"]) == ["what", "who", "where"]
+    assert metrics["accuracy_interval"][0] > metrics["question_only_accuracy"] + 0.1
+    with pytest.raises(RunError, match="trained on extracted features"):
+        predict(run.path, "any.avi", "what is it?")
+    assert store_dir(recipe) == store.path
