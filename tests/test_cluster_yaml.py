@@ -1,4 +1,4 @@
-"""The cluster file and the Ray jobs fit Ray and the command line."""
+"""The files for `ray up` and the Ray jobs fit Ray and the command line."""
 
 import subprocess
 import sys
@@ -9,6 +9,8 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 JOBS = sorted((ROOT / "ray_jobs").glob("*.py"))
+CLUSTERS = ("cluster.yaml", "deploy/gcp.yaml", "deploy/on-premises.yaml")
+IN_A_CLOUD = CLUSTERS[:2]
 
 
 def checked(config):
@@ -20,32 +22,76 @@ def checked(config):
     return complete
 
 
+def read(name):
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
 @pytest.fixture
 def config():
-    return yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    return read("cluster.yaml")
 
 
-def test_the_cluster_file_is_valid(config):
-    complete = checked(config)
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_a_cluster_file_is_valid(name):
+    complete = checked(read(name))
     assert complete["head_node_type"] in complete["available_node_types"]
-    assert complete["available_node_types"]["gpu"]["max_workers"] >= 1
 
 
-def test_the_cluster_image_has_a_tested_version_of_ray(config):
+@pytest.mark.parametrize("name", IN_A_CLOUD)
+def test_a_cloud_has_workers_for_both_kinds_of_work(name):
+    config = read(name)
+    types = config["available_node_types"]
+    assert types["gpu"]["resources"]["GPU"] == 1
+    assert types["decode"]["resources"]["CPU"] > 0
+    # The head stays free for the job itself.
+    assert types["head"]["resources"] == {"CPU": 0, "GPU": 0}
+    assert sum(kind["max_workers"] for kind in types.values()) <= config["max_workers"]
+
+
+def test_spot_machines_are_workers_only(config):
+    spot = {
+        name
+        for name, kind in config["available_node_types"].items()
+        if kind["node_config"].get("InstanceMarketOptions") == {"MarketType": "spot"}
+    }
+    assert spot == {"decode", "gpu_spot"}
+
+
+@pytest.mark.parametrize("name", IN_A_CLOUD)
+def test_the_image_of_a_cluster_has_a_tested_version_of_ray(name):
     import ray
 
-    tag = config["docker"]["image"].split(":")[1]
+    tag = read(name)["docker"]["image"].split(":")[1]
     assert tag.startswith(f"{ray.__version__.rsplit('.', 1)[0]}.")
 
 
-def test_a_wrong_cluster_file_is_refused(config):
-    with pytest.raises(Exception, match=r"(?i)head"):
-        checked(config | {"head_node_type": "nothing"})
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head_node_type": "nothing"}, "(?i)head"),
+        ({"max_worker": 3}, "max_worker"),
+        ({"provider": {"type": "cloud"}}, "(?i)provider|cloud"),
+        ({"max_workers": -1}, "(?i)minimum|less than|max_workers"),
+    ],
+)
+def test_a_wrong_cluster_file_is_refused(config, change, message):
+    with pytest.raises(Exception, match=message):
+        checked(config | change)
 
 
-def test_nothing_listens_beyond_the_cluster(config):
-    (start,) = [c for c in config["head_start_ray_commands"] if "ray start" in c]
-    assert "--dashboard-host=127.0.0.1" in start
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_jobs_are_taken_on_loopback_and_a_token_is_asked_for(name):
+    config = read(name)
+    starts = [
+        command
+        for role in ("head", "worker")
+        for command in config[f"{role}_start_ray_commands"]
+        if "ray start" in command
+    ]
+    assert len(starts) == 2
+    assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert all("RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 ray start" in s for s in starts)
+    assert "~/.ray/auth_token" in config["file_mounts"]
 
 
 @pytest.mark.parametrize("file", JOBS, ids=lambda file: file.stem)

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Submit a file of ray_jobs/ to a Ray cluster, follow its logs and exit with its exit code.
+#
+#   ray_jobs/submit.sh train configs/quickstart.yaml data.root=/shared/videos \
+#       data.prepared=/shared/prepared runs=/shared/runs
+#
+# The first word names the file, the others are those of `msvqa`. Environment:
+#   RAY_API_SERVER_ADDRESS  server that takes jobs (http://127.0.0.1:8265: here, or a tunnel's end)
+#   RAY_AUTH_MODE           token (default; read from RAY_AUTH_TOKEN or ~/.ray/auth_token) or disabled
+#   MSVQA_RUNTIME_ENV       more of Ray's runtime environment, as JSON: {"pip": [...]}
+#   MSVQA_JOB_ID            name of the job (verb and time)
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+verb=${1:-}
+if [[ ! $verb =~ ^[a-z]+$ || ! -f $root/ray_jobs/$verb.py ]]; then
+    verbs=$(cd "$root/ray_jobs" && printf '%s ' *.py)
+    echo "usage: ${0##*/} VERB WORD...; VERB is one of ${verbs//.py/}" >&2
+    exit 2
+fi
+shift
+
+export RAY_API_SERVER_ADDRESS=${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}
+# Without the mode the client sends no token, and the server answers 401.
+export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token}
+export RAY_USAGE_STATS_ENABLED=0
+
+# What stays behind is listed in .rayignore.
+nothing_more='{}'
+job=${MSVQA_JOB_ID:-$verb-$(date +%Y%m%d-%H%M%S)-$$}
+trap 'echo "The job goes on; to stop it: ray job stop $job" >&2; exit 130' INT
+followed=0
+ray job submit --submission-id "$job" --working-dir "$root" \
+    --runtime-env-json "${MSVQA_RUNTIME_ENV:-$nothing_more}" \
+    -- python "ray_jobs/$verb.py" "$@" || followed=$?
+
+# `ray job submit` says 0 or 1; the program's own code tells an error from a stop.
+python - "$job" "$followed" <<'EOF'
+import sys
+
+from ray.job_submission import JobSubmissionClient
+
+job, followed = sys.argv[1], int(sys.argv[2])
+try:
+    code = JobSubmissionClient().get_job_info(job).driver_exit_code
+except (ConnectionError, RuntimeError):  # the job was never taken; why is said above
+    code = None
+sys.exit(followed if code is None else code % 256)
+EOF

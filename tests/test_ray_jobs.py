@@ -1,0 +1,130 @@
+"""Jobs: what is submitted, and a real one on a real head."""
+
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from msvqa.data.datasets.synthetic import generate
+from msvqa.run import Run
+from tests.ray_head import running_head
+from tests.tiny import VIDEOS, raw_recipe
+
+ROOT = Path(__file__).parents[1]
+SUBMIT = ROOT / "ray_jobs" / "submit.sh"
+LIMIT_BYTES = 100 * 2**20
+
+
+def package_of(folder, target):
+    """Zip a working directory as Ray does, and return the names in it."""
+    from ray._private.runtime_env.packaging import create_package
+
+    create_package(str(folder), target, include_gitignore=True, excludes=[])
+    with zipfile.ZipFile(target) as package:
+        return package.namelist()
+
+
+def test_a_job_takes_the_code_along_and_nothing_large(tmp_path):
+    folder = tmp_path / "copy"
+    large = ("runs/a", "prepared/b", "data/c", "demo/d", ".venv/e", ".git/f", "weights.pth")
+    for name in large:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"0")
+    for name in (".rayignore", ".gitignore", "setup.py"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("msvqa", "ray_jobs", "configs"):
+        shutil.copytree(ROOT / name, folder / name)
+    names = package_of(folder, tmp_path / "package.zip")
+    assert not {*names} & {*large}
+    assert {"msvqa/data/dataset.py", "ray_jobs/train.py", "configs/quickstart.yaml"} <= {*names}
+    assert (tmp_path / "package.zip").stat().st_size < LIMIT_BYTES / 10
+
+
+def test_the_rules_hold_without_git_as_well(tmp_path):
+    """A downloaded copy has no .gitignore that Ray could read besides."""
+    folder = tmp_path / "copy"
+    (folder / "runs").mkdir(parents=True)
+    (folder / "runs" / "large").write_bytes(b"0")
+    (folder / "msvqa" / "data").mkdir(parents=True)
+    (folder / "msvqa" / "data" / "kept.py").write_bytes(b"0")
+    shutil.copy(ROOT / ".rayignore", folder)
+    assert package_of(folder, tmp_path / "package.zip") == [".rayignore", "msvqa/data/kept.py"]
+
+
+@pytest.mark.parametrize("words", [[], ["nothing"], ["../train"], ["--help"]])
+def test_submit_lists_the_verbs_that_there_are(words):
+    done = subprocess.run([SUBMIT, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "evaluate extract prepare train" in done.stderr
+
+
+def test_submit_is_a_clean_script():
+    shellcheck = shutil.which("shellcheck")
+    if not shellcheck:
+        pytest.skip("shellcheck is not installed")
+    done = subprocess.run([shellcheck, SUBMIT], capture_output=True, text=True, check=False)
+    assert not done.stdout
+
+
+@pytest.fixture(scope="module")
+def head():
+    with running_head() as found:
+        yield found
+
+
+def submit(head, *words, job=""):
+    return subprocess.run(
+        [SUBMIT, *words], env=head.environment | {"MSVQA_JOB_ID": job}, capture_output=True,
+        text=True, timeout=400, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """The storage that all nodes share: videos and a recipe."""
+    folder = tmp_path_factory.mktemp("shared")
+    generate(folder / "data", videos=VIDEOS)
+    raw = raw_recipe(folder) | {"scaling": {"cpus_per_worker": 0.5}}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_job_trains_and_the_same_job_again_has_nothing_to_do(head, shared):
+    done = submit(head, "train", shared / "tiny.yaml", job="first")
+    assert done.returncode == 0, done.stdout + done.stderr
+    status, job = head.ask("/api/jobs/first")
+    assert (status, job["status"], job["driver_exit_code"]) == (200, "SUCCEEDED", 0)
+    # Logs are followed: the lines of the verb come back.
+    assert "stage reconstruct starts" in done.stdout
+    run = Run.open(shared / "runs" / "tiny")
+    assert run.is_finished("reconstruct") and run.is_finished("answer")
+    rows = run.metrics()
+
+    again = submit(head, "train", shared / "tiny.yaml", job="again")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "starts" not in again.stdout
+    assert run.metrics() == rows
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_exit_code_of_a_job_is_that_of_its_verb(head, shared):
+    done = submit(head, "train", shared / "absent.yaml")
+    assert done.returncode == 2
+    assert "no such file (did you mean" in done.stdout
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_without_the_token_nothing_is_done(head):
+    assert head.ask("/api/jobs/", token="0" * 64)[0] in (401, 403)
+    stranger = {**head.environment, "RAY_AUTH_TOKEN": "0" * 64}
+    done = subprocess.run(
+        [SUBMIT, "train", "x"], env=stranger, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
