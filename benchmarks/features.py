@@ -2,7 +2,7 @@
 
 python -m benchmarks.features
 
-The files hold float32, as the reference wrote them; the store float16, as recipes have it by default.
+The files hold float32, as the reference wrote them; the store float16, the default of recipes.
 """
 
 import sys

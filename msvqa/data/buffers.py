@@ -16,8 +16,8 @@ VideoArrays = Mapping[str, np.ndarray]
 class Buffers:
     """Stacks the arrays of videos into tensors whose memory returns here after their last use.
 
-    Fresh memory may cost a page fault every 4 KiB. A batch that is kept stays as it is: its memory is
-    free only when no tensor and no view shares it any more.
+    Fresh memory may cost a page fault every 4 KiB. A batch that is kept stays as it is: its memory
+    is free only when no tensor and no view shares it any more.
     """
 
     def __init__(self, *, pinned: bool = False) -> None:
