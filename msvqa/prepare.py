@@ -22,6 +22,7 @@ from msvqa.data.dataset import PREPARED_FORMAT, Dataset, Prepared, open_dataset,
 from msvqa.data.problems import AnnotatedVideo, annotation_problems, group_by_video
 from msvqa.data.schema import MANIFEST, PROBLEM_KINDS, REFUSED_KINDS, Problem
 from msvqa.data.text import AnswerList, Vocabulary, read_word_vectors, tokenize
+from msvqa.engine import cluster
 from msvqa.errors import DataError
 from msvqa.recipe import DataConfig
 
@@ -43,7 +44,9 @@ def prepare(config: DataConfig, *, need_videos: bool = True) -> Prepared:
 
     Raises:
         DataError: annotations cannot be used, or videos are missing and that is not allowed.
+        ClusterError: the folders do not outlive this job.
     """
+    cluster.refuse_lost({"data.root": config.root, "data.prepared": prepared_dir(config)})
     dataset = open_dataset(config)
     annotations = dataset.read()
     videos = group_by_video(dataset, annotations.rows)

@@ -97,8 +97,9 @@ def check(recipe: Recipe) -> None:
     Raises:
         RecipeError: lists every problem.
         DataError: feature files that are none, or of other shapes than the recipe says.
-        ClusterError: more workers than this machine can run.
+        ClusterError: more workers than this machine can run, or a run that is lost with its job.
     """
+    cluster.refuse_lost({"runs": recipe.runs})
     problems = []
     for number, stage in enumerate(recipe.stages):
         share = recipe.scaling.workers * stage.batch.accumulate

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from msvqa.errors import ClusterError
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 1_000_000_000
 CONNECT_TIMEOUT_S = 10.0
+IN_A_COPY = "/runtime_resources/working_dir_files/"
+"""Part of the path of every copy that Ray makes of a job's working directory."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,24 @@ def check_resources(scaling: ScalingConfig, *, data_cpus: float = 0) -> None:
     """Refuse, before Ray starts, what this machine cannot give; a named cluster is asked later."""
     if not joins_cluster():
         place(scaling, local_resources(), data_cpus=data_cpus)
+
+
+def refuse_lost(paths: Mapping[str, str | Path]) -> None:
+    """Refuse places that do not outlive the job: its copy of the working directory is thrown away.
+
+    Args:
+        paths: by the key of the recipe that names them.
+
+    Raises:
+        ClusterError: names them, with what to give instead.
+    """
+    lost = {key: path for key, path in paths.items() if IN_A_COPY in str(path)}
+    if lost:
+        places = ", ".join(f"{key}={path}" for key, path in lost.items())
+        raise ClusterError(
+            f"a job works in a copy of the working directory, which is thrown away with {places}: "
+            f"give absolute paths that all nodes share, for example {next(iter(lost))}=/shared/..."
+        )
 
 
 @contextmanager

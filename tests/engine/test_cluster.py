@@ -4,7 +4,14 @@ import socket
 
 import pytest
 
-from msvqa.engine.cluster import Resources, check_resources, connected, joins_cluster, place
+from msvqa.engine.cluster import (
+    Resources,
+    check_resources,
+    connected,
+    joins_cluster,
+    place,
+    refuse_lost,
+)
 from msvqa.errors import ClusterError
 from msvqa.recipe import ScalingConfig
 
@@ -68,3 +75,10 @@ def test_what_is_no_address_of_a_cluster_is_refused(monkeypatch, address, advice
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ClusterError, match=advice):
         connected().__enter__()
+
+
+def test_places_that_go_with_the_job_are_refused():
+    copy = "/tmp/ray/session/runtime_resources/working_dir_files/_ray_pkg_0/"
+    refuse_lost({"runs": "/shared/runs", "data.root": "s3://bucket/videos"})
+    with pytest.raises(ClusterError, match=r"thrown away with runs=\S+: give .* runs=/shared"):
+        refuse_lost({"runs": f"{copy}runs", "data.root": "/shared/videos"})
