@@ -59,11 +59,13 @@ class MSVQA(GraphModel):
         self.motion_decoder: nn.Module = build(config.decoder, *shape)
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Return the encoders as `backbone` and all else as `rest`."""
+        """Return the encoders as `backbone`, the pixel decoders as `decoder` and all else as `rest`."""
         encoders = (self.appearance_encoder, self.motion_encoder)
-        backbone = [p for encoder in encoders for p in encoder.parameters()]
-        known = {id(p) for p in backbone}
-        return {"backbone": backbone, "rest": [p for p in self.parameters() if id(p) not in known]}
+        return {
+            "backbone": [p for encoder in encoders for p in encoder.parameters()],
+            "decoder": [p for decoder in self.decoders() for p in decoder.parameters()],
+            "rest": list(self.network.parameters()),
+        }
 
     def load_pretrained(self) -> None:
         """Load the weight files of the encoders."""
