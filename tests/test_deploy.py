@@ -1,6 +1,7 @@
 """The files in deploy/ fit Ray, KubeRay and each other."""
 
 import copy
+import re
 import shlex
 from pathlib import Path
 
@@ -115,3 +116,17 @@ def test_the_image_has_what_a_job_needs():
     assert {"msvqa", "ray_jobs", "configs", "setup.py", "README.md"} <= copied
     (base,) = [line.split(":")[1] for line in lines if line.startswith("FROM")]
     assert base.startswith(f"{ray.__version__.rsplit('.', 1)[0]}.")
+
+
+def test_the_table_of_decode_cores_follows_the_formula():
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    video_tflop, handing_on, busy = 2.15, 0.4, 0.8
+    rows = re.findall(r"^\| [^|,]+, (\d[^|]*) \| (.+?) \| (.+?) \| (.+?) \|$", text, re.M)
+    assert len(rows) == 3
+    for cells in rows:
+        tflops, *counts = ([float(n) for n in cell.split(" to ")] for cell in cells)
+        rates = [speed / video_tflop for speed in tflops]
+        assert [round(rate) for rate in rates] == [round(n) for n in counts[0]]
+        for seconds, cores in zip((0.07, 0.19), counts[1:], strict=True):
+            wanted = [rate * seconds * (1 + handing_on) / busy for rate in rates]
+            assert [round(n) for n in wanted] == cores
