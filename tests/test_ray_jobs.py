@@ -1,7 +1,9 @@
 """Jobs: what is submitted, and a real one on a real head."""
 
+import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -62,7 +64,8 @@ def test_submit_lists_the_verbs_that_there_are(words):
 
 
 def test_submit_is_a_clean_script():
-    shellcheck = shutil.which("shellcheck")
+    beside_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    shellcheck = shutil.which("shellcheck", path=beside_python)
     if not shellcheck:
         pytest.skip("shellcheck is not installed")
     done = subprocess.run([shellcheck, SUBMIT], capture_output=True, text=True, check=False)
@@ -121,10 +124,17 @@ def test_the_exit_code_of_a_job_is_that_of_its_verb(head, shared):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_without_the_token_nothing_is_done(head):
+def test_without_the_token_nothing_is_done(head, shared):
     assert head.ask("/api/jobs/", token="0" * 64)[0] in (401, 403)
     stranger = {**head.environment, "RAY_AUTH_TOKEN": "0" * 64}
     done = subprocess.run(
         [SUBMIT, "train", "x"], env=stranger, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
+    train = [sys.executable, "-m", "msvqa", "train", shared / "tiny.yaml", "name=stranger"]
+    done = subprocess.run(
+        train, env=stranger | {"RAY_ADDRESS": head.address}, cwd=ROOT, capture_output=True,
+        text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"no Ray cluster can be reached at RAY_ADDRESS={head.address}" in done.stderr
