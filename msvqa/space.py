@@ -205,6 +205,22 @@ def probe(recipe: Recipe, space: Space) -> tuple[list[Recipe], list[str]]:
     return list(found.values()), list(problems)
 
 
+def values_of(recipe: Recipe, keys: Iterable[str]) -> Values:
+    """Return what a recipe has for some fields."""
+    content = recipe.to_dict()
+    return {key: _find(content, key.split(".")) for key in keys}
+
+
+def _find(node: Any, parts: Sequence[str]) -> Any:
+    for part in parts:
+        if isinstance(node, list):
+            names = [item.get("name") for item in node]
+            node = node[int(part) if part.isdigit() else names.index(part)]
+        else:
+            node = node[part]
+    return node
+
+
 def last_stage_only(recipe: Recipe, keys: Iterable[str]) -> bool:
     """Whether changing these fields leaves all stages before the last one as they are."""
     return all(_in_last_stage(recipe, key) for key in keys)

@@ -6,7 +6,7 @@ import pytest
 
 from msvqa.errors import RecipeError
 from msvqa.recipe import load, parse
-from msvqa.space import last_stage_only, load_space, parse_space, probe, with_values
+from msvqa.space import last_stage_only, load_space, parse_space, probe, values_of, with_values
 from tests.tiny import raw_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -114,6 +114,11 @@ def test_only_fields_of_the_last_stage_leave_the_others_alone(recipe):
     assert last_stage_only(recipe, [LR, "stages.1.objective.alpha"])
     assert not last_stage_only(recipe, [LR, "stages.0.optimizer.lr"])
     assert not last_stage_only(recipe, ["seed"])
+
+
+def test_values_are_found_by_name_and_by_number(recipe):
+    for key in (LR, "stages.1.optimizer.lr"):
+        assert values_of(with_values(recipe, {key: 0.25}), [key]) == {key: 0.25}
 
 
 def test_folds_are_added_to_a_recipe_that_has_none(recipe):

@@ -22,7 +22,7 @@ from msvqa.errors import RunError, one_of
 from msvqa.objectives import OBJECTIVES
 from msvqa.recipe import Recipe, differences, load, parse, read_file, resolve
 from msvqa.run import FREE_TO_CHANGE, Run, written_aside
-from msvqa.space import Space, Values, changes, plain, with_values
+from msvqa.space import Space, Values, changes, plain, values_of, with_values
 
 BASE, SPACE = "recipe-before.yaml", "space.yaml"
 SHARED, TUNE = "shared", "tune"
@@ -145,6 +145,8 @@ class Sweep:
         if not (path / "recipe.yaml").is_file():
             return Trial(state=state, **known)
         run = Run.open(path)
+        # What the run has: pbt may have planned other values for an epoch that never came.
+        known["values"] = values_of(run.recipe, values)
         stage = run.recipe.stages[-1].name
         rows = [row for row in run.metrics() if row["stage"] == stage]
         reached = self.goal.of(run)

@@ -126,10 +126,10 @@ def test_the_page_shows_every_trial_and_escapes_what_it_shows(sweep):
     add_run(sweep, "trial-0000", [0.25, 0.75])
     broken = trial(sweep, 1, None)
     broken = Trial(**{**vars(broken), "state": "failed", "message": "<script>no</script>"})
-    trials = sweep.ranked([sweep.trial("trial-0000", {LR: 1e-3, HEADS: 2}, "stopped"), broken])
+    trials = sweep.ranked([sweep.trial("trial-0000", {LR: 1e-3, HEADS: 1}, "stopped"), broken])
     text = write_page(sweep, trials, sweep.best(trials)).read_text()
     assert "trial-0000" in text and "trial-0001" in text and text.count("<svg") == 2
     assert "<script>" not in text and "&lt;script&gt;" in text
     _, heads, accuracy = coordinates(sweep, trials)
-    assert list(heads.ticks.values()) == ["1", "2"] and heads.places == [1.0, 0.0]
+    assert list(heads.ticks.values()) == ["1", "2"] and heads.places == [0.0, 0.0]
     assert accuracy.places == [0.0, None]
