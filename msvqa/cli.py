@@ -7,7 +7,9 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msvqa import __version__
-from msvqa.errors import MSVQAError
+from msvqa.errors import MSVQAError, StoppedError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,19 +32,33 @@ EXIT_PROBLEMS = 1
 """The answer is no: `doctor` found problems, `recipe diff` found differences."""
 EXIT_ERROR = 2
 EXIT_BROKEN_PIPE = 141
-EXIT_INTERRUPTED = 130
+EXIT_BY_SIGNAL = 128
+"""Plus the number of the signal, as shells have it."""
+INTERRUPTED = "Interrupted; the same command again continues where it can."
 COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
 NAMES_SHOWN = 8
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 (see `EXIT_PROBLEMS`), 2 (error) or 130."""
+    """Run one command and return its exit code.
+
+    0; 1, see `EXIT_PROBLEMS`; 2, an error; 130 or 143, ended by SIGINT or SIGTERM.
+    """
     arguments = _parse(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("msvqa").setLevel(logging.INFO)
+    if threading.current_thread() is threading.main_thread():
+        # Python would end at once, and leave behind the processes that it started.
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
+    except StoppedError as stopped:
+        print(stopped, file=sys.stderr)
+        return EXIT_BY_SIGNAL + (stopped.signal_number or signal.SIGTERM)
+    except _Terminated:
+        print(INTERRUPTED, file=sys.stderr)
+        return EXIT_BY_SIGNAL + signal.SIGTERM
     except MSVQAError as error:
         if arguments.traceback:
             traceback.print_exc()
@@ -50,13 +66,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
-        print("Interrupted; the same command again continues where it can.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        print(INTERRUPTED, file=sys.stderr)
+        return EXIT_BY_SIGNAL + signal.SIGINT
     except BrokenPipeError:
         # `msvqa … | head` is no error; without this Python complains once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     return code
+
+
+class _Terminated(BaseException):
+    """SIGTERM came; like KeyboardInterrupt no error, so that nothing takes it for one."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

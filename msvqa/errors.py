@@ -57,6 +57,13 @@ class NonFiniteLossError(MSVQAError):
     """The loss became infinite or not a number."""
 
 
+class StoppedError(MSVQAError):
+    """A run that was asked to stop has written a checkpoint and ended."""
+
+    signal_number: int | None = None
+    """The signal that asked, where it was one."""
+
+
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Return `" (did you mean 'x'?)"` for the nearest option, or an empty string."""
     nearest = get_close_matches(word, list(options), n=1, cutoff=0.6)

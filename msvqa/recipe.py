@@ -215,6 +215,19 @@ class ScalingConfig(Config):
     """Processes that decode and extract; by default one for every CPU."""
 
 
+class FaultsConfig(Config):
+    """What happens when something fails while training runs."""
+
+    max_failures: int = Field(default=2, ge=-1)
+    """Deaths of workers put up with in a stage, each resumed from the last checkpoint; -1: any."""
+    damaged_checkpoint: Literal["stop", "previous"] = "stop"
+    """`stop` refuses a damaged checkpoint by name; `previous` takes the whole one before it."""
+    storage_wait_s: float = Field(default=60.0, ge=0)
+    """How long writing a checkpoint is tried again when the disk is full or away."""
+    watchdog_s: float | None = Field(default=None, gt=0)
+    """A step that takes longer: all stacks go to the run's logs, and who is missing is named."""
+
+
 class EvaluationConfig(Config):
     """How predictions are made and counted."""
 
@@ -253,6 +266,7 @@ class Recipe(Config):
     model: NamedConfig
     stages: tuple[StageConfig, ...]
     scaling: ScalingConfig = ScalingConfig()
+    faults: FaultsConfig = FaultsConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_INFO = "checkpoint.json"
 # Fields that may change when a run is resumed, because they do not change what is computed.
-FREE_TO_CHANGE = ("runs", "scaling.", "evaluation.", "data.allow_missing")
+FREE_TO_CHANGE = ("runs", "scaling.", "faults.", "evaluation.", "data.allow_missing")
 VERSIONS_OF = (
     "msvqa", "ray", "torch", "torchvision", "numpy", "av", "decord", "pyarrow", "h5py", "nltk",
 )  # fmt: skip
@@ -128,17 +128,29 @@ class Run:
         """Return the whole checkpoints of a stage with their info, oldest first."""
         found = []
         for info_file in sorted(self.stage_dir(stage).glob(f"step-*/{CHECKPOINT_INFO}")):
-            info = json.loads(info_file.read_text(encoding="utf-8"))
-            files = info.get("files", {})
-            if all(_has_size(info_file.parent / f, entry["bytes"]) for f, entry in files.items()):
+            info = _read_info(info_file)
+            if info is not None and not _damaged_files(info_file.parent, info):
                 found.append((info_file.parent, info))
+        return found
+
+    def damaged(self, stage: str) -> list[Path]:
+        """Return the files of a stage's checkpoints that are cut short.
+
+        A checkpoint that lacks files is none: one that is being removed looks like that.
+        """
+        found = []
+        for info_file in sorted(self.stage_dir(stage).glob(f"step-*/{CHECKPOINT_INFO}")):
+            info = _read_info(info_file)
+            files = [info_file] if info is None else _damaged_files(info_file.parent, info)
+            if all(file.is_file() for file in files):
+                found += files
         return found
 
     def checkpoint(self, stage: str | None = None, which: Literal["best", "last"] = "best") -> Path:
         """Return the best or last checkpoint of a stage, by default of the last stage.
 
         Raises:
-            CheckpointError: the stage has none.
+            CheckpointError: the stage has none, or damaged ones, of which the best may be one.
         """
         names = [s.name for s in self.recipe.stages]
         stage = stage or names[-1]
@@ -148,6 +160,12 @@ class Run:
                 f"it has {', '.join(names)}"
             )
         found = self.checkpoints(stage)
+        damaged = self.damaged(stage)
+        if damaged and self.recipe.faults.damaged_checkpoint == "stop":
+            raise CheckpointError(
+                f"{damaged[0]} is damaged, and its checkpoint may be the {which} of stage "
+                f"{stage!r}: restore it, or remove {damaged[0].parent} to use the others"
+            )
         if not found:
             raise CheckpointError(
                 f"stage {stage!r} of {self.path} has no checkpoint yet: train it first"
@@ -204,5 +222,15 @@ def _command(arguments: Sequence[str]) -> str:
     return " ".join([Path(arguments[0]).name, *arguments[1:]]) if arguments else ""
 
 
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+def _read_info(file: Path) -> dict[str, Any] | None:
+    try:
+        info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return info
+
+
+def _damaged_files(folder: Path, info: Mapping[str, Any]) -> list[Path]:
+    """Return the files of a checkpoint that are absent or not as long as they were written."""
+    sizes = {folder / name: entry["bytes"] for name, entry in info.get("files", {}).items()}
+    return [f for f, size in sizes.items() if not f.is_file() or f.stat().st_size != size]

@@ -8,6 +8,7 @@ from typing import Any
 from msvqa.data.dataset import Prepared
 from msvqa.data.features import feature_files
 from msvqa.engine import cluster
+from msvqa.engine.checkpoint import newest_checkpoint
 from msvqa.engine.loop import StageJob
 from msvqa.engine.rehearsal import Estimate, rehearse
 from msvqa.engine.tracking import Row
@@ -45,7 +46,9 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     """Prepare and extract what is not there yet, then train every stage that is not finished.
 
     Raises:
-        RecipeError, DataError, RunError, ClusterError: before Ray starts, if it can be known.
+        RecipeError, DataError, RunError, ClusterError, CheckpointError: before Ray starts, if it
+            can be known.
+        StoppedError: SIGINT or SIGTERM came; a checkpoint is written.
     """
     progress = progress or Progress()
     check(recipe)
@@ -128,6 +131,14 @@ def _check_initial(run: Run) -> None:
     for stage in run.recipe.stages:
         if stage.init_from and stage.init_from not in names:
             initial_checkpoint(stage, run)
+
+
+def _refuse_damaged(run: Run) -> None:
+    """Read the checkpoints that stages will continue from, before Ray starts."""
+    previous = run.recipe.faults.damaged_checkpoint == "previous"
+    for stage in run.recipe.stages:
+        if not run.is_finished(stage.name):
+            newest_checkpoint(run.stage_dir(stage.name), or_previous=previous)
 
 
 def _model_problems(recipe: Recipe) -> list[str]:

@@ -26,8 +26,8 @@ def test_a_folder_that_is_no_run_names_the_runs_beside_it(tmp_path):
         Run.open(run.path.parent / "tinny")
 
 
-def test_checkpoints_that_are_not_whole_do_not_exist(tmp_path):
-    run = Run.create(make_recipe(tmp_path))
+def test_a_damaged_checkpoint_is_passed_over_only_where_that_is_asked_for(tmp_path):
+    run = Run.create(make_recipe(tmp_path, "faults.damaged_checkpoint=previous"))
     for step, score, size in ((1, 0.5, 3), (2, 0.9, 3), (3, 0.1, 3), (4, 1.0, 99)):
         folder = run.stage_dir("answer") / f"step-{step:08d}"
         folder.mkdir(parents=True)
@@ -37,6 +37,12 @@ def test_checkpoints_that_are_not_whole_do_not_exist(tmp_path):
     assert run.checkpoint("answer").name == "step-00000002"
     assert run.checkpoint("answer", "last").name == "step-00000003"
     assert not run.is_finished("answer")
+    strict = Run.create(make_recipe(tmp_path))
+    with pytest.raises(CheckpointError, match=r"step-00000004/weights is damaged.*restore it"):
+        strict.checkpoint("answer")
+    # One that lacks files is none: a checkpoint that is being removed looks like that.
+    (run.stage_dir("answer") / "step-00000004" / "weights").unlink()
+    assert strict.checkpoint("answer").name == "step-00000002"
     with pytest.raises(CheckpointError, match="did you mean 'answer'"):
         run.checkpoint("answr")
 

@@ -11,6 +11,9 @@ Random numbers need no state: every step seeds them from (seed, stage, step, wor
 
 import hashlib
 import json
+import logging
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +29,8 @@ from msvqa.errors import CheckpointError
 from msvqa.models.model import Model, Sizes, build_model
 from msvqa.recipe import Recipe, load
 from msvqa.run import CHECKPOINT_INFO, Run, write_json
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 WEIGHTS, TRAINING_STATE = "weights.safetensors", "training_state.pt"
@@ -78,11 +83,34 @@ def checkpoint_name(step: int) -> str:
 
 
 def save_checkpoint(folder: Path, content: Content) -> None:
-    """Write a checkpoint into an empty folder; the last file makes it whole."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a checkpoint aside and then give it its name: what has the name is whole.
+
+    Raises:
+        CheckpointError: it cannot be written; nothing of it is left.
+    """
+    aside = folder.with_name(f".{folder.name}")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        _write(aside, content)
+        _flush(aside)
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+        _flush(folder.parent, files=False)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"checkpoint {folder} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write(folder: Path, content: Content) -> None:
     weights = {k: v.detach().cpu().contiguous() for k, v in content.model.state_dict().items()}
     save_file(weights, folder / WEIGHTS)
-    torch.save(dict(content.training_state), folder / TRAINING_STATE)
+    try:
+        torch.save(dict(content.training_state), folder / TRAINING_STATE)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise OSError(f"{TRAINING_STATE}: {error}") from error
     (folder / "recipe.yaml").write_text(content.recipe.to_yaml(), encoding="utf-8")
     content.vocabulary.save(folder / "vocabulary.json")
     content.answers.save(folder / "answers.json")
@@ -100,6 +128,33 @@ def save_checkpoint(folder: Path, content: Content) -> None:
         "files": files,
     }
     write_json(folder / CHECKPOINT_INFO, info)
+
+
+def newest_checkpoint(folder: Path, *, or_previous: bool = False) -> Path | None:
+    """Return the newest checkpoint in a stage's folder, read from end to end; None for none.
+
+    Args:
+        folder: the stage's folder.
+        or_previous: put a damaged one out of the way and take the one before it.
+
+    Raises:
+        CheckpointError: the newest one is damaged; says which, and what can be done.
+    """
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            read_info(path)
+        except CheckpointError as error:
+            if not or_previous:
+                raise CheckpointError(
+                    f"{error}\nTo go on from the checkpoint before it: "
+                    "faults.damaged_checkpoint=previous"
+                ) from None
+            logger.warning("%s\nThe checkpoint before it is taken instead.", error)
+            shutil.rmtree(path.with_name(f".damaged-{path.name}"), ignore_errors=True)
+            path.rename(path.with_name(f".damaged-{path.name}"))
+        else:
+            return path
+    return None
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -123,10 +178,7 @@ def read_info(folder: Path) -> dict[str, Any]:
         file = folder / name
         if not file.is_file() or file.stat().st_size != entry["bytes"]:
             found = file.stat().st_size if file.is_file() else 0
-            raise CheckpointError(
-                f"{file} is damaged: {found} of {entry['bytes']} bytes; "
-                "delete this checkpoint and use an earlier one"
-            )
+            raise CheckpointError(f"{file} is damaged: {found} of {entry['bytes']} bytes")
         if _sha256(file) != entry["sha256"]:
             raise CheckpointError(
                 f"{file} is damaged: its content has changed since it was written"
@@ -197,12 +249,27 @@ def find_initial(init_from: str, run: Run) -> Path:
     """Return the checkpoint that `init_from` means: a stage of this run, a run, or a checkpoint.
 
     Raises:
-        CheckpointError, RunError: there is none.
+        CheckpointError, RunError: there is none, it is damaged, or of another model.
     """
-    if init_from in [stage.name for stage in run.recipe.stages]:
-        return run.checkpoint(init_from, "best")
     path = Path(init_from).expanduser().absolute()
-    return path if (path / CHECKPOINT_INFO).is_file() else Run.open(path).checkpoint()
+    if init_from in [stage.name for stage in run.recipe.stages]:
+        path = run.checkpoint(init_from, "best")
+    elif not (path / CHECKPOINT_INFO).is_file():
+        path = Run.open(path).checkpoint()
+    made_for, wanted = read_info(path)["model"], run.recipe.model.name
+    if made_for != wanted:
+        raise CheckpointError(f"{path} is a checkpoint of model {made_for!r}, not of {wanted!r}")
+    return path
+
+
+def _flush(folder: Path, *, files: bool = True) -> None:
+    """Have the disk hold what was written: a name must not outlive its content in a power cut."""
+    for path in [*(folder.iterdir() if files else ()), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

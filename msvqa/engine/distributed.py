@@ -31,6 +31,23 @@ def gather_objects(value: Any) -> list[Any]:
     return values
 
 
+class Meeting:
+    """A point where all workers learn the same thing, without waiting for their GPUs."""
+
+    def __init__(self) -> None:
+        """Called by all workers alike."""
+        on_cpu = worker_count() == 1 or dist.get_backend() == "gloo"
+        self._group: Any = None if on_cpu else dist.new_group(backend="gloo")
+
+    def any(self, said: bool) -> bool:
+        """Return whether any worker said so, the same on every worker."""
+        if worker_count() == 1:
+            return said
+        votes = torch.tensor([int(said)])
+        dist.all_reduce(votes, group=self._group)
+        return bool(votes.item())
+
+
 def wrap(module: nn.Module, device: torch.device) -> nn.Module:
     """Return the module with gradients averaged over the workers."""
     if worker_count() == 1:

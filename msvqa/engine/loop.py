@@ -37,8 +37,10 @@ from msvqa.engine.memory import peak_memory_bytes
 from msvqa.engine.optim import build_optimizer, lr_factor, restore_optimizer, set_lr
 from msvqa.engine.precision import autocast, use_channels_last
 from msvqa.engine.prediction import predict_split
+from msvqa.engine.stopping import StopRequest
 from msvqa.engine.tracking import Tracker
-from msvqa.errors import CheckpointError, NonFiniteLossError
+from msvqa.engine.watchdog import Watchdog
+from msvqa.errors import CheckpointError, NonFiniteLossError, StoppedError
 from msvqa.models.model import Model, build_model
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective
@@ -110,6 +112,7 @@ def train_stage(job: StageJob, host: Host) -> Position:
     Raises:
         NonFiniteLossError: names step and videos.
         CheckpointError: the checkpoint does not fit.
+        StoppedError: the run was asked to stop; a checkpoint is written.
     """
     return StageLoop(job, host).run()
 
@@ -146,13 +149,22 @@ class StageLoop:
             else None
         )
         self.window = _Window()
+        self.stop_request, self.meeting = StopRequest(self.experiment.path), distributed.Meeting()
+        self.watchdog = Watchdog(
+            self.experiment.logs_dir(),
+            self.stage.name,
+            rank=host.rank,
+            workers=distributed.worker_count(),
+            limit_s=self.recipe.faults.watchdog_s,
+        )
 
     def run(self) -> Position:
         """Train until the stage ends."""
         try:
             finished = self.position.step >= self.total_steps
-            while not finished:
-                finished = self._run_epoch()
+            with self.watchdog:
+                while not finished:
+                    finished = self._run_epoch()
         finally:
             if self.tracker:
                 self.tracker.close()
@@ -226,9 +238,12 @@ class StageLoop:
         batches = Prefetched(lambda: self._batches(plan, start))
         self.window = _Window()
         self.objective.train()
+        self.watchdog.begins(f"loads the batch of step {self.position.step + 1}")
         for step_in_epoch, micro_batches in enumerate(_grouped(batches, self.stage), start=start):
             counting = float(plan.weight[step_in_epoch].sum())
             self._step(micro_batches, counting)
+            self.watchdog.begins(f"meets the others after step {self.position.step}")
+            stops = self.meeting.any(self.host.rank == 0 and self.stop_request.is_asked())
             self.window.waiting_s = batches.waiting_s
             last = step_in_epoch + 1 == plan.steps or self.position.step >= self.total_steps
             if last or self.position.step % self.stage.log_every_steps == 0:
@@ -236,9 +251,15 @@ class StageLoop:
             if last:
                 break
             every = self.stage.checkpoint.every_steps
-            if every and self.position.step % every == 0:
+            if stops or (every and self.position.step % every == 0):
                 self._log(batches)
                 self._report({}, score=None, finished=False)
+            if stops:
+                raise StoppedError(
+                    f"stage {self.stage.name!r} was asked to stop and has written a checkpoint "
+                    f"after step {self.position.step}: the same command continues there"
+                )
+            self.watchdog.begins(f"loads the batch of step {self.position.step + 1}")
         return self._end_epoch()
 
     def _batches(self, plan: EpochPlan, first_step: int) -> Iterator[Batch]:
@@ -263,12 +284,15 @@ class StageLoop:
             _seed(self.recipe.seed, self.stage_index + 1, position.step, self.host.rank)
         )
         sums: dict[str, Tensor] = {}
+        self.watchdog.begins(f"computes the loss of step {position.step + 1}")
         for number, batch in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
             no_sync = getattr(self.parallel, "no_sync", nullcontext)
             with nullcontext() if last else no_sync():
                 with autocast(self.device, self.stage.precision):
                     parts = self.parallel(self.training.to_device(batch, self.device))
+                if last:
+                    self.watchdog.begins(f"averages the gradients of step {position.step + 1}")
                 parts["loss"].backward()
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0) + value.detach()
@@ -352,6 +376,7 @@ class StageLoop:
         """Return the numbers and the score (higher is better), the same on every worker."""
         if self.validation is None:
             return {}, None
+        self.watchdog.begins("validates", limited=False)
         with autocast(self.device, self.stage.precision):
             predictions = predict_split(
                 self.objective,
@@ -390,6 +415,7 @@ class StageLoop:
         )
         # Ray keeps the best by score; a checkpoint within an epoch has none and stays while newest.
         ranked = {"score": score if score is not None else -1e30, "step": self.position.step}
+        self.watchdog.begins("hands over a checkpoint", limited=False)
         self.host.report({**numbers, **ranked}, Saver(self.position.step, content))
 
 

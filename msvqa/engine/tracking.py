@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ class Tracker:
         """Continue after `step`: later rows of this stage were made by a run that was cut off."""
         self.run, self.stage = run, stage
         self._start = time.monotonic()
+        self._unwritten: list[str] = []
         _forget_rows_after(run, stage, step)
         self._before_s = max(
             (r["time_s"] for r in run.metrics() if r["stage"] == stage), default=0.0
@@ -32,12 +34,16 @@ class Tracker:
         self._writer = _tensorboard_writer(run.path / "tensorboard" / stage, step)
 
     def log(self, kind: str, step: int, epoch: int, numbers: Mapping[str, float]) -> None:
-        """Append one row; TensorBoard may fail without stopping training."""
+        """Append one row. Neither file stops training; what must be kept is in the checkpoint."""
         elapsed = self._before_s + time.monotonic() - self._start
         row = {"stage": self.stage, "kind": kind, "step": step, "epoch": epoch}
         row |= {"time_s": round(elapsed, 3), **numbers}
-        with self.run.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        self._unwritten.append(json.dumps(row) + "\n")
+        try:
+            append_whole(self.run.metrics_file, "".join(self._unwritten))
+            self._unwritten.clear()
+        except OSError as error:
+            logger.warning("%s cannot be written, its rows wait: %s", self.run.metrics_file, error)
         if self._writer is None:
             return
         try:
@@ -52,6 +58,18 @@ class Tracker:
         """Finish the event file."""
         if self._writer is not None:
             self._writer.close()
+
+
+def append_whole(path: Path, text: str) -> None:
+    """Append to a file, all or nothing: a full disk may take a part of it."""
+    size = path.stat().st_size if path.is_file() else 0
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:
+        if path.is_file():
+            os.truncate(path, size)
+        raise
 
 
 @contextmanager

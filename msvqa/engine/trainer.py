@@ -1,55 +1,143 @@
 """Ray Train around the training loop: one trainer per stage, resumed from its checkpoints."""
 
+import fcntl
+import json
 import logging
-import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
-from msvqa.engine import cluster
-from msvqa.engine.checkpoint import checkpoint_name, find_initial
+from msvqa.engine import cluster, distributed
+from msvqa.engine.checkpoint import checkpoint_name, find_initial, newest_checkpoint
 from msvqa.engine.loop import Saver, StageJob, train_stage
+from msvqa.engine.stopping import StopRequest
 from msvqa.engine.tracking import Row, following
-from msvqa.errors import MSVQAError, NonFiniteLossError
-from msvqa.recipe import StageConfig
+from msvqa.errors import (
+    CheckpointError,
+    MSVQAError,
+    NonFiniteLossError,
+    RunError,
+    StoppedError,
+)
+from msvqa.recipe import StageConfig, parse
 from msvqa.run import Run
 
 logger = logging.getLogger(__name__)
 
-MAX_FAILURES = 2
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Ray's list of the checkpoints of a stage."""
+
+
+class AgreedError(Exception):
+    """A user's error that all workers raise together; to start them again would repeat it."""
+
+    def __init__(self, error: MSVQAError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class RayHost:
-    """The loop's view of a Ray Train worker."""
+    """The loop's view of a Ray Train worker.
 
-    def __init__(self) -> None:
+    The first worker writes a checkpoint straight to its place in the run, aside and then renamed,
+    and Ray learns of it when it is whole. Ray's own copying would give it its name at the first
+    file.
+    """
+
+    def __init__(self, job: StageJob) -> None:
         import ray.train
         from ray.train.torch import get_device
 
         self._train = ray.train
         self.rank: int = ray.train.get_context().get_world_rank()
         self.device: torch.device = get_device()
-        # Ray hands out a checkpoint as a folder that is open only within a context.
-        self._open = ExitStack()
+        recipe = parse(job.recipe)
+        self._faults = recipe.faults
+        self._folder = Path(job.run) / recipe.stages[job.stage].name
+        self._only_writer = _Lock(self._folder / ".writer")
 
     def latest_checkpoint(self) -> Path | None:
-        """Return the newest checkpoint that Ray knows of this stage."""
-        checkpoint = self._train.get_checkpoint()
-        return Path(self._open.enter_context(checkpoint.as_directory())) if checkpoint else None
+        """Return the newest checkpoint of this stage, the same on every worker.
+
+        It may be one that Ray does not know of, written just before a worker or Ray itself died.
+        """
+        found, error = None, None
+        if self.rank == 0:
+            self._only_writer.take()
+            for leftover in self._folder.glob(".step-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            try:
+                previous = self._faults.damaged_checkpoint == "previous"
+                found = newest_checkpoint(self._folder, or_previous=previous)
+            except CheckpointError as refused:
+                error = str(refused)
+        found, error = distributed.gather_objects((found, error))[0]
+        if error:
+            raise AgreedError(CheckpointError(error))
+        return found
 
     def report(self, numbers: Mapping[str, float], save: Saver) -> None:
-        """Hand numbers to Ray; the first worker also hands over a checkpoint."""
+        """Write the checkpoint, hand numbers and checkpoint to Ray.
+
+        Raises:
+            AgreedError: storage failed for too long.
+        """
+        from ray.train import CheckpointUploadMode
+
         name = checkpoint_name(save.step)
-        if self.rank != 0:
-            self._train.report(dict(numbers), checkpoint_dir_name=name)
-            return
-        with tempfile.TemporaryDirectory(prefix="msvqa-") as folder:
-            save(Path(folder) / name)
-            checkpoint = self._train.Checkpoint.from_directory(Path(folder) / name)
-            self._train.report(dict(numbers), checkpoint=checkpoint, checkpoint_dir_name=name)
+        path = self._folder / name
+        error = self._save(save, path) if self.rank == 0 else ""
+        error = distributed.gather_objects(error)[0]
+        if error:
+            raise AgreedError(CheckpointError(error))
+        checkpoint = self._train.Checkpoint.from_directory(path) if self.rank == 0 else None
+        self._train.report(
+            dict(numbers),
+            checkpoint=checkpoint,
+            checkpoint_dir_name=name,
+            checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+        )
+
+    def _save(self, save: Saver, path: Path) -> str:
+        """Write a checkpoint, again and again while storage fails; return why it failed."""
+        pause_s, deadline = 0.5, time.monotonic() + self._faults.storage_wait_s
+        while True:
+            try:
+                save(path)
+                return ""
+            except CheckpointError as error:
+                if time.monotonic() + pause_s > deadline:
+                    return (
+                        f"{error}\nTried for {self._faults.storage_wait_s:g} s "
+                        "(faults.storage_wait_s). Earlier checkpoints are untouched: make room "
+                        "or bring the storage back, and the same command continues from the last"
+                    )
+                logger.warning("%s; trying again in %g s", error, pause_s)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 10.0)
+
+
+class _Lock:
+    """Keeps two workers from writing the same stage: after a crash the old one may still run."""
+
+    def __init__(self, file: Path) -> None:
+        self._path = file
+        self._file: IO[str] | None = None
+
+    def take(self) -> None:
+        """Wait until nobody else writes; the lock ends with the process."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("w")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s): train a run only once", self._path, error)
 
 
 class LocalHost:
@@ -88,6 +176,7 @@ def train_stage_on_ray(
 
     Raises:
         NonFiniteLossError and other user errors of the loop.
+        StoppedError: a signal or the run's file `stop` asked for it.
         ray.train.TrainingFailedError: workers died more often than is put up with.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -109,7 +198,7 @@ def train_stage_on_ray(
             name=stage.name,
             callbacks=list(callbacks),
             storage_path=str(run.path),
-            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            failure_config=FailureConfig(max_failures=run.recipe.faults.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=stage.checkpoint.keep,
                 checkpoint_score_attribute="score",
@@ -117,10 +206,13 @@ def train_stage_on_ray(
             ),
         ),
     )
-    with following(run, on_row):
-        result = _fit(trainer)
-    if result.return_value:
-        raise NonFiniteLossError(result.return_value)
+    forget_unusable_snapshot(run.stage_dir(stage.name))
+    with following(run, on_row), StopRequest(run.path).on_signals() as signals:
+        error = _fit(trainer).return_value
+    if isinstance(error, StoppedError):
+        error.signal_number = signals[0] if signals else None
+    if error:
+        raise error
 
 
 def initial_checkpoint(stage: StageConfig, run: Run) -> str | None:
@@ -128,33 +220,84 @@ def initial_checkpoint(stage: StageConfig, run: Run) -> str | None:
     return str(find_initial(stage.init_from, run)) if stage.init_from else None
 
 
+def forget_unusable_snapshot(folder: Path) -> None:
+    """Remove Ray's list of checkpoints where Ray would stumble over it.
+
+    Ray does not write it aside: a crash or a full disk leaves half of it. Ray also insists on every
+    checkpoint in it. Without the list the checkpoints are found by their names all the same.
+    """
+    file = folder / SNAPSHOT
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))["checkpoint_results"]
+        usable = all((folder / result["checkpoint_dir_name"]).is_dir() for result in known)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        usable = False
+    if not usable:
+        logger.warning("%s is damaged or out of date and is made anew", file)
+        file.unlink()
+
+
 def _fit(trainer: Any) -> Any:
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     try:
-        return trainer.fit()
+        return _in_thread(trainer.fit)
     except TrainingFailedError as error:
-        for failure in getattr(error, "worker_failures", {}).values():
-            cause = failure
-            while cause is not None and not isinstance(cause, MSVQAError):
-                cause = getattr(cause, "cause", None) or cause.__cause__
-            if cause is not None:
+        failures = [*getattr(error, "worker_failures", {}).values()]
+        failures += [getattr(error, "controller_failure", None)]
+        causes = [cause for failure in failures for cause in _causes(failure)]
+        for cause in causes:
+            if isinstance(cause, MSVQAError):
                 raise cause from None
+        for cause in causes:
+            if isinstance(cause, OSError):
+                raise RunError(
+                    f"training stopped, since a file or folder cannot be used: {cause}\n"
+                    "When the storage works again, the same command continues"
+                ) from error
         raise
 
 
-def _train_function(job: dict[str, Any]) -> str | None:
-    """Run in every worker. Returns the message of an error that trying again would repeat."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came from, through the wrappers of Ray."""
+    while error is not None:
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__
+
+
+def _in_thread(function: Callable[[], Any]) -> Any:
+    """Call a function in a thread: in the main one Ray would answer Ctrl-C instead of us."""
+    ended: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
+
+    def call() -> None:
+        try:
+            ended.put((function(), None))
+        except BaseException as error:  # handed to the caller, which raises it
+            ended.put((None, error))
+
+    threading.Thread(target=call, daemon=True, name="trainer").start()
+    result, error = ended.get()
+    if error is not None:
+        raise error
+    return result
+
+
+def _train_function(job: dict[str, Any]) -> MSVQAError | None:
+    """Run in every worker. Returns an error of all workers, which trying again would repeat."""
     stage_job = StageJob(**job)
-    host = RayHost()
+    host = RayHost(stage_job)
     _log_to_file(
         Path(stage_job.run), stage_job.recipe["stages"][stage_job.stage]["name"], host.rank
     )
     try:
         train_stage(stage_job, host)
-    except NonFiniteLossError as error:
+    except (NonFiniteLossError, StoppedError) as error:
         # Raised by all workers together; an exception would make Ray start the stage again.
-        return str(error)
+        return error
+    except AgreedError as agreed:
+        return agreed.error
     return None
 
 

@@ -65,3 +65,21 @@ def test_tensorboard_may_fail(tmp_path):
     tracker = Tracker(run, "answer", step=0)
     tracker.log("train", 1, 0, {"loss": 1.0})
     assert len(run.metrics()) == 1
+
+
+def test_rows_wait_while_the_file_cannot_be_written(tmp_path, monkeypatch):
+    from msvqa.engine import tracking
+
+    run = Run.create(make_recipe(tmp_path))
+    tracker = tracking.Tracker(run, "answer", step=0)
+    tracker.log("train", 1, 0, {"loss": 1.0})
+    with monkeypatch.context() as full:
+        full.setattr(tracking, "append_whole", _full)
+        tracker.log("train", 2, 0, {"loss": 2.0})
+    tracker.log("train", 3, 0, {"loss": 3.0})
+    tracker.close()
+    assert [row["step"] for row in run.metrics()] == [1, 2, 3]
+
+
+def _full(path, text):
+    raise OSError(28, "No space left on device")

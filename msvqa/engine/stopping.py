@@ -1,0 +1,71 @@
+"""Stopping a run in an orderly way: signals of the driver reach the workers through a file.
+
+The driver and the workers may be on different machines that share only the run's folder. The file
+is there while a stage is trained, and a request is written into it: an open file's content is
+current also on network shares, where news of a file's existence may come a minute late.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+STOP_FILE = "stop"
+LOOK_EVERY_S = 0.2
+
+
+class StopRequest:
+    """The file through which a run is asked to stop."""
+
+    def __init__(self, run: Path) -> None:
+        self._file = run / STOP_FILE
+        self._looked_at = float("-inf")
+        self._asked = False
+
+    def ask(self, why: str) -> None:
+        """Ask the workers to write a checkpoint and to end."""
+        self._file.write_text(why + "\n", encoding="utf-8")
+
+    def is_asked(self) -> bool:
+        """Whether the run was asked to stop; looks at the file a few times a second at most."""
+        now = time.monotonic()
+        if not self._asked and now - self._looked_at >= LOOK_EVERY_S:
+            self._looked_at = now
+            try:
+                self._asked = bool(self._file.read_bytes().strip())
+            except OSError:
+                self._asked = False
+        return self._asked
+
+    @contextmanager
+    def on_signals(self) -> Iterator[list[int]]:
+        """Turn the first SIGINT or SIGTERM inside the block into a request, the second into an end.
+
+        Yields:
+            The signals that came.
+        """
+        came: list[int] = []
+
+        def answer(number: int, frame: FrameType | None) -> None:
+            came.append(number)
+            if len(came) > 1:
+                raise KeyboardInterrupt
+            self.ask(signal.Signals(number).name)
+
+        self._file.write_text("", encoding="utf-8")
+        # Python lets only the main thread answer signals; elsewhere the file alone stops a run.
+        signals = (signal.SIGINT, signal.SIGTERM) if _in_main_thread() else ()
+        before = {number: signal.signal(number, answer) for number in signals}
+        try:
+            yield came
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._file.unlink(missing_ok=True)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,162 @@
+"""The watchdog: a step that takes too long has all stacks written and the missing worker named.
+
+Each worker counts what it has begun in a file of its own; a thread beside the loop writes the
+count, so that a worker without news is one that is stopped, gone or stuck in native code. All
+workers begin the same things in the same order: those whose count is behind are the missing ones.
+"""
+
+import faulthandler
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from msvqa.run import written_aside
+
+logger = logging.getLogger(__name__)
+
+VERDICTS = "watchdog.log"
+BEATS_PER_LIMIT = 4
+GIL_GRACE_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """What a worker says of itself."""
+
+    rank: int
+    begun: int
+    """How many things this worker has begun."""
+    doing: str
+    time: float
+    """Seconds since the epoch, by the clock of the worker's machine."""
+    host: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"worker {self.rank} (process {self.pid} on {self.host})"
+
+
+class Watchdog:
+    """Watches one worker. A context: the thread lives as long as the block."""
+
+    def __init__(
+        self, logs: Path, stage: str, *, rank: int, workers: int, limit_s: float | None
+    ) -> None:
+        self._logs, self._stage = logs, stage
+        self._rank, self._workers, self._limit_s = rank, workers, limit_s
+        self._now: tuple[int, str, float, bool] = (0, "starts", time.monotonic(), False)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
+
+    def __enter__(self) -> "Watchdog":
+        if self._limit_s is not None:
+            self._logs.mkdir(parents=True, exist_ok=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def begins(self, doing: str, *, limited: bool = True) -> None:
+        """Note what the worker does now; without a limit it may take as long as it likes."""
+        self._now = (self._now[0] + 1, doing, time.monotonic(), limited)
+
+    def _watch(self) -> None:
+        assert self._limit_s is not None
+        stacks = self._logs / f"{self._stage}-worker{self._rank}-stacks.txt"
+        with stacks.open("a", encoding="utf-8") as file:
+            try:
+                self._look(self._limit_s, file)
+            except OSError as error:
+                logger.warning("the watchdog ends, since it cannot write: %s", error)
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+        if not stacks.stat().st_size:
+            stacks.unlink()
+
+    def _look(self, limit_s: float, stacks: IO[str]) -> None:
+        written_for = -1
+        while not self._ended.wait(limit_s / BEATS_PER_LIMIT):
+            self._beat()
+            # Fires when this thread does not come back: native code holds the interpreter.
+            faulthandler.dump_traceback_later(limit_s + GIL_GRACE_S, file=stacks)
+            begun, doing, since, limited = self._now
+            late = limited and time.monotonic() - since > limit_s
+            if late and begun != written_for:
+                written_for = begun
+                faulthandler.dump_traceback(file=stacks, all_threads=True)
+                # A beat later the others have said where they are.
+                self._ended.wait(limit_s / BEATS_PER_LIMIT)
+                self._beat()
+                self._name_missing(limit_s, doing)
+
+    def _name_missing(self, limit_s: float, doing: str) -> None:
+        beats = read_beats(self._logs, self._stage)
+        verdict = name_missing(beats, self._workers, limit_s)
+        message = f"stage {self._stage}: {doing} for more than {limit_s:g} s: {verdict}"
+        logger.error(message)
+        with (self._logs / VERDICTS).open("a", encoding="utf-8") as verdicts:
+            verdicts.write(f"worker {self._rank}: {message}\n")
+
+    def _beat(self) -> None:
+        begun, doing, _, _ = self._now
+        beat = Beat(
+            rank=self._rank,
+            begun=begun,
+            doing=doing,
+            time=time.time(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+        with written_aside(_beat_file(self._logs, self._stage, self._rank)) as aside:
+            aside.write_text(json.dumps(asdict(beat)), encoding="utf-8")
+
+
+def read_beats(logs: Path, stage: str) -> list[Beat]:
+    """Return the last beat of every worker."""
+    found = []
+    for file in sorted(logs.glob(f".{stage}-worker*.beat")):
+        try:
+            found.append(Beat(**json.loads(file.read_text(encoding="utf-8"))))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def name_missing(beats: Sequence[Beat], workers: int, silent_s: float) -> str:
+    """Return a sentence that says which worker the others wait for."""
+    latest = max((beat.time for beat in beats), default=0.0)
+    silent = [beat for beat in beats if latest - beat.time > silent_s]
+    unknown = sorted(set(range(workers)) - {beat.rank for beat in beats})
+    if unknown:
+        return f"nothing was ever heard of worker {', '.join(map(str, unknown))}"
+    if silent:
+        gone = "; ".join(
+            f"{beat}, last heard of {latest - beat.time:.0f} s ago, {beat.doing}" for beat in silent
+        )
+        return f"missing is {gone}"
+    furthest = max((beat.begun for beat in beats), default=0)
+    behind = [beat for beat in beats if beat.begun < furthest]
+    if behind:
+        return "missing is " + "; ".join(f"{beat}, which {beat.doing}" for beat in behind)
+    where = "; ".join(f"{beat} {beat.doing}" for beat in beats)
+    return f"no worker is behind the others: {where}"
+
+
+def _beat_file(logs: Path, stage: str, rank: int) -> Path:
+    return logs / f".{stage}-worker{rank}.beat"

@@ -1,0 +1,59 @@
+"""The watchdog: who is missing, and what is written when a step takes too long."""
+
+import threading
+
+from msvqa.engine.watchdog import Beat, Watchdog, name_missing, read_beats
+
+
+def beat(rank: int, begun: int, time: float = 100.0, doing: str = "loads a batch") -> Beat:
+    return Beat(rank=rank, begun=begun, doing=doing, time=time, host="node", pid=1000 + rank)
+
+
+def test_the_worker_that_is_behind_is_missing():
+    said = name_missing([beat(0, 12, doing="averages gradients"), beat(1, 11)], 2, silent_s=10)
+    assert said == "missing is worker 1 (process 1001 on node), which loads a batch"
+
+
+def test_a_silent_worker_is_missing_even_if_it_was_ahead():
+    said = name_missing([beat(0, 12), beat(1, 13, time=60.0)], 2, silent_s=10)
+    assert said.startswith("missing is worker 1 (process 1001 on node), last heard of 40 s ago")
+
+
+def test_a_worker_that_never_spoke_is_named():
+    assert name_missing([beat(0, 1)], 3, silent_s=10) == "nothing was ever heard of worker 1, 2"
+
+
+def test_nobody_is_blamed_when_all_are_alike():
+    assert name_missing([beat(0, 5), beat(1, 5)], 2, silent_s=10).startswith("no worker is behind")
+
+
+def test_a_late_step_is_written_once_with_all_stacks(tmp_path):
+    late, go_on = threading.Event(), threading.Event()
+
+    def stuck_in_here():
+        late.set()
+        go_on.wait(60)
+
+    with Watchdog(tmp_path, "answer", rank=0, workers=1, limit_s=0.2) as watchdog:
+        watchdog.begins("loads the batch of step 7")
+        thread = threading.Thread(target=stuck_in_here)
+        thread.start()
+        verdicts = tmp_path / "watchdog.log"
+        while not verdicts.is_file():
+            late.wait(0.01)
+        go_on.wait(0.5)
+        go_on.set()
+        thread.join()
+    assert verdicts.read_text().count("loads the batch of step 7 for more than 0.2 s") == 1
+    assert "stuck_in_here" in (tmp_path / "answer-worker0-stacks.txt").read_text()
+    assert [b.doing for b in read_beats(tmp_path, "answer")] == ["loads the batch of step 7"]
+
+
+def test_what_has_no_limit_may_take_long(tmp_path):
+    with Watchdog(tmp_path, "answer", rank=0, workers=1, limit_s=0.1) as watchdog:
+        watchdog.begins("validates", limited=False)
+        while not read_beats(tmp_path, "answer"):
+            threading.Event().wait(0.05)
+        threading.Event().wait(0.3)
+    assert not (tmp_path / "watchdog.log").exists()
+    assert not list(tmp_path.glob("*stacks.txt"))

@@ -1,0 +1,1 @@
+"""Faults that are really injected, and what each of them must not lose."""

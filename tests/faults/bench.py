@@ -1,0 +1,151 @@
+"""What every fault needs: the tiny experiment, its commands as real processes, and a comparison."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import psutil
+import torch
+import yaml
+
+from msvqa.engine.checkpoint import read_info, read_weights
+from msvqa.recipe import parse
+from msvqa.run import Run
+from tests.tiny import make_data, raw_recipe
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 600.0
+STAGE = "reconstruct"
+COMMAND = "import sys; from msvqa.cli import main; sys.exit(main())"
+
+
+class Command:
+    """A `msvqa` command that runs as a process of its own."""
+
+    def __init__(self, *words: str, log: Path) -> None:
+        self.log = log
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        # A session of its own, so that a signal to its group reaches what a terminal would reach.
+        with log.open("a") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", COMMAND, *words],
+                env=environment, cwd=log.parent, stdout=file, stderr=file, start_new_session=True,
+            )  # fmt: skip
+
+    def until(self, happened: Callable[[], object], what: str) -> None:
+        """Wait until something happens; the command must still run then."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not happened():
+            if self.process.poll() is not None:
+                raise AssertionError(f"the command ended before {what}:\n{self.said()}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{what}: not within {PATIENCE_S:g} s:\n{self.said()}")
+            time.sleep(0.01)
+
+    def ends(self) -> int:
+        """Wait for the end and return the exit code."""
+        try:
+            return self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.kill(group=True)
+            raise AssertionError(f"no end within {PATIENCE_S:g} s:\n{self.said()}") from None
+
+    def ends_well(self) -> None:
+        """Wait for the end; it must be a good one."""
+        code = self.ends()
+        assert code == 0, f"exit code {code}:\n{self.said()}"
+
+    def said(self) -> str:
+        """Return everything printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def kill(self, number: int = signal.SIGKILL, *, group: bool = False) -> None:
+        """Send a signal to the command, or to all processes of its group."""
+        if group:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+
+    def descendants(self, name: str = "") -> list[psutil.Process]:
+        """Return the processes that the command has started, by a part of their title."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                if name in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.NoSuchProcess:
+                continue
+        return sorted(found, key=lambda process: process.pid)
+
+    def training_workers(self) -> list[psutil.Process]:
+        """Return the workers of the stage that is being trained."""
+        return self.descendants("RayTrainWorker")
+
+
+class Bench:
+    """The tiny experiment in a folder, and a run of it that nothing disturbs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        make_data(folder)
+
+    def recipe_file(self, name: str, **changes: object) -> Path:
+        """Write the recipe of a run: one stage, two workers, a checkpoint every other step."""
+        raw = raw_recipe(self.folder) | {
+            "name": name,
+            "stages": raw_recipe(self.folder)["stages"][:1],
+        }
+        raw["stages"][0] |= {"epochs": 5, "checkpoint": {"every_steps": 2, "keep": 3}}
+        raw["scaling"] = {"workers": 2, "cpus_per_worker": 0.5}
+        raw |= changes
+        file = self.folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(raw))
+        return file
+
+    def train(self, recipe: Path, *overrides: str) -> Command:
+        """Start `msvqa train`."""
+        return Command("train", str(recipe), *overrides, log=recipe.with_suffix(".log"))
+
+    def run(self, recipe: Path) -> Run:
+        """Return the run of a recipe."""
+        raw = yaml.safe_load(recipe.read_text())
+        return Run(parse(raw).run_dir, parse(raw))
+
+    @cached_property
+    def undisturbed(self) -> Run:
+        """The run that every other is compared with."""
+        recipe = self.recipe_file("undisturbed")
+        self.train(recipe).ends_well()
+        return self.run(recipe)
+
+    def lost(self, recipe: Path) -> list[str]:
+        """Return in what a finished run differs from the undisturbed one."""
+        run = self.run(recipe)
+        expected, found = final_weights(self.undisturbed), final_weights(run)
+        lost = [name for name, value in expected.items() if not torch.equal(found[name], value)]
+        if validations(run) != validations(self.undisturbed):
+            lost.append("validations")
+        return lost
+
+    def reached(self, recipe: Path, step: int = 8) -> Callable[[], object]:
+        """Return a question: is the checkpoint of this step (in the middle of an epoch) whole?"""
+        file = self.run(recipe).stage_dir(STAGE) / f"step-{step:08d}" / "checkpoint.json"
+        return file.is_file
+
+
+def final_weights(run: Run) -> Mapping[str, torch.Tensor]:
+    """Return the weights at the end of the stage, from a checkpoint that is whole."""
+    path = run.checkpoint(STAGE, "last")
+    assert read_info(path)["finished"], f"{path} is not the end of the stage"
+    return read_weights(path)
+
+
+def validations(run: Run) -> list[tuple[object, ...]]:
+    """Return the validation rows without their times."""
+    rows = [row for row in run.metrics() if row["kind"] == "validation"]
+    return [tuple(value for key, value in row.items() if key != "time_s") for row in rows]
