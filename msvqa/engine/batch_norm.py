@@ -26,6 +26,8 @@ class SynchronizedBatchNorm(_BatchNorm):
         """Normalise (N, C, ...) over all axes but the second."""
         if not self.training or worker_count() == 1:
             return super().forward(input)
+        # In half precision sums of squares lose the variance, and counts above 256 are rounded.
+        given, input = input.dtype, input.to(torch.promote_types(input.dtype, torch.float32))
         axes = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
         count = input.new_full((1,), input.numel() / input.shape[1])
@@ -39,7 +41,7 @@ class SynchronizedBatchNorm(_BatchNorm):
         output = (input - mean.view(shape)) * scale.view(shape)
         if self.affine:
             output = output * self.weight.view(shape) + self.bias.view(shape)
-        return output
+        return output.to(given)
 
     @torch.no_grad()
     def _update(self, mean: Tensor, unbiased_variance: Tensor) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from msvqa.engine import batch_norm
 from msvqa.engine.batch_norm import SynchronizedBatchNorm, synchronize_batch_norm
 from tests.engine.gloo import run_in_two_processes
 
@@ -50,3 +51,16 @@ def test_two_workers_equal_one_batch(tmp_path):
 def test_a_single_worker_uses_the_ordinary_batch_norm():
     network = synchronize_batch_norm(_network(), torch.device("cpu"))
     torch.testing.assert_close(network(_input()), _network()(_input()))
+
+
+def test_half_precision_keeps_single_precision_statistics(monkeypatch):
+    # Two workers with equal shares: every sum doubles.
+    monkeypatch.setattr(batch_norm, "worker_count", lambda: 2)
+    monkeypatch.setattr(batch_norm, "all_reduce", lambda sums: 2 * sums)
+    norm, expected = SynchronizedBatchNorm.like(nn.BatchNorm2d(2)), nn.BatchNorm2d(2)
+    pixels = (torch.randn(16, 2, 8, 8, generator=torch.Generator().manual_seed(1)) + 3).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = norm(pixels)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), expected(pixels.float()), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(norm.running_mean, expected.running_mean)
