@@ -154,7 +154,7 @@ def _decoders() -> Check:
             found.append(f"{package} {metadata.version(package)}")
         except (ImportError, OSError) as error:
             absent.append(f"{package}: {error}")
-    status: Status = "ok" if not absent else "fail" if "av" in absent[0] else "warn"
+    status: Status = "ok" if not absent else "fail" if absent[0].startswith("av:") else "warn"
     advice = "pip install av decord" if absent else ""
     return Check(name="decoders", status=status, detail=", ".join([*found, *absent]), advice=advice)
 
@@ -293,6 +293,14 @@ def _check_data(folder: Path, recipe: Recipe | None, timeout_s: float, report: R
         files = _video_files(folder)
         if not files:
             raise DataError(f"{folder}: no videos and no data set in a layout that is known")
+        report.checks.append(
+            Check(
+                name="annotations",
+                status="warn",
+                detail=f"none recognised in {folder}: only its videos are checked",
+                advice="msvqa doctor RECIPE --data DIR checks the annotations that RECIPE names",
+            )
+        )
     else:
         from msvqa.data.dataset import open_dataset
         from msvqa.data.problems import find_annotation_problems

@@ -13,7 +13,7 @@ from msvqa.data.folds import read_split
 from msvqa.data.schema import PREDICTIONS
 from msvqa.data.text import AnswerList
 from msvqa.engine import cluster
-from msvqa.engine.prediction import PredictionJob, predict_on_ray
+from msvqa.engine.prediction import PredictionJob, check_answers, predict_on_ray
 from msvqa.errors import DataError
 from msvqa.evaluators.question_answering import QuestionAnswering
 from msvqa.extract import extract
@@ -32,6 +32,7 @@ def evaluate(run: str | Path, split: str) -> dict[str, Any]:
     opened = Run.open(run)
     recipe = opened.recipe
     checkpoint = opened.checkpoint()
+    check_answers(recipe)
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
     questions = _questions(recipe, prepared, split)
     with cluster.connected() as resources:
@@ -48,7 +49,10 @@ def evaluate(run: str | Path, split: str) -> dict[str, Any]:
         )
         workers = recipe.scaling.data_workers or int(resources.gpus or resources.cpus)
         predictions = predict_on_ray(
-            job, questions, workers=workers, gpus_per_worker=min(1.0, resources.gpus / workers)
+            job,
+            questions,
+            workers=workers,
+            gpus_per_worker=cluster.gpu_share(workers, resources.gpus),
         )
     return record(opened, checkpoint, prepared, questions, predictions)
 

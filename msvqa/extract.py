@@ -2,7 +2,6 @@
 
 import fcntl
 import importlib.metadata
-import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -151,11 +150,7 @@ def _pool(recipe: Recipe, resources: Resources) -> Pool:
             f"scaling.data_workers asks for {workers} CPUs, but there are {resources}"
         )
     encodes = recipe.features is not None and recipe.features.appearance is not None
-    if not encodes or not resources.gpus:
-        return Pool(workers)
-    # Rounded down, since the shares of one GPU may not add up to more than it.
-    sharing = math.ceil(workers / resources.gpus)
-    return Pool(workers, math.floor(10_000 / sharing) / 10_000)
+    return Pool(workers, cluster.gpu_share(workers, resources.gpus) if encodes else 0.0)
 
 
 def _finished(

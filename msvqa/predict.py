@@ -9,7 +9,7 @@ from torch import Tensor
 from msvqa.data.text import AnswerList, tokenize
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
 from msvqa.engine.inputs import decode_videos
-from msvqa.engine.prediction import objective_of
+from msvqa.engine.prediction import check_answers, objective_of
 from msvqa.errors import DataError, RunError
 from msvqa.run import Run
 
@@ -79,7 +79,9 @@ class Answerer:
 
 def from_pretrained(run: str | Path, *, device: str | None = None) -> Answerer:
     """Return the model of a finished run (its last stage's best checkpoint), ready to answer."""
-    return Answerer(load_checkpoint(Run.open(run).checkpoint()), device)
+    opened = Run.open(run)
+    check_answers(opened.recipe)
+    return Answerer(load_checkpoint(opened.checkpoint()), device)
 
 
 def predict(run: str | Path, video: str | Path, question: str, *, top_k: int = 5) -> list[Answer]:

@@ -30,6 +30,8 @@ from msvqa.models.encoders import ENCODERS
 from msvqa.objectives import OBJECTIVES
 
 MAX_RECIPE_BYTES = 1_000_000
+RUN_FOLDERS = ("evaluate", "logs", "tensorboard")
+"""Folders of a run that are not stages."""
 
 
 class Config(BaseModel):
@@ -104,7 +106,7 @@ class FeaturesConfig(Config):
     appearance_hdf5: Location | None = None
     """File with `resnet_features` (videos, clips, frames, width) and `ids`."""
     motion_hdf5: Location | None = None
-    """File with `resnet_features` (videos, clips, width) and `ids`."""
+    """File with `resnext_features` (videos, clips, width) and `ids`."""
     appearance_width: int = Field(default=2048, ge=1)
     motion_width: int = Field(default=2048, ge=1)
     pool_motion: bool = False
@@ -178,6 +180,7 @@ class StageConfig(Config):
     """One training phase."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """Also the folder of its checkpoints in the run."""
     objective: NamedConfig
     epochs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
@@ -277,6 +280,8 @@ class Recipe(Config):
         if len(set(names)) < len(names):
             raise ValueError(f"two stages have the same name: {one_of(names)}")
         for position, stage in enumerate(self.stages):
+            if stage.name in RUN_FOLDERS:
+                raise ValueError(f"stages.{position}.name: a run has a folder {stage.name!r}")
             if stage.init_from in names[position:]:
                 raise ValueError(
                     f"stages.{position}.init_from: {stage.init_from!r} does not come "

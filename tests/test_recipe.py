@@ -15,6 +15,7 @@ from msvqa.recipe import (
     read_yaml,
     resolve,
 )
+from tests.tiny import make_recipe
 
 
 class Films:
@@ -302,3 +303,8 @@ def test_mistakes_in_a_data_section_alone_are_reported_together():
         "data.root", "data.answer_top", "data.langage",
     ]  # fmt: skip
     assert "did you mean 'language'?" in caught.value.problems[2]
+
+
+def test_a_stage_is_not_called_like_another_folder_of_a_run(tmp_path):
+    with pytest.raises(RecipeError, match=r"stages\.0\.name: a run has a folder 'logs'"):
+        make_recipe(tmp_path, "stages.0.name=logs")

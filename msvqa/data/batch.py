@@ -18,11 +18,12 @@ Per question (first axis Q):
     row              int64 (Q,), row of the question in its split
 
 For the whole batch:
-    normalizer       float32 (), what sums over questions are divided by to become means: the number of
-                     counting questions of the global batch divided by the number of workers, so that the
-                     average over workers of `sum / normalizer` is the mean over the global batch
-    workers          float32 (), number of workers: the average over workers of `sum * workers` is the sum
+    normalizer       float32 (), what sums over questions are divided by to become means: the
+                     number of counting questions of the global batch divided by the number of
+                     workers, so that the average over workers of `sum / normalizer` is the mean
                      over the global batch
+    workers          float32 (), number of workers: the average over workers of `sum * workers`
+                     is the sum over the global batch
 """
 
 from collections.abc import Mapping
@@ -42,5 +43,5 @@ def to_device(batch: Mapping[str, Tensor], device: torch.device) -> Batch:
 
 
 def weighted_mean(values: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean of one value per question (Q,) over the questions that count, see `normalizer`."""
+    """Return the mean over the questions that count of one value (Q,) each, see `normalizer`."""
     return (values * batch["weight"].to(values.dtype)).sum() / batch["normalizer"].to(values.dtype)

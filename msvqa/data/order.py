@@ -91,14 +91,6 @@ def plan_epoch(
     )
 
 
-def count_steps(video_row: np.ndarray, *, lanes: int, questions_per_video: int, seed: int) -> int:
-    """Return the steps of the first epoch; later epochs may differ by a few fillers."""
-    plan = plan_epoch(
-        video_row, lanes=lanes, questions_per_video=questions_per_video, seed=seed, epoch=0
-    )
-    return plan.steps
-
-
 def count_visits(video_row: np.ndarray, questions_per_video: int) -> int:
     """Return how often the encoders run in an epoch: the sum of ceil(questions / k) over videos."""
     _, counts = np.unique(video_row, return_counts=True)

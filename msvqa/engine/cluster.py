@@ -1,6 +1,7 @@
 """The Ray cluster: connecting to it, and fitting what a recipe asks for to what there is."""
 
 import logging
+import math
 import os
 import socket
 import sys
@@ -71,9 +72,7 @@ def place(scaling: ScalingConfig, resources: Resources, *, data_cpus: float = 0)
     """
     gpus = scaling.gpus_per_worker
     if gpus is None:
-        gpus = resources.gpus / scaling.workers if resources.gpus else 0.0
-        gpus = float(int(gpus)) if gpus >= 1 else gpus
-        gpus = min(gpus, 1.0)
+        gpus = gpu_share(scaling.workers, resources.gpus)
     cpus_needed = scaling.workers * scaling.cpus_per_worker + data_cpus
     gpus_needed = scaling.workers * gpus
     if cpus_needed > resources.cpus + 1e-6 or gpus_needed > resources.gpus + 1e-6:
@@ -85,6 +84,17 @@ def place(scaling: ScalingConfig, resources: Resources, *, data_cpus: float = 0)
             "scaling.gpus_per_worker, or add nodes"
         )
     return Placement(scaling.workers, scaling.cpus_per_worker, gpus)
+
+
+def gpu_share(processes: int, gpus: float) -> float:
+    """Return the part of a GPU that each process gets, such that all of them find a place.
+
+    A share cannot be spread over two GPUs: three processes on two GPUs get a half each.
+    """
+    if not gpus:
+        return 0.0
+    # Rounded down, since the shares of one GPU may not add up to more than it.
+    return math.floor(10_000 / math.ceil(processes / gpus)) / 10_000
 
 
 def local_resources() -> Resources:

@@ -13,10 +13,10 @@ from msvqa.data.order import WHOLE, Share, evaluation_order
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
 from msvqa.engine.inputs import Inputs, open_inputs
 from msvqa.engine.precision import autocast
-from msvqa.errors import CheckpointError
+from msvqa.errors import CheckpointError, RunError
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective
-from msvqa.recipe import parse, resolve
+from msvqa.recipe import Recipe, parse, resolve
 
 
 @torch.no_grad()
@@ -101,6 +101,21 @@ def objective_of(loaded: Loaded) -> Objective:
     kind = resolve(stage.objective.name, OBJECTIVES, "objective")
     objective: Objective = kind(stage.objective, loaded.model)
     return objective.eval()
+
+
+def check_answers(recipe: Recipe) -> None:
+    """Refuse a run whose last stage cannot be asked, before anything is loaded.
+
+    Raises:
+        RunError: says which stage it is.
+    """
+    stage = recipe.stages[-1]
+    if not resolve(stage.objective.name, OBJECTIVES, "objective").answers_questions:
+        raise RunError(
+            f"the last stage of run {recipe.name!r}, {stage.name!r} ({stage.objective.name}), "
+            "answers no questions: only a run that ends with a stage such as answering can be "
+            "evaluated and asked"
+        )
 
 
 def predict_on_ray(

@@ -59,7 +59,7 @@ class MSVQA(GraphModel):
         self.motion_decoder: nn.Module = build(config.decoder, *shape)
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Return the encoders as `backbone`, the pixel decoders as `decoder` and all else as `rest`."""
+        """Return encoders as `backbone`, pixel decoders as `decoder` and all else as `rest`."""
         encoders = (self.appearance_encoder, self.motion_encoder)
         return {
             "backbone": [p for encoder in encoders for p in encoder.parameters()],
@@ -93,9 +93,13 @@ class MSVQA(GraphModel):
         W); the pixels are the same, so one layout serves both.
         """
         reasoning, _ = self.reason(batch)
-        questions = len(reasoning.appearance)
-        appearance = self.appearance_decoder(rearrange(reasoning.appearance, "q c d -> (q c) d"))
-        motion = self.motion_decoder(rearrange(reasoning.motion, "q c d -> (q c) d"))
+        return self.decode_pixels(reasoning.appearance, reasoning.motion)
+
+    def decode_pixels(self, appearance: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what both decoders make of reasoned clips, (Q, C, D) each, as `reconstruct`."""
+        questions = len(appearance)
+        appearance = self.appearance_decoder(rearrange(appearance, "q c d -> (q c) d"))
+        motion = self.motion_decoder(rearrange(motion, "q c d -> (q c) d"))
         return (
             rearrange(appearance, "(q c) ... -> q c ...", q=questions),
             rearrange(motion, "(q c) ... -> q c ...", q=questions),

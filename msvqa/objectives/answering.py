@@ -38,6 +38,8 @@ class Answering(Objective):
 
     config: Config
     model: GraphModel
+    answers_questions: ClassVar[bool] = True
+
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
 
     def frozen(self) -> Iterable[nn.Module]:

@@ -28,6 +28,9 @@ class Objective(nn.Module):
     monitor: ClassVar[tuple[str, Literal["max", "min"]]]
     """Validation metric that chooses the best checkpoint, and its direction."""
 
+    answers_questions: ClassVar[bool] = False
+    """Whether `predict` returns answers, so that the stage can be evaluated and asked."""
+
     top_k = 5
     """Answers per question that `predict` returns, where it answers; may be set on an instance."""
 

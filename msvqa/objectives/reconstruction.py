@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 # Legend: Q questions, V videos, C clips, F frames per clip, H x W pixels.
 
+QUESTIONS_PER_PASS = 8
+"""Validation holds the pixels of so many questions at a time: a video may have dozens."""
+
 
 class Reconstruction(Objective):
     """loss = mean squared errors of both decoders, added, on ImageNet's scale."""
@@ -56,17 +59,22 @@ class Reconstruction(Objective):
         `pixels` (Q,) per channel; `pixel_sum`, `pixel_square`, `error_appearance`, `error_motion`
         (Q, 3).
         """
-        appearance, motion = self.model.reconstruct(batch)
-        target = self.model.targets(batch)
+        reasoning, _ = self.model.reason(batch)
         index = batch["video_index"]
+        errors = [
+            self._errors(
+                reasoning.appearance[part], reasoning.motion[part], batch["clips"][index[part]]
+            )
+            for part in torch.arange(len(index), device=index.device).split(QUESTIONS_PER_PASS)
+        ]
         clips = rearrange(batch["clips"], "v c f h w n -> v n (c f h w)").float()
         pixels = torch.full_like(index, clips.shape[2], dtype=torch.float64)
         return {
             "pixels": pixels,
             "pixel_sum": clips.sum(dim=2, dtype=torch.float64)[index],
             "pixel_square": clips.square().sum(dim=2, dtype=torch.float64)[index],
-            "error_appearance": self._error_255(appearance, target),
-            "error_motion": self._error_255(motion, target),
+            "error_appearance": torch.cat([appearance for appearance, _ in errors]),
+            "error_motion": torch.cat([motion for _, motion in errors]),
         }
 
     def metrics(self, predictions: Mapping[str, np.ndarray], split: "Split") -> dict[str, float]:
@@ -82,6 +90,13 @@ class Reconstruction(Objective):
             "r2_appearance": metrics.r_squared(appearance.sum(), variation.sum()),
             "r2_motion": metrics.r_squared(motion.sum(), variation.sum()),
         }
+
+    def _errors(self, appearance: Tensor, motion: Tensor, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the errors of both decoders for some questions and the clips they are about."""
+        own = torch.arange(len(clips), device=clips.device)
+        target = self.model.targets({"clips": clips, "video_index": own})
+        shown = self.model.decode_pixels(appearance, motion)
+        return self._error_255(shown[0], target), self._error_255(shown[1], target)
 
     def _error_255(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the squared error per question and channel (Q, 3) on the scale 0..255."""

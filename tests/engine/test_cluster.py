@@ -18,7 +18,13 @@ from msvqa.recipe import ScalingConfig
 
 @pytest.mark.parametrize(
     ("workers", "gpus", "expected", "backend"),
-    [(2, 0, 0.0, "gloo"), (2, 2, 1.0, "nccl"), (2, 8, 1.0, "nccl"), (2, 1, 0.5, "gloo")],
+    [
+        (2, 0, 0.0, "gloo"),
+        (2, 2, 1.0, "nccl"),
+        (2, 8, 1.0, "nccl"),
+        (2, 1, 0.5, "gloo"),
+        (3, 2, 0.5, "gloo"),
+    ],
 )
 def test_gpus_are_shared_evenly_by_default(workers, gpus, expected, backend):
     placement = place(ScalingConfig(workers=workers), Resources(16, gpus))

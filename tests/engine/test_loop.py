@@ -17,8 +17,11 @@ from msvqa.engine.inputs import open_inputs
 from msvqa.engine.loop import Saver, StageJob, train_stage
 from msvqa.engine.prediction import objective_of, predict_split
 from msvqa.engine.trainer import LocalHost
-from msvqa.errors import CheckpointError, NonFiniteLossError
-from msvqa.recipe import Recipe
+from msvqa.errors import CheckpointError, NonFiniteLossError, RunError
+from msvqa.evaluate import evaluate
+from msvqa.objectives import reconstruction
+from msvqa.predict import from_pretrained
+from msvqa.recipe import Recipe, parse
 from msvqa.run import Run
 from tests.tiny import make_recipe
 
@@ -221,3 +224,26 @@ def test_an_error_while_loading_reaches_the_loop():
 
     with pytest.raises(OSError, match="disk"):
         list(Prefetched(broken))
+
+
+def test_a_run_that_ends_with_reconstruction_answers_no_questions(tiny, tmp_path):
+    raw = make_recipe(tiny, f"runs={tmp_path}").to_dict()
+    recipe = parse(raw | {"stages": raw["stages"][:1]})
+    train(recipe, 0)
+    with pytest.raises(RunError, match=r"'reconstruct' \(reconstruction\), answers no questions"):
+        evaluate(recipe.run_dir, "test")
+    with pytest.raises(RunError, match="answers no questions"):
+        from_pretrained(recipe.run_dir)
+
+
+def test_validation_of_reconstruction_does_not_depend_on_its_portions(tiny, tmp_path, monkeypatch):
+    recipe = make_recipe(tiny, f"runs={tmp_path}")
+    train(recipe, 0)
+    objective = objective_of(load_checkpoint(Run.open(recipe.run_dir).checkpoint("reconstruct")))
+    prepared = Prepared.open(recipe.data.prepared)
+    inputs = open_inputs(recipe, prepared, str(store_dir(recipe)), "val")
+    whole = predict_split(objective, inputs, torch.device("cpu"), 3)
+    monkeypatch.setattr(reconstruction, "QUESTIONS_PER_PASS", 2)
+    portions = predict_split(objective, inputs, torch.device("cpu"), 3)
+    for key, value in whole.items():
+        np.testing.assert_allclose(portions[key], value, rtol=1e-5, err_msg=key)

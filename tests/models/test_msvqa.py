@@ -66,7 +66,7 @@ def test_published_sizes_have_the_published_parameter_count(layers, total):
 def test_parameter_groups_hold_every_parameter_once():
     model = make_msvqa()
     groups = model.parameter_groups()
-    assert list(groups) == ["backbone", "rest"]
+    assert list(groups) == ["backbone", "decoder", "rest"]
     ids = [id(p) for members in groups.values() for p in members]
     assert len(ids) == len(set(ids))
     assert set(ids) == {id(p) for p in model.parameters()}
