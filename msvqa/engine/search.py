@@ -28,10 +28,13 @@ from msvqa.recipe import parse
 from msvqa.run import CHECKPOINT_INFO, Run, write_json, written_aside
 from msvqa.space import FieldRange, Space, Values, parse_space
 
-# Tune's own log files would repeat metrics.jsonl, and its handler would hide an interruption.
+# Tune's own log files would repeat metrics.jsonl, its lines the table of the command line, and its
+# handler would hide an interruption. A trial that diverges ends without a number.
 for _name, _value in {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "2",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -382,6 +385,7 @@ def _scheduler(space: Space) -> Any:
             time_attr=EPOCH,
             perturbation_interval=scheduler.every_epochs,
             burn_in_period=scheduler.grace_epochs,
+            require_attrs=False,
             hyperparam_mutations={
                 # Listed values are stepped through; a domain would be multiplied.
                 "trial": {
