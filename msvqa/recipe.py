@@ -30,8 +30,7 @@ from msvqa.models.encoders import ENCODERS
 from msvqa.objectives import OBJECTIVES
 
 MAX_RECIPE_BYTES = 1_000_000
-RUN_FOLDERS = ("evaluate", "logs", "tensorboard")
-"""Folders of a run that are not stages."""
+RUN_FOLDERS = ("evaluate", "logs", "tensorboard")  # of a run, and so no names of stages
 
 
 class Config(BaseModel):
@@ -180,7 +179,6 @@ class StageConfig(Config):
     """One training phase."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    """Also the folder of its checkpoints in the run."""
     objective: NamedConfig
     epochs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
@@ -283,10 +281,8 @@ class Recipe(Config):
             if stage.name in RUN_FOLDERS:
                 raise ValueError(f"stages.{position}.name: a run has a folder {stage.name!r}")
             if stage.init_from in names[position:]:
-                raise ValueError(
-                    f"stages.{position}.init_from: {stage.init_from!r} does not come "
-                    f"before {stage.name!r}"
-                )
+                where = f"stages.{position}.init_from"
+                raise ValueError(f"{where}: {stage.init_from!r} is not before {stage.name!r}")
         return self
 
     @property
@@ -455,9 +451,8 @@ def resolve(name: str, table: Mapping[str, str], kind: str) -> Any:
     """
     target = table.get(name, name if ":" in name else None)
     if target is None:
-        raise ValueError(
-            f"unknown {kind} {name!r}{did_you_mean(name, table)}; known: {one_of(table)}"
-        )
+        hint = did_you_mean(name, table)
+        raise ValueError(f"unknown {kind} {name!r}{hint}; known: {one_of(table)}")
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -113,7 +113,7 @@ def test_the_message_names_the_file_and_counts_the_problems(tmp_path):
         ("stages.1.optimizer.lrr=1", ["stages.1.optimizer.lrr", "did you mean 'lr'?"]),
         ("stages.0.objective.weihgt=1", ["did you mean 'weight'?"]),
         ("stages.0.epochs=3", ["stages.0: give either epochs or steps"]),
-        ("stages.0.init_from=second", ["'second' does not come before 'first'"]),
+        ("stages.0.init_from=second", ["'second' is not before 'first'"]),
         ("stages.1.name=first", ["two stages have the same name"]),
         ("data.root=null", ["data.root", "valid string"]),
         ("clips=3", ["clips", "object"]),
