@@ -22,7 +22,7 @@ Values = dict[str, Any]
 
 DIGITS = 4
 """Drawn numbers are rounded to so many significant digits, to be read and typed again."""
-SAME_FOR_ALL = ("name", "runs", "data", "scaling", "evaluation")
+SAME_FOR_ALL = ("name", "runs", "data", "scaling", "faults", "evaluation")
 """Sections that cannot be searched: places, resources, and data that is prepared once."""
 LIVE_SECTIONS = ("optimizer", "schedule", "objective")
 """Sections of a stage that may change in the middle of it."""

@@ -18,12 +18,17 @@ from typing import Any
 import torch
 
 from msvqa.data.store import store_dir
-from msvqa.engine.checkpoint import checkpoint_name
+from msvqa.engine.checkpoint import checkpoint_name, newest_checkpoint
 from msvqa.engine.cluster import Placement, Resources, has_dashboard
 from msvqa.engine.loop import Saver, StageJob, train_stage
 from msvqa.engine.sweep import SHARED, TUNE, State, Sweep, Trial
-from msvqa.engine.trainer import _log_to_file, initial_checkpoint, train_stage_on_ray
-from msvqa.errors import ClusterError, MSVQAError, NonFiniteLossError, RunError
+from msvqa.engine.trainer import (
+    initial_checkpoint,
+    log_to_file,
+    save_patiently,
+    train_stage_on_ray,
+)
+from msvqa.errors import CheckpointError, ClusterError, MSVQAError, NonFiniteLossError, RunError
 from msvqa.recipe import parse
 from msvqa.run import CHECKPOINT_INFO, Run, write_json, written_aside
 from msvqa.space import FieldRange, Space, Values, parse_space
@@ -43,7 +48,6 @@ for _name, _value in {
 
 logger = logging.getLogger(__name__)
 
-MAX_FAILURES = 2
 MAX_EPOCHS = 1_000_000
 CONTROLLER = {"node:__internal_head__": 0.001}
 """What a trial with a Ray Train group of its own holds itself: the group needs all the CPUs."""
@@ -130,7 +134,7 @@ def search(
             if space.scheduler.name == "pbt"
             else concurrency(job.placement, resources, space)
         ),
-        max_failures=MAX_FAILURES,
+        max_failures=sweep.recipe.faults.max_failures,
         raise_on_failed_trial=False,
         callbacks=[_announcer(sweep, on_trial)] if on_trial else [],
         trial_name_creator=_name_of,
@@ -186,7 +190,7 @@ def _train(job: SearchJob, sweep: Sweep, run: Run, index: int) -> None:
         callbacks = (_train_reports(sweep, run),) if last else ()
         train_stage_on_ray(stage_job, run, job.placement, callbacks=callbacks)
         return
-    _log_to_file(run.path, stage.name, rank=0)
+    log_to_file(run.path, stage.name, rank=0)
     device = "cuda" if job.placement.gpus_per_worker else "cpu"
     train_stage(stage_job, TrialHost(sweep, run, stage.name, torch.device(device)))
 
@@ -200,18 +204,23 @@ class TrialHost:
         self.sweep, self.run, self.stage, self.device = sweep, run, stage, device
 
     def latest_checkpoint(self) -> Path | None:
-        """Return the newest whole checkpoint of the stage."""
-        found = self.run.checkpoints(self.stage)
-        return found[-1][0] if found else None
+        """Return the newest checkpoint of the stage.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        previous = self.run.recipe.faults.damaged_checkpoint == "previous"
+        return newest_checkpoint(self.run.stage_dir(self.stage), or_previous=previous)
 
     def report(self, numbers: Mapping[str, float], save: Saver) -> None:
-        """Keep the checkpoint beside the best ones; tell Tune of a validation."""
+        """Keep the checkpoint beside the best ones; tell Tune of a validation.
+
+        Raises:
+            CheckpointError: storage failed for too long.
+        """
         folder = self.run.stage_dir(self.stage) / checkpoint_name(save.step)
-        aside = folder.with_name(f".{folder.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        save(aside)
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
+        if error := save_patiently(save, folder, self.run.recipe.faults.storage_wait_s):
+            raise CheckpointError(error)
         if self.sweep.space.scheduler.name != "pbt":
             self._remove_surplus()
         reached = self.sweep.goal.of(self.run)

@@ -92,7 +92,8 @@ class RayHost:
 
         name = checkpoint_name(save.step)
         path = self._folder / name
-        error = self._save(save, path) if self.rank == 0 else ""
+        wait_s = self._faults.storage_wait_s
+        error = save_patiently(save, path, wait_s) if self.rank == 0 else ""
         error = distributed.gather_objects(error)[0]
         if error:
             raise AgreedError(CheckpointError(error))
@@ -104,23 +105,24 @@ class RayHost:
             checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
         )
 
-    def _save(self, save: Saver, path: Path) -> str:
-        """Write a checkpoint, again and again while storage fails; return why it failed."""
-        pause_s, deadline = 0.5, time.monotonic() + self._faults.storage_wait_s
-        while True:
-            try:
-                save(path)
-                return ""
-            except CheckpointError as error:
-                if time.monotonic() + pause_s > deadline:
-                    return (
-                        f"{error}\nTried for {self._faults.storage_wait_s:g} s "
-                        "(faults.storage_wait_s). Earlier checkpoints are untouched: make room "
-                        "or bring the storage back, and the same command continues from the last"
-                    )
-                logger.warning("%s; trying again in %g s", error, pause_s)
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 10.0)
+
+def save_patiently(save: Saver, path: Path, wait_s: float) -> str:
+    """Write a checkpoint, again and again while storage fails; return why it failed."""
+    pause_s, deadline = 0.5, time.monotonic() + wait_s
+    while True:
+        try:
+            save(path)
+            return ""
+        except CheckpointError as error:
+            if time.monotonic() + pause_s > deadline:
+                return (
+                    f"{error}\nTried for {wait_s:g} s "
+                    "(faults.storage_wait_s). Earlier checkpoints are untouched: make room "
+                    "or bring the storage back, and the same command continues from the last"
+                )
+            logger.warning("%s; trying again in %g s", error, pause_s)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 10.0)
 
 
 class _Lock:
@@ -288,9 +290,7 @@ def _train_function(job: dict[str, Any]) -> MSVQAError | None:
     """Run in every worker. Returns an error of all workers, which trying again would repeat."""
     stage_job = StageJob(**job)
     host = RayHost(stage_job)
-    _log_to_file(
-        Path(stage_job.run), stage_job.recipe["stages"][stage_job.stage]["name"], host.rank
-    )
+    log_to_file(Path(stage_job.run), stage_job.recipe["stages"][stage_job.stage]["name"], host.rank)
     try:
         train_stage(stage_job, host)
     except (NonFiniteLossError, StoppedError) as error:
@@ -301,7 +301,8 @@ def _train_function(job: dict[str, Any]) -> MSVQAError | None:
     return None
 
 
-def _log_to_file(run: Path, stage: str, rank: int) -> None:
+def log_to_file(run: Path, stage: str, rank: int) -> None:
+    """Send what this package logs in this process to a file of the run."""
     folder = run / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / f"{stage}-worker{rank}.log")
