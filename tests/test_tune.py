@@ -2,25 +2,20 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 import yaml
 
 from msvqa.data.datasets.synthetic import generate
-from msvqa.engine.checkpoint import read_weights
 from msvqa.errors import RecipeError
 from msvqa.evaluate import evaluate
-from msvqa.recipe import load, parse
+from msvqa.recipe import load
 from msvqa.run import Run
 from msvqa.space import parse_space
-from msvqa.train import train
 from msvqa.tune import check_search, tune
 from tests.tiny import VIDEOS, make_recipe
 
@@ -80,68 +75,6 @@ def test_trials_are_runs_and_the_best_is_a_recipe(folder, ray_local):
     assert again.trials == result.trials and not said
 
 
-PROGRAM = """
-import sys
-from tests.test_tune import space
-from tests.tiny import make_recipe
-from msvqa.tune import tune
-from pathlib import Path
-tune(make_recipe(Path(sys.argv[1]), "stages.answer.epochs=6"), space("killed"))
-"""
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_killed_search_goes_on_where_it_was(folder, ray_local):
-    """The driver and its cluster are killed while the second of three trials trains."""
-    sweep = folder / "runs" / "tiny-killed"
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path.cwd())}
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(folder)], env=environment, start_new_session=True
-    )
-    wait_for(lambda: any(finished(sweep)), process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    time.sleep(3)  # until workers have noticed that their cluster is gone
-    done = {path: (path / "metrics.jsonl").read_bytes() for path in finished(sweep)}
-    begun = {path: len(Run.open(path).checkpoints("answer")) for path in sweep.glob("trial-*")}
-    assert len(done) < 3
-
-    result = tune(make_recipe(folder, "stages.answer.epochs=6"), space("killed"))
-    assert [trial.state for trial in result.trials] == ["finished"] * 3
-    for path, content in done.items():
-        assert (path / "metrics.jsonl").read_bytes() == content
-    interrupted = [path for path in begun if path not in done]
-    for path in interrupted:
-        steps = [row["step"] for row in Run.open(path).metrics() if row["stage"] == "answer"]
-        assert steps == sorted(steps)
-        if begun[path]:
-            log = (path / "logs" / "answer-worker0.log").read_text()
-            assert "resuming stage answer" in log
-    # Killed between two trials, none was begun; one that came later serves as well.
-    trained = Run.open(min(set(sweep.glob("trial-*")) - done.keys()))
-    alone = train(parse(trained.recipe.to_dict() | {"name": "alone"}))
-    expected = read_weights(alone.checkpoint("answer", "last"))
-    for name, value in read_weights(trained.checkpoint("answer", "last")).items():
-        assert torch.equal(expected[name], value), name
-
-
-def finished(sweep):
-    found = []
-    for path in sorted(sweep.glob("trial-*")):
-        if (path / "recipe.yaml").is_file() and Run.open(path).is_finished("answer"):
-            found.append(path)
-    return found
-
-
-def wait_for(condition, process, limit_s=180):
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert process.poll() is None, "the search ended before it could be killed"
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("search", ["optuna", "pbt", "diverging"])
@@ -166,17 +99,24 @@ def test_other_searches(folder, ray_local, search):
         assert kept["stages"][1]["optimizer"]["lr"] == pytest.approx(trial.values[LR])
 
 
+NESTED = """
+import sys
+from pathlib import Path
+from msvqa.tune import tune
+from tests.test_tune import space
+from tests.tiny import make_recipe
+recipe = make_recipe(Path(sys.argv[1]), "scaling.workers=2", "scaling.cpus_per_worker=0.5")
+asha = {"name": "asha", "grace_epochs": 1, "reduction": 2}
+tune(recipe, space("nested", scheduler=asha))
+"""
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_trials_with_two_workers_are_stopped_early_and_leave_nothing(folder):
     """In its own process: this cluster needs a dashboard."""
-    program = PROGRAM.replace(
-        '"stages.answer.epochs=6"), space("killed")',
-        '"scaling.workers=2", "scaling.cpus_per_worker=0.5"), '
-        'space("nested", scheduler={"name": "asha", "grace_epochs": 1, "reduction": 2})',
-    )
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    command = [sys.executable, "-c", program, str(folder)]
+    command = [sys.executable, "-c", NESTED, str(folder)]
     subprocess.run(command, env=environment, check=True, timeout=400)
     table = pq.read_table(folder / "runs" / "tiny-nested" / "trials.parquet").to_pylist()
     assert len(table) == 3 and {row["state"] for row in table} <= {"finished", "stopped"}
