@@ -54,6 +54,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     check(recipe)
     run = Run.create(recipe)
     _check_initial(run)
+    _refuse_damaged(run)
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
     _need_training_questions(recipe, prepared)
     if all(run.is_finished(stage.name) for stage in recipe.stages):

@@ -3,7 +3,7 @@
     weights.safetensors    all weights of the model
     training_state.pt      optimizer state: plain tensors and numbers
     recipe.yaml  vocabulary.json  answers.json
-    checkpoint.json        position, score, sizes and the SHA-256 of every file; written last
+    checkpoint.json        position, score, sizes, the SHA-256 of every file and its own; written last
 
 Random numbers need no state: every step seeds them from (seed, stage, step, worker), see
 `engine.loop`.
@@ -127,7 +127,7 @@ def _write(folder: Path, content: Content) -> None:
         "sizes": asdict(content.model.sizes),
         "files": files,
     }
-    write_json(folder / CHECKPOINT_INFO, info)
+    write_json(folder / CHECKPOINT_INFO, info | {"sha256": _sha256_of_info(info)})
 
 
 def newest_checkpoint(folder: Path, *, or_previous: bool = False) -> Path | None:
@@ -168,12 +168,16 @@ def read_info(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder} is not a whole checkpoint: {CHECKPOINT_INFO} is missing")
     try:
         info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        version = int(info["format"])
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
-    if info.get("format", 0) > FORMAT:
+    if version > FORMAT:
         raise CheckpointError(
-            f"{folder} has format {info['format']}, this version reads up to {FORMAT}: update msvqa"
+            f"{folder} has format {version}, this version reads up to {FORMAT}: update msvqa"
         )
+    # Absent in checkpoints that were made before it was introduced.
+    if info.pop("sha256", None) not in (None, _sha256_of_info(info)):
+        raise CheckpointError(f"{path} is damaged: its content has changed since it was written")
     for name, entry in info["files"].items():
         file = folder / name
         if not file.is_file() or file.stat().st_size != entry["bytes"]:
@@ -270,6 +274,10 @@ def _flush(folder: Path, *, files: bool = True) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _sha256_of_info(info: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:
