@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,17 @@ def following(run: Run, on_row: Callable[[Row], None] | None) -> Iterator[None]:
     if on_row is None:
         yield
         return
+    with following_lines(run.metrics_file, partial(_hand_over, on_row)):
+        yield
+
+
+@contextmanager
+def following_lines(path: Path, on_line: Callable[[str], None]) -> Iterator[None]:
+    """Call `on_line` for every line that is appended to a file while the block runs."""
     stopped = threading.Event()
-    thread = threading.Thread(target=_follow, args=(run.metrics_file, on_row, stopped), daemon=True)
+    position = path.stat().st_size if path.is_file() else 0
+    follow = partial(_follow, path, position, on_line, stopped)
+    thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     try:
         yield
@@ -88,8 +98,9 @@ def following(run: Run, on_row: Callable[[Row], None] | None) -> Iterator[None]:
         thread.join()
 
 
-def _follow(path: Path, on_row: Callable[[Row], None], stopped: threading.Event) -> None:
-    position = path.stat().st_size if path.is_file() else 0
+def _follow(
+    path: Path, position: int, on_line: Callable[[str], None], stopped: threading.Event
+) -> None:
     rest = ""
     while True:
         last_look = stopped.wait(0.2)
@@ -102,12 +113,12 @@ def _follow(path: Path, on_row: Callable[[Row], None], stopped: threading.Event)
                 position = file.tell()
             rest = lines.pop()
             for line in filter(None, lines):
-                _hand_over(line, on_row)
+                on_line(line)
         if last_look:
             return
 
 
-def _hand_over(line: str, on_row: Callable[[Row], None]) -> None:
+def _hand_over(on_row: Callable[[Row], None], line: str) -> None:
     try:
         on_row(json.loads(line))
     except json.JSONDecodeError:

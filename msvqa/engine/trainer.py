@@ -18,6 +18,7 @@ from msvqa.engine.checkpoint import checkpoint_name, find_initial, newest_checkp
 from msvqa.engine.loop import Saver, StageJob, train_stage
 from msvqa.engine.stopping import StopRequest
 from msvqa.engine.tracking import Row, following
+from msvqa.engine.watchdog import telling_verdicts
 from msvqa.errors import (
     CheckpointError,
     MSVQAError,
@@ -209,7 +210,11 @@ def train_stage_on_ray(
         ),
     )
     forget_unusable_snapshot(run.stage_dir(stage.name))
-    with following(run, on_row), StopRequest(run.path).on_signals() as signals:
+    with (
+        following(run, on_row),
+        telling_verdicts(run.logs_dir()),
+        StopRequest(run.path).on_signals() as signals,
+    ):
         error = _fit(trainer).return_value
     if isinstance(error, StoppedError):
         error.signal_number = signals[0] if signals else None

@@ -3,6 +3,7 @@
 Each worker counts what it has begun in a file of its own; a thread beside the loop writes the
 count, so that a worker without news is one that is stopped, gone or stuck in native code. All
 workers begin the same things in the same order: those whose count is behind are the missing ones.
+The verdicts go to a file of the run; the driver, which may be on another machine, repeats them.
 """
 
 import faulthandler
@@ -12,12 +13,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from msvqa.engine.tracking import following_lines
 from msvqa.run import written_aside
 
 logger = logging.getLogger(__name__)
@@ -92,10 +95,11 @@ class Watchdog:
     def _look(self, limit_s: float, stacks: IO[str]) -> None:
         written_for = -1
         while not self._ended.wait(limit_s / BEATS_PER_LIMIT):
+            # Read first: a process that was stopped may go on while its beat is written.
+            begun, doing, since, limited = self._now
             self._beat()
             # Fires when this thread does not come back: native code holds the interpreter.
             faulthandler.dump_traceback_later(limit_s + GIL_GRACE_S, file=stacks)
-            begun, doing, since, limited = self._now
             late = limited and time.monotonic() - since > limit_s
             if late and begun != written_for:
                 written_for = begun
@@ -125,6 +129,13 @@ class Watchdog:
         )
         with written_aside(_beat_file(self._logs, self._stage, self._rank)) as aside:
             aside.write_text(json.dumps(asdict(beat)), encoding="utf-8")
+
+
+@contextmanager
+def telling_verdicts(logs: Path) -> Iterator[None]:
+    """Log what the watchdogs of the workers find while the block runs."""
+    with following_lines(logs / VERDICTS, logger.error):
+        yield
 
 
 def read_beats(logs: Path, stage: str) -> list[Beat]:

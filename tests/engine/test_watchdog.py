@@ -1,8 +1,10 @@
 """The watchdog: who is missing, and what is written when a step takes too long."""
 
+import subprocess
+import sys
 import threading
 
-from msvqa.engine.watchdog import Beat, Watchdog, name_missing, read_beats
+from msvqa.engine.watchdog import Beat, Watchdog, name_missing, read_beats, telling_verdicts
 
 
 def beat(rank: int, begun: int, time: float = 100.0, doing: str = "loads a batch") -> Beat:
@@ -57,3 +59,34 @@ def test_what_has_no_limit_may_take_long(tmp_path):
         threading.Event().wait(0.3)
     assert not (tmp_path / "watchdog.log").exists()
     assert not list(tmp_path.glob("*stacks.txt"))
+
+
+def test_the_driver_repeats_new_verdicts(tmp_path, caplog):
+    verdicts = tmp_path / "watchdog.log"
+    verdicts.write_text("worker 0: one of an earlier start\n")
+    with telling_verdicts(tmp_path), verdicts.open("a") as file:
+        file.write("worker 0: stage answer: 100 % missing is worker 1\n")
+    assert caplog.messages == ["worker 0: stage answer: 100 % missing is worker 1"]
+
+
+HOLDER = """
+import ctypes, sys, time
+from pathlib import Path
+from msvqa.engine import watchdog
+
+def holds_the_interpreter():
+    ctypes.PyDLL(None).sleep(3)
+
+watchdog.GIL_GRACE_S = 0.2
+with watchdog.Watchdog(Path(sys.argv[1]), "answer", rank=0, workers=1, limit_s=0.8) as dog:
+    dog.begins("computes")
+    time.sleep(0.4)
+    holds_the_interpreter()
+"""
+
+
+def test_native_code_that_holds_the_interpreter_is_found(tmp_path):
+    subprocess.run([sys.executable, "-c", HOLDER, str(tmp_path)], check=True, timeout=120)
+    stacks = (tmp_path / "answer-worker0-stacks.txt").read_text()
+    assert "Timeout" in stacks, "written by the C thread, which needs no interpreter"
+    assert "holds_the_interpreter" in stacks.partition("Timeout")[2]
