@@ -311,13 +311,18 @@ def write_shard(
     final = shard_dir(store, shard)
     final.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{shard:05d}-", dir=final.parent))
-    for name, buffer in buffers.items():
-        with (aside / f"{name}.npy").open("wb") as file:
-            np.save(file, buffer[: len(rows)], allow_pickle=False)
-            _flush(file)
-    write_json(aside / "shard.json", description)
-    aside.chmod(0o755)
-    _put_in_place(aside, final)
+    try:
+        for name, buffer in buffers.items():
+            with (aside / f"{name}.npy").open("wb") as file:
+                np.save(file, buffer[: len(rows)], allow_pickle=False)
+                _flush(file)
+        write_json(aside / "shard.json", description)
+        aside.chmod(0o755)
+        _put_in_place(aside, final)
+    except OSError:
+        # On a full disk what is half written would take the room that is left.
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     return description
 
 

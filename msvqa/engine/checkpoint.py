@@ -3,7 +3,7 @@
     weights.safetensors    all weights of the model
     training_state.pt      optimizer state: plain tensors and numbers
     recipe.yaml  vocabulary.json  answers.json
-    checkpoint.json        position, score, sizes, the SHA-256 of every file and its own; written last
+    checkpoint.json        position, score, sizes, a SHA-256 of every file and its own; written last
 
 Random numbers need no state: every step seeds them from (seed, stage, step, worker), see
 `engine.loop`.

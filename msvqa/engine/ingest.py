@@ -14,7 +14,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from msvqa.data.store import StoreSpec, write_shard
 from msvqa.engine.extraction import ClipDecoder, ClipExtractor, Extractor, open_extractor
-from msvqa.errors import ClusterError, VideoError
+from msvqa.errors import ClusterError, StoreError, VideoError
 from msvqa.recipe import ClipsConfig, parse
 
 VIDEOS_PER_BLOCK = 2
@@ -55,6 +55,9 @@ def write_shards(job: ShardJob, pool: Pool) -> Iterator[int]:
     """Write shards in parallel; yield the number of each when it is in its place.
 
     A worker that dies gets its shard again; no progress for long ends the job.
+
+    Raises:
+        StoreError: the disk is full or away.
     """
     spec = StoreSpec.from_dict(job.spec)
     longest_s = spec.videos_per_shard * job.clips.timeout_s
@@ -70,6 +73,12 @@ def write_shards(job: ShardJob, pool: Pool) -> Iterator[int]:
             compute=ActorPoolStrategy(size=min(pool.workers, len(rows))),
         )
         for row in done.iter_rows():
+            if row["error"]:
+                raise StoreError(
+                    f"shard {row['shard']} of {job.store} cannot be written: {row['error']}\n"
+                    "The shards that are there stay: make room or bring the storage back, and the "
+                    "same command goes on"
+                )
             yield int(row["shard"])
 
 
@@ -84,12 +93,18 @@ class ShardWriter:
         )
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Write the shards whose numbers the batch holds."""
-        for shard in batch["shard"].tolist():
-            videos = self._job.shards[shard]
-            entries = (self._extractor.extract(video.video_id, video.path) for video in videos)
+        """Write the shards whose numbers the batch holds; say why one could not be written."""
+        return batch | {"error": np.array([self._write(s) for s in batch["shard"].tolist()])}
+
+    def _write(self, shard: int) -> str:
+        videos = self._job.shards[shard]
+        entries = (self._extractor.extract(video.video_id, video.path) for video in videos)
+        try:
             write_shard(self._job.store, shard, self._spec, entries, self._job.made_with)
-        return batch
+        except OSError as error:
+            # No exception: Ray Data would report its own frames, and start the shard again.
+            return str(error)
+        return ""
 
 
 def stream_clips(

@@ -262,7 +262,7 @@ def _fit(trainer: Any) -> Any:
             if isinstance(cause, OSError):
                 raise RunError(
                     f"training stopped, since a file or folder cannot be used: {cause}\n"
-                    "When the storage works again, the same command continues"
+                    "Make room or bring the storage back, and the same command continues"
                 ) from error
         raise
 

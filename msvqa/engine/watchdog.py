@@ -94,6 +94,7 @@ class Watchdog:
 
     def _look(self, limit_s: float, stacks: IO[str]) -> None:
         written_for = -1
+        self._beat()
         while not self._ended.wait(limit_s / BEATS_PER_LIMIT):
             # Read first: a process that was stopped may go on while its beat is written.
             begun, doing, since, limited = self._now
