@@ -243,14 +243,21 @@ def _ray_messages_in_a_file() -> Iterator[None]:
     Those lines look like errors but are notes for Ray's developers.
     """
     original, python_stderr = os.dup(2), sys.stderr
+    # Handlers keep the stream that was stderr when they were made.
+    streams = [h for h in logging.root.handlers if isinstance(h, logging.StreamHandler)]
+    ours = [handler for handler in streams if handler.stream is python_stderr]
     try:
         with tempfile.NamedTemporaryFile(prefix="msvqa-ray-", suffix=".log") as log:
             sys.stderr = os.fdopen(os.dup(original), "w", buffering=1)
+            for handler in ours:
+                handler.setStream(sys.stderr)
             os.dup2(log.fileno(), 2)
             yield
     finally:
         os.dup2(original, 2)
         os.close(original)
+        for handler in ours:
+            handler.setStream(python_stderr)
         sys.stderr.close()
         sys.stderr = python_stderr
 

@@ -1,6 +1,8 @@
 """Placement of workers: what is asked for against what there is."""
 
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -88,3 +90,19 @@ def test_places_that_go_with_the_job_are_refused():
     refuse_lost({"runs": "/shared/runs", "data.root": "s3://bucket/videos"})
     with pytest.raises(ClusterError, match=r"thrown away with runs=\S+: give .* runs=/shared"):
         refuse_lost({"runs": f"{copy}runs", "data.root": "/shared/videos"})
+
+
+TALK = """
+import logging, os, sys
+from msvqa.engine import cluster
+logging.basicConfig(stream=sys.stderr, format="%(message)s")
+with cluster._ray_messages_in_a_file():
+    logging.error("ours while Ray runs")
+    os.write(2, b"a note for Ray's developers")
+logging.error("ours afterwards")
+"""
+
+
+def test_our_messages_stay_on_the_console_while_those_of_ray_do_not():
+    said = subprocess.run([sys.executable, "-c", TALK], capture_output=True, text=True, timeout=120)
+    assert said.stderr.splitlines() == ["ours while Ray runs", "ours afterwards"]
