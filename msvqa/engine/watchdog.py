@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 VERDICTS = "watchdog.log"
 BEATS_PER_LIMIT = 4
 GIL_GRACE_S = 60.0
+EARLIER_S = 5.0
+"""By how much another worker may have begun before this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ class Watchdog:
         self._logs, self._stage = logs, stage
         self._rank, self._workers, self._limit_s = rank, workers, limit_s
         self._now: tuple[int, str, float, bool] = (0, "starts", time.monotonic(), False)
+        self._started = time.time()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
 
@@ -76,7 +79,7 @@ class Watchdog:
             self._thread.join()
 
     def begins(self, doing: str, *, limited: bool = True) -> None:
-        """Note what the worker does now; without a limit it may take as long as it likes."""
+        """Note what the worker does now; without a limit it may take as long as all are alive."""
         self._now = (self._now[0] + 1, doing, time.monotonic(), limited)
 
     def _watch(self) -> None:
@@ -102,7 +105,7 @@ class Watchdog:
             # Fires when this thread does not come back: native code holds the interpreter.
             faulthandler.dump_traceback_later(limit_s + GIL_GRACE_S, file=stacks)
             late = limited and time.monotonic() - since > limit_s
-            if late and begun != written_for:
+            if begun != written_for and (late or self._silent_others(limit_s)):
                 written_for = begun
                 faulthandler.dump_traceback(file=stacks, all_threads=True)
                 # A beat later the others have said where they are.
@@ -111,12 +114,19 @@ class Watchdog:
                 self._name_missing(limit_s, doing)
 
     def _name_missing(self, limit_s: float, doing: str) -> None:
-        beats = read_beats(self._logs, self._stage)
-        verdict = name_missing(beats, self._workers, limit_s)
+        verdict = name_missing(self._beats(), self._workers, limit_s)
         message = f"stage {self._stage}: {doing} for more than {limit_s:g} s: {verdict}"
         logger.error(message)
         with (self._logs / VERDICTS).open("a", encoding="utf-8") as verdicts:
             verdicts.write(f"worker {self._rank}: {message}\n")
+
+    def _silent_others(self, limit_s: float) -> bool:
+        return any(time.time() - beat.time > limit_s for beat in self._beats())
+
+    def _beats(self) -> list[Beat]:
+        """Return the beats of this start: an earlier one may have had other and more workers."""
+        beats = read_beats(self._logs, self._stage)
+        return [b for b in beats if b.rank < self._workers and b.time >= self._started - EARLIER_S]
 
     def _beat(self) -> None:
         begun, doing, _, _ = self._now

@@ -1,8 +1,13 @@
 """The watchdog: who is missing, and what is written when a step takes too long."""
 
+import json
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import asdict
+
+import pytest
 
 from msvqa.engine.watchdog import Beat, Watchdog, name_missing, read_beats, telling_verdicts
 
@@ -59,6 +64,30 @@ def test_what_has_no_limit_may_take_long(tmp_path):
         threading.Event().wait(0.3)
     assert not (tmp_path / "watchdog.log").exists()
     assert not list(tmp_path.glob("*stacks.txt"))
+
+
+def write_beat(logs, age_s: float):
+    silent = beat(1, 3, time=time.time() - age_s, doing="validates")
+    (logs / ".answer-worker1.beat").write_text(json.dumps(asdict(silent)))
+
+
+def test_silence_of_another_is_found_also_where_there_is_no_limit(tmp_path):
+    write_beat(tmp_path, age_s=0)
+    with Watchdog(tmp_path, "answer", rank=0, workers=2, limit_s=0.2) as watchdog:
+        watchdog.begins("validates", limited=False)
+        verdicts = tmp_path / "watchdog.log"
+        while not verdicts.is_file():
+            time.sleep(0.01)
+    assert "missing is worker 1 (process 1001 on node), last heard of" in verdicts.read_text()
+
+
+@pytest.mark.parametrize(("workers", "age_s"), [(1, 0), (2, 3600)])
+def test_workers_of_an_earlier_start_are_not_missed(tmp_path, workers, age_s):
+    write_beat(tmp_path, age_s)
+    with Watchdog(tmp_path, "answer", rank=0, workers=workers, limit_s=0.1) as watchdog:
+        watchdog.begins("validates", limited=False)
+        time.sleep(0.5)
+    assert not (tmp_path / "watchdog.log").exists()
 
 
 def test_the_driver_repeats_new_verdicts(tmp_path, caplog):
