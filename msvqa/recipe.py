@@ -16,7 +16,9 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     create_model,
     model_validator,
@@ -28,8 +30,8 @@ from msvqa.errors import RecipeError, did_you_mean, one_of
 from msvqa.models import MODELS
 from msvqa.models.encoders import ENCODERS
 from msvqa.objectives import OBJECTIVES
+from msvqa.strict_yaml import read_file, read_yaml
 
-MAX_RECIPE_BYTES = 1_000_000
 RUN_FOLDERS = ("evaluate", "logs", "tensorboard")  # of a run, and so no names of stages
 
 
@@ -205,15 +207,48 @@ class StageConfig(Config):
         return self
 
 
+class WorkersConfig(Config):
+    """As many workers as there is room for, between two numbers, while nodes come and go."""
+
+    min: int = Field(ge=1)
+    max: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "WorkersConfig":
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+def _kind_of_workers(value: object) -> str:
+    return "<range>" if isinstance(value, (dict, WorkersConfig)) else "<number>"
+
+
+Workers = Annotated[
+    Annotated[int, Field(ge=1), Tag("<number>")] | Annotated[WorkersConfig, Tag("<range>")],
+    Discriminator(_kind_of_workers),
+]
+"""A number of workers, or the section `{min, max}`."""
+
+
 class ScalingConfig(Config):
     """What every training stage asks of the cluster."""
 
-    workers: int = Field(default=1, ge=1)
+    workers: Workers = 1
+    """A number: training waits until so many find a place. `{min: M, max: N}`: it goes on with what
+    is left when a node is lost, and takes in nodes that come."""
     gpus_per_worker: float | None = Field(default=None, ge=0)
     """null: the GPUs there are, shared evenly; 0: none."""
     cpus_per_worker: float = Field(default=1.0, gt=0)
     data_workers: int | None = Field(default=None, ge=1)
     """Processes that decode and extract; by default one for every CPU."""
+
+    @property
+    def worker_counts(self) -> range:
+        """The numbers of workers that may train."""
+        if isinstance(self.workers, WorkersConfig):
+            return range(self.workers.min, self.workers.max + 1)
+        return range(self.workers, self.workers + 1)
 
 
 class FaultsConfig(Config):
@@ -313,42 +348,6 @@ _ROLES: dict[str, tuple[Mapping[str, str], type[NamedConfig]]] = {
 """Where the name of a section is looked up, and the fields that the section has in any case."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads `1e-4` as a number and refuses a key given twice."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
-
-
-def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-    if twice:
-        raise yaml.constructor.ConstructorError(
-            None, None, f"key given twice: {', '.join(twice)}", node.start_mark
-        )
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
-
-
-def read_yaml(text: str, source: str) -> Any:
-    """Parse YAML text.
-
-    Raises:
-        RecipeError: the text is not YAML; says the line.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise RecipeError([f"not valid YAML: {' '.join(str(error).split())}"], source) from None
-
-
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file, apply `key=value` overrides and check everything.
 
@@ -357,29 +356,6 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     return parse(read_file(path), overrides, str(path))
-
-
-def read_file(path: Path) -> Any:
-    """Return the content of a YAML file as plain data.
-
-    Raises:
-        RecipeError: there is no such file, it is too large, or it is not YAML.
-    """
-    if not path.is_file():
-        nearby = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        hint = did_you_mean(str(path), nearby) or (
-            f" (there: {', '.join(nearby)})" if nearby else ""
-        )
-        raise RecipeError([f"no such file{hint}"], str(path))
-    if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise RecipeError(
-            [f"larger than {MAX_RECIPE_BYTES} bytes; this is not a recipe"], str(path)
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RecipeError([f"not valid YAML: {error}"], str(path)) from None
-    return read_yaml(text, str(path))
 
 
 def parse(raw: Any, overrides: Sequence[str] = (), source: str = "recipe") -> Recipe:
@@ -552,7 +528,8 @@ def _is_below(detail: ErrorDetails, unresolved: Mapping[str, str]) -> bool:
 
 
 def _explain(detail: ErrorDetails, recipe_class: type[BaseModel]) -> str:
-    location = detail["loc"]
+    # The tag of a union's member is no key.
+    location = tuple(part for part in detail["loc"] if not str(part).startswith("<"))
     place = ".".join(str(part) for part in location) or "recipe"
     if detail["type"] == "extra_forbidden":
         known = _keys_at(recipe_class, location[:-1])

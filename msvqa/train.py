@@ -1,5 +1,6 @@
 """Train: all stages of a recipe, one after another, each resumed where it stopped."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,15 +105,7 @@ def check(recipe: Recipe) -> None:
         ClusterError: more workers than this machine can run, or a run that is lost with its job.
     """
     cluster.refuse_lost({"runs": recipe.runs})
-    problems = []
-    for number, stage in enumerate(recipe.stages):
-        share = recipe.scaling.workers * stage.batch.accumulate
-        if stage.batch.videos % share:
-            problems.append(
-                f"stages.{number}.batch.videos: {stage.batch.videos} is not a multiple of "
-                f"scaling.workers x accumulate = {recipe.scaling.workers} x "
-                f"{stage.batch.accumulate}"
-            )
+    problems = _worker_problems(recipe)
     problems += [
         f"{key}: there is no file {value}"
         for key, value in flatten(recipe.to_dict())
@@ -174,6 +167,28 @@ def _model_problems(recipe: Recipe) -> list[str]:
     return problems
 
 
+def _worker_problems(recipe: Recipe) -> list[str]:
+    """Return what does not fit the number of workers, or any of the numbers that there may be."""
+    counts, problems = recipe.scaling.worker_counts, []
+    for number, stage in enumerate(recipe.stages):
+        videos, accumulate = stage.batch.videos, stage.batch.accumulate
+        for count in counts:
+            if videos % (count * accumulate):
+                enough = math.lcm(*counts) * accumulate
+                problems.append(
+                    f"stages.{number}.batch.videos: {videos} is not a multiple of "
+                    f"scaling.workers x accumulate = {count} x {accumulate}"
+                    + (f"; multiples of {enough} serve all counts" if len(counts) > 1 else "")
+                )
+                break
+    if len(counts) > 1 and _decodes_while_training(recipe):
+        problems.append(
+            "scaling.workers: a range of workers would take the CPUs that clips.cache=none "
+            "decodes on; use clips.cache=store, or one number of workers"
+        )
+    return problems
+
+
 def _decodes_while_training(recipe: Recipe) -> bool:
     return recipe.clips.cache == "none" and recipe.features is None
 
@@ -182,7 +197,7 @@ def _data_cpus(recipe: Recipe) -> float:
     """CPUs that must stay free while training runs; every worker decodes its own stream."""
     if not _decodes_while_training(recipe):
         return 0.0
-    return float(recipe.scaling.workers * (recipe.scaling.data_workers or 1))
+    return float(recipe.scaling.worker_counts[-1] * (recipe.scaling.data_workers or 1))
 
 
 def _need_training_questions(recipe: Recipe, prepared: Prepared) -> None:

@@ -77,6 +77,8 @@ def check_search(recipe: Recipe, space: Space) -> list[Recipe]:
     """
     probes, unusable = probe(recipe, space)
     problems = dict.fromkeys(unusable)
+    if len(recipe.scaling.worker_counts) > 1:
+        problems["scaling.workers: the trials of a search need one number, not min and max"] = None
     if recipe.clips.cache == "none" and recipe.features is None:
         problems["clips.cache: none decodes every video again in every trial; use store"] = None
     for one in probes:
@@ -110,6 +112,6 @@ def _by_store(recipe: Recipe, probes: Sequence[Recipe]) -> list[Recipe]:
 
 
 def _wants_dashboard(recipe: Recipe, space: Space) -> bool:
-    scaling = recipe.scaling
-    placement = cluster.Placement(scaling.workers, scaling.cpus_per_worker, 0.0)
+    workers = recipe.scaling.worker_counts[-1]
+    placement = cluster.Placement(workers, recipe.scaling.cpus_per_worker, 0.0)
     return needs_dashboard(placement, space)

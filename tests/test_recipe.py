@@ -12,9 +12,9 @@ from msvqa.recipe import (
     load,
     parse,
     parse_data,
-    read_yaml,
     resolve,
 )
+from msvqa.strict_yaml import read_yaml
 from tests.tiny import make_recipe
 
 
@@ -167,6 +167,31 @@ def test_a_later_override_wins_and_text_may_hold_equals_signs():
 def test_overrides_read_lists_and_sections():
     recipe = parse(raw_recipe(), ["model.depths=[3, 4]", "clips={num_clips: 4}"])
     assert (recipe.model.depths, recipe.clips.num_clips) == ((3, 4), 4)
+
+
+def test_workers_are_a_number_or_a_range():
+    one = parse(raw_recipe(), ["scaling.workers=3"])
+    assert one.scaling.worker_counts == range(3, 4)
+    more = parse(raw_recipe(), ["scaling.workers.min=1", "scaling.workers.max=3"])
+    assert list(more.scaling.worker_counts) == [1, 2, 3]
+    assert parse(more.to_dict()).to_dict() == more.to_dict()
+    assert "scaling.workers.max: 3 -> (absent)" in differences(more, one)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("scaling.workers={min: 3, max: 2}", ["scaling.workers: ", "min 3 is above max 2"]),
+        ("scaling.workers.min=1", ["scaling.workers.max: is missing"]),
+        ("scaling.workers={min: 0, max: 2}", ["scaling.workers.min: ", "greater than or equal"]),
+        ("scaling.workers={min: 1, maxx: 2, max: 2}", ["workers.maxx", "did you mean 'max'?"]),
+        ("scaling.workers=0", ["scaling.workers: ", "greater than or equal to 1 (got 0)"]),
+        ("scaling.workers=two", ["scaling.workers: ", "valid integer (got 'two')"]),
+    ],
+)
+def test_a_mistake_in_the_number_of_workers_is_explained(override, words):
+    problem = only_problem(raw_recipe(), [override])
+    assert all(word in problem for word in words), problem
 
 
 @pytest.mark.parametrize("stage", ["2", "third"])

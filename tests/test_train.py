@@ -133,6 +133,16 @@ def test_all_problems_of_a_recipe_come_together(folder):
     assert "model.appearance.weights: there is no file" in text
 
 
+def test_the_batch_must_fit_every_number_of_workers(folder):
+    batches = [f"stages.{stage}.batch.videos=4" for stage in (0, 1)]
+    check(make_recipe(folder, "scaling.workers={min: 1, max: 2}", *batches))
+    with pytest.raises(RecipeError, match=r"= 3 x 1; multiples of 6 serve all counts"):
+        check(make_recipe(folder, "scaling.workers={min: 2, max: 3}", *batches))
+    with pytest.raises(RecipeError, match=r"scaling.workers: a range .* clips.cache=store"):
+        overrides = ("scaling.workers={min: 1, max: 2}", "clips.cache=none")
+        check(make_recipe(folder, *overrides, *batches))
+
+
 def test_no_videos_is_an_error_before_ray_starts(tmp_path, folder):
     for file in (folder / "data").glob("*.*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())

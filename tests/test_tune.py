@@ -36,11 +36,17 @@ def space(name, fields=None, **changes):
 
 def test_problems_of_values_are_found_before_ray_starts(folder):
     fields = {"model.heads": {"choice": [2, 3]}, "stages.0.batch.videos": {"choice": [3]}}
-    recipe = make_recipe(folder, "stages.0.batch.accumulate=2", "clips.cache=none")
+    recipe = make_recipe(
+        folder,
+        "stages.0.batch.accumulate=2",
+        "clips.cache=none",
+        "scaling.workers={min: 1, max: 2}",
+    )
     with pytest.raises(RecipeError) as caught:
         check_search(recipe, space("wrong", fields, samples=20))
     text = str(caught.value)
     assert "clips.cache: none" in text
+    assert "scaling.workers: the trials of a search need one number" in text
     assert "stages.0.batch.videos: 3 is not a multiple" in text
     assert "heads" in text
 

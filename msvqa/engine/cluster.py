@@ -21,7 +21,8 @@ for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    # After this long without room Ray Train looks again what there is: it may count a lost node.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -50,8 +51,18 @@ class Placement:
     """What the workers of a training stage get."""
 
     workers: int
+    """At most so many."""
     cpus_per_worker: float
     gpus_per_worker: float
+    fewest: int | None = None
+    """Where nodes may come and go, at least so many; null: `workers`, neither more nor fewer."""
+
+    def __str__(self) -> str:
+        fewest = "" if self.fewest is None else f"{self.fewest} to "
+        return (
+            f"{fewest}{self.workers} workers x ({self.cpus_per_worker:g} CPUs, "
+            f"{self.gpus_per_worker:g} GPUs)"
+        )
 
     @property
     def backend(self) -> str:
@@ -63,27 +74,28 @@ def place(scaling: ScalingConfig, resources: Resources, *, data_cpus: float = 0)
     """Return what each training worker gets.
 
     Args:
-        scaling: what the recipe asks for.
+        scaling: what the recipe asks for; of a range of workers the fewest must fit.
         resources: what there is.
         data_cpus: CPUs that must stay free for decoding while training runs.
 
     Raises:
         ClusterError: the recipe asks for more than there is; says both.
     """
+    fewest, most = scaling.worker_counts[0], scaling.worker_counts[-1]
     gpus = scaling.gpus_per_worker
     if gpus is None:
-        gpus = gpu_share(scaling.workers, resources.gpus)
-    cpus_needed = scaling.workers * scaling.cpus_per_worker + data_cpus
-    gpus_needed = scaling.workers * gpus
+        gpus = gpu_share(fewest, resources.gpus)
+    cpus_needed = fewest * scaling.cpus_per_worker + data_cpus
+    gpus_needed = fewest * gpus
     if cpus_needed > resources.cpus + 1e-6 or gpus_needed > resources.gpus + 1e-6:
         spare = f" + {data_cpus:g} CPUs for decoding" if data_cpus else ""
         raise ClusterError(
-            f"scaling asks for {scaling.workers} workers x ({scaling.cpus_per_worker:g} CPUs, "
+            f"scaling asks for {fewest} workers x ({scaling.cpus_per_worker:g} CPUs, "
             f"{gpus:g} GPUs){spare} = {cpus_needed:g} CPUs and {gpus_needed:g} GPUs, "
             f"but there are {resources}: lower scaling.workers, scaling.cpus_per_worker or "
             "scaling.gpus_per_worker, or add nodes"
         )
-    return Placement(scaling.workers, scaling.cpus_per_worker, gpus)
+    return Placement(most, scaling.cpus_per_worker, gpus, fewest=fewest if fewest < most else None)
 
 
 def gpu_share(processes: int, gpus: float) -> float:

@@ -160,6 +160,14 @@ class StageLoop:
 
     def run(self) -> Position:
         """Train until the stage ends."""
+        logger.info(
+            "worker %d of %d trains stage %s after step %d of %d",
+            self.host.rank,
+            distributed.worker_count(),
+            self.stage.name,
+            self.position.step,
+            self.total_steps,
+        )
         try:
             finished = self.position.step >= self.total_steps
             with self.watchdog:
@@ -211,7 +219,6 @@ class StageLoop:
                 f"{resume} belongs to stage {position.stage!r}, not to {self.stage.name!r}"
             )
         restore_optimizer(self.optimizer, read_training_state(resume)["optimizer"])
-        logger.info("resuming stage %s after step %d", position.stage, position.step)
         return position
 
     def _plan(self, epoch: int) -> EpochPlan:

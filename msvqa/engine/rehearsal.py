@@ -110,7 +110,10 @@ def _open(recipe: Recipe, prepared: Prepared, device: torch.device) -> Inputs:
 
 
 def _one_step(recipe: Recipe, stage: StageConfig, inputs: Inputs) -> tuple[list[Batch], int]:
-    """Return the first worker's batches of the first step, and the steps of the stage."""
+    """Return the first worker's batches of the first step, and the steps of the stage.
+
+    Of a range of workers the fewest, whose parts are the largest.
+    """
     plan = plan_epoch(
         inputs.split.video_row,
         lanes=stage.batch.videos,
@@ -119,7 +122,7 @@ def _one_step(recipe: Recipe, stage: StageConfig, inputs: Inputs) -> tuple[list[
         epoch=0,
     )
     accumulate = stage.batch.accumulate
-    share = Share(workers=recipe.scaling.workers)
+    share = Share(workers=recipe.scaling.worker_counts[0])
     batches = training_batches(inputs.split, inputs.source, plan, share, accumulate)
     return list(islice(batches, accumulate)), stage.steps or plan.steps * (stage.epochs or 1)
 

@@ -20,9 +20,10 @@ import yaml
 
 from msvqa.errors import RunError, one_of
 from msvqa.objectives import OBJECTIVES
-from msvqa.recipe import Recipe, differences, load, parse, read_file, resolve
+from msvqa.recipe import Recipe, differences, load, parse, resolve
 from msvqa.run import FREE_TO_CHANGE, Run, written_aside
 from msvqa.space import Space, Values, changes, plain, values_of, with_values
+from msvqa.strict_yaml import read_file
 
 BASE, SPACE = "recipe-before.yaml", "space.yaml"
 SHARED, TUNE = "shared", "tune"

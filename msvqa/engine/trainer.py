@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Ray's list of the checkpoints of a stage."""
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class AgreedError(Exception):
@@ -186,20 +188,23 @@ def train_stage_on_ray(
     from ray.train.torch import TorchTrainer
 
     from msvqa.engine.process_group import torch_config
+    from msvqa.engine.waiting import RoomNotes, RoomWatch
 
     stage = run.recipe.stages[job.stage]
+    watch = RoomWatch(placement, stage.name)
+    notes: Any = RoomNotes(watch.key, run.path, stage.name)
     trainer = TorchTrainer(
         _train_function,  # type: ignore[arg-type] # Ray passes on what it returns
         train_loop_config=job.to_dict(),
         torch_config=torch_config(placement.backend),
         scaling_config=ScalingConfig(
-            num_workers=placement.workers,
+            num_workers=_worker_count(placement),
             use_gpu=placement.gpus_per_worker > 0,
             resources_per_worker=_resources(placement),
         ),
         run_config=RunConfig(
             name=stage.name,
-            callbacks=list(callbacks),
+            callbacks=[notes, *callbacks],
             storage_path=str(run.path),
             failure_config=FailureConfig(max_failures=run.recipe.faults.max_failures),
             checkpoint_config=CheckpointConfig(
@@ -211,11 +216,13 @@ def train_stage_on_ray(
     )
     forget_unusable_snapshot(run.stage_dir(stage.name))
     with (
+        closing(watch),
         following(run, on_row),
         telling_verdicts(run.logs_dir()),
+        logged_to(run.logs_dir() / f"{stage.name}-driver.log"),
         StopRequest(run.path).on_signals() as signals,
     ):
-        error = _fit(trainer).return_value
+        error = _fit(trainer, watch.look)
     if isinstance(error, StoppedError):
         error.signal_number = signals[0] if signals else None
     if error:
@@ -246,18 +253,20 @@ def forget_unusable_snapshot(folder: Path) -> None:
         file.unlink()
 
 
-def _fit(trainer: Any) -> Any:
+def _fit(trainer: Any, look: Callable[[], None]) -> MSVQAError | None:
+    """Train; return the user's error that has ended it, if one has."""
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     try:
-        return _in_thread(trainer.fit)
+        ended: MSVQAError | None = _in_thread(trainer.fit, look).return_value
+        return ended
     except TrainingFailedError as error:
         failures = [*getattr(error, "worker_failures", {}).values()]
         failures += [getattr(error, "controller_failure", None)]
         causes = [cause for failure in failures for cause in _causes(failure)]
         for cause in causes:
             if isinstance(cause, MSVQAError):
-                raise cause from None
+                return cause
         for cause in causes:
             if isinstance(cause, OSError):
                 raise RunError(
@@ -274,8 +283,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = getattr(error, "cause", None) or error.__cause__
 
 
-def _in_thread(function: Callable[[], Any]) -> Any:
-    """Call a function in a thread: in the main one Ray would answer Ctrl-C instead of us."""
+def _in_thread(function: Callable[[], Any], look: Callable[[], None]) -> Any:
+    """Call a function in a thread: in the main one Ray would answer Ctrl-C instead of us.
+
+    Args:
+        function: what is called.
+        look: called every second while it runs.
+    """
     ended: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
 
     def call() -> None:
@@ -285,10 +299,15 @@ def _in_thread(function: Callable[[], Any]) -> Any:
             ended.put((None, error))
 
     threading.Thread(target=call, daemon=True, name="trainer").start()
-    result, error = ended.get()
-    if error is not None:
-        raise error
-    return result
+    while True:
+        try:
+            result, error = ended.get(timeout=1.0)
+        except queue.Empty:
+            look()
+            continue
+        if error is not None:
+            raise error
+        return result
 
 
 def _train_function(job: dict[str, Any]) -> MSVQAError | None:
@@ -311,10 +330,32 @@ def log_to_file(run: Path, stage: str, rank: int) -> None:
     folder = run / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / f"{stage}-worker{rank}.log")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
     root = logging.getLogger("msvqa")
     root.handlers = [handler]
     root.setLevel(logging.INFO)
+
+
+@contextmanager
+def logged_to(file: Path) -> Iterator[None]:
+    """Send what this package logs in the block to a file too, which is there when needed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(file, delay=True)
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    handler.setLevel(logging.WARNING)
+    ours = logging.getLogger("msvqa")
+    ours.addHandler(handler)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        handler.close()
+
+
+def _worker_count(placement: cluster.Placement) -> Any:
+    if placement.fewest is None:
+        return placement.workers
+    return placement.fewest, placement.workers
 
 
 def _resources(placement: cluster.Placement) -> dict[str, float]:

@@ -162,6 +162,8 @@ def read_beats(logs: Path, stage: str) -> list[Beat]:
 
 def name_missing(beats: Sequence[Beat], workers: int, silent_s: float) -> str:
     """Return a sentence that says which worker the others wait for."""
+    # Of a larger group, which a lost node has ended, more are left.
+    beats = [beat for beat in beats if beat.rank < workers]
     latest = max((beat.time for beat in beats), default=0.0)
     silent = [beat for beat in beats if latest - beat.time > silent_s]
     unknown = sorted(set(range(workers)) - {beat.rank for beat in beats})

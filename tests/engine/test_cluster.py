@@ -15,7 +15,7 @@ from msvqa.engine.cluster import (
     refuse_lost,
 )
 from msvqa.errors import ClusterError
-from msvqa.recipe import ScalingConfig
+from msvqa.recipe import ScalingConfig, WorkersConfig
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,18 @@ def test_too_much_is_refused_with_what_was_asked_and_what_there_is():
         place(ScalingConfig(workers=4), Resources(2, 0))
     with pytest.raises(ClusterError, match=r"4 GPUs, but there are 64 CPUs and 1 GPUs"):
         place(ScalingConfig(workers=2, gpus_per_worker=2), Resources(64, 1))
+
+
+def test_of_a_range_of_workers_the_fewest_must_fit():
+    between = ScalingConfig(workers=WorkersConfig(min=2, max=8))
+    placement = place(between, Resources(3, 0))
+    assert (placement.fewest, placement.workers) == (2, 8)
+    assert str(placement) == "2 to 8 workers x (1 CPUs, 0 GPUs)"
+    with pytest.raises(ClusterError, match=r"2 workers x .* there are 1 CPUs"):
+        place(between, Resources(1, 0))
+    # A whole GPU each where there are enough for the fewest: more nodes bring more GPUs.
+    assert place(between, Resources(16, 2)).gpus_per_worker == 1
+    assert place(between, Resources(16, 1)).gpus_per_worker == 0.5
 
 
 def test_decoding_while_training_needs_a_cpu_of_its_own():

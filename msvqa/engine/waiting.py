@@ -1,0 +1,107 @@
+"""What is said while a stage has no workers, since the cluster has no room for them.
+
+Ray Train waits without end and without a word. Its controller, an actor, notes whether it found
+room, and the driver, which has the console, reads the notes.
+"""
+
+import logging
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.experimental.internal_kv import (
+    _internal_kv_del,
+    _internal_kv_get,
+    _internal_kv_put,
+)
+from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.controller.state import (
+    PreemptingState,
+    ReschedulingState,
+    RunningState,
+    SchedulingState,
+)
+
+from msvqa.engine.cluster import Placement
+from msvqa.engine.stopping import StopRequest
+from msvqa.errors import StoppedError
+
+logger = logging.getLogger(__name__)
+
+SAY_AGAIN_S = 300.0
+PAUSE_S = 1.0
+NAMESPACE = b"msvqa"
+WAITING, TRAINING = b"waiting", b"training"
+
+
+class RoomNotes(ControllerCallback):
+    """Runs in the controller: notes whether there is room, and ends a stage that was to stop."""
+
+    def __init__(self, key: bytes, run: Path, stage: str) -> None:
+        self._key, self._run, self._stage = key, run, stage
+        self._noted = b""
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        """Note what the new state means.
+
+        Raises:
+            StoppedError: the run was asked to stop, and no worker is there to do so.
+        """
+        if isinstance(current_state, (RunningState, PreemptingState)):
+            self._note(TRAINING)
+            return
+        if current_state.is_terminal():
+            return
+        # Ray tries again without end: from a group that found no room, or from the same state.
+        same_again = type(previous_state) is type(current_state)
+        if same_again or isinstance(current_state, ReschedulingState):
+            self._note(WAITING)
+        if same_again:
+            # It would ask as fast as it can.
+            time.sleep(PAUSE_S)
+        about_to_start = same_again or isinstance(current_state, SchedulingState)
+        if about_to_start and StopRequest(self._run).is_asked():
+            raise StoppedError(
+                f"stage {self._stage!r} was asked to stop before its workers had started: "
+                "the same command continues from the last checkpoint"
+            )
+
+    def _note(self, what: bytes) -> None:
+        if what != self._noted:
+            _internal_kv_put(self._key, what, overwrite=True, namespace=NAMESPACE)
+            self._noted = what
+
+
+class RoomWatch:
+    """Runs in the driver: says that a stage waits, rarely again, and that it goes on."""
+
+    def __init__(self, placement: Placement, stage: str) -> None:
+        self.key = f"{stage}-{uuid.uuid4().hex}".encode()
+        self._placement, self._stage = placement, stage
+        self._waits, self._said_at = False, float("-inf")
+
+    def look(self) -> None:
+        """Say what has changed since the last look."""
+        noted = _internal_kv_get(self.key, namespace=NAMESPACE)
+        if noted == WAITING and time.monotonic() - self._said_at > SAY_AGAIN_S:
+            self._waits, self._said_at = True, time.monotonic()
+            logger.warning("stage %s waits for %s: %s", self._stage, self._placement, _room())
+        elif noted == TRAINING and self._waits:
+            self._waits, self._said_at = False, float("-inf")
+            logger.warning("stage %s has its workers and goes on", self._stage)
+
+    def close(self) -> None:
+        """Forget the notes."""
+        _internal_kv_del(self.key, namespace=NAMESPACE)
+
+
+def _room() -> str:
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    total, free = ray.cluster_resources(), ray.available_resources()
+    return (
+        f"the cluster has {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs on {nodes} "
+        f"nodes, {free.get('CPU', 0):g} and {free.get('GPU', 0):g} of them free. Add a node, or "
+        "press Ctrl-C: the run continues from its last checkpoint"
+    )
