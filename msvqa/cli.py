@@ -47,18 +47,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("msvqa").setLevel(logging.INFO)
+    came = [signal.SIGINT]
+
+    def terminate(number: int, frame: object) -> None:
+        came.append(signal.Signals(number))
+        # Ray hands no other exception on while it waits.
+        raise KeyboardInterrupt
+
     if threading.current_thread() is threading.main_thread():
         # Python would end at once, and leave behind the processes that it started.
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, terminate)
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except StoppedError as stopped:
         print(stopped, file=sys.stderr)
         return EXIT_BY_SIGNAL + (stopped.signal_number or signal.SIGTERM)
-    except _Terminated:
-        print(INTERRUPTED, file=sys.stderr)
-        return EXIT_BY_SIGNAL + signal.SIGTERM
     except MSVQAError as error:
         if arguments.traceback:
             traceback.print_exc()
@@ -67,20 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
-        return EXIT_BY_SIGNAL + signal.SIGINT
+        return EXIT_BY_SIGNAL + came[-1]
     except BrokenPipeError:
         # `msvqa … | head` is no error; without this Python complains once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     return code
-
-
-class _Terminated(BaseException):
-    """SIGTERM came; like KeyboardInterrupt no error, so that nothing takes it for one."""
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise _Terminated
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

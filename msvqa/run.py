@@ -233,4 +233,11 @@ def _read_info(file: Path) -> dict[str, Any] | None:
 def _damaged_files(folder: Path, info: Mapping[str, Any]) -> list[Path]:
     """Return the files of a checkpoint that are absent or not as long as they were written."""
     sizes = {folder / name: entry["bytes"] for name, entry in info.get("files", {}).items()}
-    return [f for f, size in sizes.items() if not f.is_file() or f.stat().st_size != size]
+    return [file for file, size in sizes.items() if _size(file) != size]
+
+
+def _size(file: Path) -> int | None:
+    try:
+        return file.stat().st_size
+    except OSError:  # its checkpoint may just be removed by the process that trains
+        return None

@@ -2,22 +2,30 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 
 from msvqa.data.datasets.synthetic import generate
+from msvqa.data.store import store_dir
+from msvqa.engine.checkpoint import read_weights
+from msvqa.engine.loop import StageJob, train_stage
+from msvqa.engine.trainer import LocalHost
 from msvqa.errors import RecipeError
 from msvqa.evaluate import evaluate
 from msvqa.recipe import load
 from msvqa.run import Run
 from msvqa.space import parse_space
 from msvqa.tune import check_search, tune
-from tests.tiny import VIDEOS, make_recipe
+from tests.faults.bench import Command
+from tests.tiny import VIDEOS, make_recipe, raw_recipe
 
 LR = "stages.answer.optimizer.lr"
 
@@ -81,6 +89,88 @@ def test_trials_are_runs_and_the_best_is_a_recipe(folder, ray_local):
     assert again.trials == result.trials and not said
 
 
+class CommandLine:
+    """`msvqa tune` with four trials in processes of its own; two run at once."""
+
+    def __init__(self, folder):
+        self.folder, self.sweep = folder, folder / "runs" / "tiny-killed"
+        raw = raw_recipe(folder)
+        raw["stages"][1]["epochs"] = 12
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(raw))
+        fields = {LR: {"log_uniform": [1e-4, 1e-2]}}
+        content = {"name": "killed", "fields": fields, "samples": 4}
+        (folder / "space.yaml").write_text(yaml.safe_dump(content))
+
+    def start(self):
+        files = (str(self.folder / "recipe.yaml"), str(self.folder / "space.yaml"))
+        return Command("tune", *files, log=self.folder / "tune.log")
+
+    def trials(self):
+        return [Run.open(file.parent) for file in sorted(self.sweep.glob("trial-*/recipe.yaml"))]
+
+    def finished(self):
+        return [run.path for run in self.trials() if run.is_finished("answer")]
+
+    def reported(self):
+        return sum(len(validation_steps(run)) for run in self.trials())
+
+    def trained_alone(self, run):
+        """Train the last stage of a trial once more, in this process and without any break."""
+        folder = self.folder / "alone" / run.path.name
+        job = StageJob(
+            recipe=run.recipe.to_dict(),
+            stage=1,
+            run=str(folder),
+            prepared=str(run.recipe.data.prepared),
+            store=str(store_dir(run.recipe)),
+            init_from=str(run.checkpoint("reconstruct")),
+        )
+        folder.mkdir(parents=True)
+        train_stage(job, host := LocalHost(folder / "answer"))
+        return read_weights(host.latest_checkpoint())
+
+
+def validation_steps(run):
+    rows = [row for row in run.metrics() if row["stage"] == "answer"]
+    return [row["step"] for row in rows if row["kind"] == "validation"]
+
+
+def files_of(path):
+    """Return what changes when a file is written again."""
+    stats = {file: file.stat() for file in path.glob("answer/step-*/*")}
+    return {file: (stat.st_ino, stat.st_mtime_ns) for file, stat in stats.items()}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_goes_on_after_interrupts_and_a_kill(folder):
+    search = CommandLine(folder)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before = search.reported()
+        command = search.start()
+        command.until(lambda before=before: search.reported() > before, "a trial has reported")
+        command.kill(number, group=number == signal.SIGINT)  # Ctrl-C reaches the whole group
+        assert command.ends() == 128 + number
+        assert command.said().splitlines()[-1].startswith("Interrupted")
+
+    command = search.start()
+    command.until(search.finished, "a trial is finished")
+    done = {path: files_of(path) for path in search.finished()}
+    command.kill()  # the driver alone; its trials find out by themselves
+    command.ends()
+    assert len(done) < 4
+    search.start().ends_well()
+
+    table = pq.read_table(search.sweep / "trials.parquet").to_pylist()
+    assert [row["state"] for row in table] == ["finished"] * 4
+    assert {path: files_of(path) for path in done} == done
+    for run in search.trials():
+        steps = validation_steps(run)
+        assert len(steps) == 12 and steps == sorted(set(steps))
+        found, alone = read_weights(run.checkpoint("answer", "last")), search.trained_alone(run)
+        assert all(torch.equal(found[name], value) for name, value in alone.items())
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("search", ["optuna", "pbt", "diverging"])
@@ -88,8 +178,10 @@ def test_other_searches(folder, ray_local, search):
     changes = {
         "optuna": {"search": "optuna", "scheduler": {"name": "median"}},
         "pbt": {"samples": 4, "scheduler": {"name": "pbt"}},
-        "diverging": {"fields": {LR: {"grid": [1e-3, 1e30]}}, "samples": 1},
-    }[search]
+        "diverging": {
+            "fields": {LR: {"grid": [1e-3, 1e30]}}, "samples": 1, "scheduler": {"name": "median"},
+        },
+    }[search]  # fmt: skip
     recipe = make_recipe(folder, "stages.answer.epochs=4")
     result = tune(recipe, space(search, **changes))
     states = sorted(trial.state for trial in result.trials)
@@ -103,6 +195,22 @@ def test_other_searches(folder, ray_local, search):
         assert Run.open(trial.path).checkpoint("answer")
         kept = yaml.safe_load((trial.path / "recipe.yaml").read_text())
         assert kept["stages"][1]["optimizer"]["lr"] == pytest.approx(trial.values[LR])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_values_that_optuna_has_suggested_are_kept(folder, ray_local):
+    """One of three trials has lost its checkpoints, another its whole run."""
+    recipe, by_optuna = make_recipe(folder), space("suggested", search="optuna")
+    before = {trial.name: trial for trial in tune(recipe, by_optuna).trials}
+    shutil.rmtree(before["trial-0001"].path / "answer")
+    shutil.rmtree(before["trial-0002"].path)
+    after = {trial.name: trial for trial in tune(recipe, by_optuna).trials}
+    assert after["trial-0000"] == before["trial-0000"]
+    assert after["trial-0001"].values == before["trial-0001"].values
+    assert after["trial-0001"].value == before["trial-0001"].value
+    assert {trial.state for trial in after.values()} == {"finished"}
+    assert len({trial.values[LR] for trial in after.values()}) == 3
 
 
 NESTED = """

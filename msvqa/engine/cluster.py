@@ -3,9 +3,11 @@
 import logging
 import math
 import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,10 +165,14 @@ def connected(*, dashboard: bool = False) -> Iterator[Resources]:
     if ray.is_initialized():
         yield _total(ray.cluster_resources())
         return
+    answer = signal.getsignal(signal.SIGTERM)
     if joins_cluster():
         _join(os.environ["RAY_ADDRESS"])
     else:
         _start(dashboard=dashboard)
+    if callable(answer) and threading.current_thread() is threading.main_thread():
+        # Ray has put its own in place, which ends the process without a word.
+        signal.signal(signal.SIGTERM, answer)
     try:
         with _ray_messages_in_a_file():
             yield _total(ray.cluster_resources())

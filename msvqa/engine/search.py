@@ -1,8 +1,12 @@
 """Ray Tune: runs the trials of a sweep, as many at once as fit, and goes on where it was stopped.
 
 A trial is an ordinary run that trains with the ordinary loop. One worker runs in the trial's own
-process, which is cheap; more than one are a Ray Train group inside the trial. Checkpoints belong to
-the run. Tune keeps only its own state, so that nothing is stored twice.
+process, which is cheap; more than one are a Ray Train group inside the trial.
+
+Everything that a search goes on from is in the runs: their recipes have the values, their metrics
+what was reported, their checkpoints where they were. Tune begins anew each time, with the trials
+that have not ended, and is told of the others. What it keeps itself, it writes in pieces that a
+crash leaves half done or at odds with each other; none of that is read.
 """
 
 import json
@@ -11,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +25,28 @@ from msvqa.data.store import store_dir
 from msvqa.engine.checkpoint import checkpoint_name, newest_checkpoint
 from msvqa.engine.cluster import Placement, Resources, has_dashboard
 from msvqa.engine.loop import Saver, StageJob, train_stage
-from msvqa.engine.sweep import SHARED, TUNE, State, Sweep, Trial
+from msvqa.engine.sweep import (
+    OUTCOME,
+    SHARED,
+    TUNE,
+    State,
+    Sweep,
+    Trial,
+    trial_name,
+    trial_number,
+    write_outcome,
+)
 from msvqa.engine.trainer import (
+    WriterLock,
     initial_checkpoint,
     log_to_file,
     save_patiently,
     train_stage_on_ray,
 )
-from msvqa.errors import CheckpointError, ClusterError, MSVQAError, NonFiniteLossError, RunError
+from msvqa.errors import CheckpointError, ClusterError, MSVQAError, NonFiniteLossError
 from msvqa.recipe import parse
 from msvqa.run import CHECKPOINT_INFO, Run, write_json, written_aside
-from msvqa.space import FieldRange, Space, Values, parse_space
+from msvqa.space import FieldRange, Space, parse_space
 
 # Tune's own log files would repeat metrics.jsonl, its lines the table of the command line, and its
 # handler would hide an interruption. A trial that diverges ends without a number.
@@ -40,8 +55,6 @@ for _name, _value in {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "2",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -53,7 +66,7 @@ CONTROLLER = {"node:__internal_head__": 0.001}
 """What a trial with a Ray Train group of its own holds itself: the group needs all the CPUs."""
 VALUE, EPOCH = "value", "epoch"
 """What trials tell Tune: the best number so far, and the epochs done."""
-PLACE, ERROR = "place.json", "error.txt"
+PLACE = "place.json"
 STATES: dict[str, State] = {
     "PENDING": "waiting",
     "RUNNING": "running",
@@ -101,8 +114,6 @@ def search(
     Raises:
         ClusterError: the search needs the dashboard of a cluster that has none.
     """
-    from ray import tune
-
     sweep = job.sweep()
     space = sweep.space
     if needs_dashboard(job.placement, space) and not has_dashboard():
@@ -113,35 +124,68 @@ def search(
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
+    begun = sweep.begun()
+    trials = _ended(begun)
+    if len(trials) < space.trials:
+        concurrent = concurrency(job.placement, resources, space)
+        trials += _run(job, sweep, begun, concurrent, on_trial)
+    return sorted(trials, key=lambda trial: trial.name)
+
+
+def _run(
+    job: SearchJob,
+    sweep: Sweep,
+    begun: Mapping[str, Trial],
+    concurrent: int,
+    on_trial: Callable[[Trial], None] | None,
+) -> list[Trial]:
+    """Run the trials that have not ended, with a new Tune."""
+    from ray import tune
+
     def trial(config: dict[str, Any]) -> None:
         run_trial(job, config["trial"])
 
-    listed = space.search != "optuna"
+    space, left = sweep.space, _left(sweep, begun)
+    by_optuna = space.search == "optuna"
+    shutil.rmtree(sweep.path / TUNE, ignore_errors=True)
     analysis = tune.run(
         tune.with_resources(trial, _trial_resources(job.placement)),
         name=TUNE,
         storage_path=str(sweep.path),
-        resume="AUTO+ERRORED" if _was_started(sweep) else None,
-        metric=VALUE,
-        mode=sweep.goal.mode,
-        config={"trial": _listed(space) if listed else _domains(space)},
-        num_samples=1 if listed else space.trials,
-        search_alg=None if listed else _optuna(space),
-        scheduler=_scheduler(space),
-        max_concurrent_trials=(
-            # Populations must all be alive; their trials take turns where they do not fit.
-            space.trials
-            if space.scheduler.name == "pbt"
-            else concurrency(job.placement, resources, space)
-        ),
+        config={} if by_optuna else {"trial": tune.grid_search(left)},
+        num_samples=space.trials - len(_ended(begun)) if by_optuna else 1,
+        search_alg=_optuna(sweep, begun, left) if by_optuna else None,
+        scheduler=_scheduler(sweep, _ended(begun)),
+        # Populations must all be alive; their trials take turns where they do not fit.
+        max_concurrent_trials=space.trials if space.scheduler.name == "pbt" else concurrent,
         max_failures=sweep.recipe.faults.max_failures,
         raise_on_failed_trial=False,
-        callbacks=[_announcer(sweep, on_trial)] if on_trial else [],
+        callbacks=[_watcher(sweep, on_trial)],
         trial_name_creator=_name_of,
         trial_dirname_creator=_name_of,
         verbose=0,
     )
-    return sorted((_summary(sweep, one) for one in analysis.trials), key=lambda t: t.name)
+    return [_summary(sweep, one) for one in analysis.trials]
+
+
+def _ended(begun: Mapping[str, Trial]) -> list[Trial]:
+    return [trial for trial in begun.values() if trial.ended]
+
+
+def _left(sweep: Sweep, begun: Mapping[str, Trial]) -> list[dict[str, Any]]:
+    """Return number and values of the trials that are known and have not ended."""
+    known = {trial_number(name): trial.values for name, trial in begun.items() if not trial.ended}
+    if sweep.space.search == "optuna":
+        return [{"number": number, **values} for number, values in known.items()]
+    points = {
+        number: values
+        for number, values in enumerate(sweep.space.points())
+        if trial_name(number) not in begun or number in known
+    }
+    if sweep.space.scheduler.name == "pbt":
+        # They go on with the values that they have come to.
+        points |= known
+    return [{"number": number, **values} for number, values in points.items()]
 
 
 # Trials: what runs in their processes
@@ -152,25 +196,27 @@ def run_trial(job: SearchJob, numbered: Mapping[str, Any]) -> None:
     from ray import tune
 
     sweep = job.sweep()
-    name = tune.get_context().get_trial_name()
-    values = {key: value for key, value in numbered.items() if key != "number"}
-    run = _open_run(sweep, name, values)
-    if job.shares_stages:
-        _link_shared_stages(run)
-    if sweep.space.scheduler.name == "pbt":
-        _become_donor(run)
-    (run.path / ERROR).unlink(missing_ok=True)
+    path = sweep.path / trial_name(numbered["number"])
+    # Until this process ends. Where a search was killed, its trials may outlive it for seconds.
+    lock = WriterLock(path / ".writer")
+    lock.take()
+    (path / OUTCOME).unlink(missing_ok=True)
     try:
+        run = _open_run(job, sweep, numbered)
+        if sweep.space.scheduler.name == "asha":
+            for value, epoch in sweep.goal.history(run):
+                tune.report({VALUE: value, EPOCH: epoch})
         for index in range(len(run.recipe.stages)):
             _train(job, sweep, run, index)
     except MSVQAError as error:
-        (run.path / ERROR).write_text(str(error), encoding="utf-8")
         if not isinstance(error, NonFiniteLossError):
+            write_outcome(path, "failed", str(error))
             raise
         # The same values would diverge again: this trial is over.
-    reached = sweep.goal.of(run)
-    if reached and run.is_finished(run.recipe.stages[-1].name):
-        # Again, since Tune may have forgotten its last reports when it was killed.
+        write_outcome(path, "diverged", str(error))
+        return
+    if reached := sweep.goal.of(run):
+        # Again, since its process may have been killed before Tune was told.
         tune.report({VALUE: reached[0], EPOCH: reached[1]})
 
 
@@ -209,8 +255,11 @@ class TrialHost:
         Raises:
             CheckpointError: it is damaged.
         """
+        folder = self.run.stage_dir(self.stage)
+        for leftover in folder.glob(".step-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         previous = self.run.recipe.faults.damaged_checkpoint == "previous"
-        return newest_checkpoint(self.run.stage_dir(self.stage), or_previous=previous)
+        return newest_checkpoint(folder, or_previous=previous)
 
     def report(self, numbers: Mapping[str, float], save: Saver) -> None:
         """Keep the checkpoint beside the best ones; tell Tune of a validation.
@@ -267,24 +316,33 @@ def _train_reports(sweep: Sweep, run: Run) -> Any:
     return TrainReports()  # type: ignore[no-untyped-call]
 
 
-def _open_run(sweep: Sweep, name: str, values: Values) -> Run:
-    recipe = sweep.trial_recipe(name, values)
-    try:
-        return Run.create(recipe)
-    except RunError:
-        if sweep.space.scheduler.name != "pbt":
-            # Tune was killed before it noted this trial, and a new one has taken the number.
-            shutil.rmtree(recipe.run_dir)
-        else:
-            (recipe.run_dir / "recipe.yaml").unlink()
-    return Run.create(recipe)
+def _open_run(job: SearchJob, sweep: Sweep, numbered: Mapping[str, Any]) -> Run:
+    """Open the run of a trial.
+
+    Raises:
+        RunError: it has other values.
+    """
+    values = {key: value for key, value in numbered.items() if key != "number"}
+    recipe = sweep.trial_recipe(trial_name(numbered["number"]), values)
+    populations = sweep.space.scheduler.name == "pbt"
+    if populations:
+        # The only search that changes values of a run.
+        with written_aside(recipe.run_dir / "recipe.yaml") as aside:
+            aside.write_text(recipe.to_yaml(), encoding="utf-8")
+    run = Run.create(recipe)
+    if job.shares_stages:
+        _link_shared_stages(run)
+    if populations:
+        _become_donor(run)
+    return run
 
 
 def _link_shared_stages(run: Run) -> None:
     """Make the stages that all trials have in common stages of this run, with their rows."""
     shared = Run.open(run.path.parent / SHARED)
     if not run.metrics_file.is_file() and shared.metrics_file.is_file():
-        shutil.copyfile(shared.metrics_file, run.metrics_file)
+        with written_aside(run.metrics_file) as aside:
+            shutil.copyfile(shared.metrics_file, aside)
     for stage in run.recipe.stages[:-1]:
         link = run.stage_dir(stage.name)
         if not link.is_symlink():
@@ -304,11 +362,24 @@ def _become_donor(run: Run) -> None:
     if donor.path == run.path:
         return
     step = json.loads((place / CHECKPOINT_INFO).read_text(encoding="utf-8"))["position"]["step"]
-    shutil.rmtree(run.stage_dir(stage), ignore_errors=True)
-    shutil.copytree(place, run.stage_dir(stage) / place.name)
+    _replace(run.stage_dir(stage), place)
     rows = [row for row in donor.metrics() if row["stage"] != stage or row["step"] <= step]
     with written_aside(run.metrics_file) as aside:
         aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _replace(folder: Path, checkpoint: Path) -> None:
+    """Make a copy of a checkpoint the only one in a folder; others are hidden, to be removed."""
+    aside, target = folder / f".{checkpoint.name}", folder / checkpoint.name
+    before = list(folder.glob("step-*"))
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(checkpoint, aside)
+    if target in before:
+        target.rename(folder / f".{target.name}.old")
+    aside.rename(target)
+    for old in before:
+        if old != target:
+            old.rename(folder / f".{old.name}.old")
 
 
 # What Tune is given
@@ -323,19 +394,8 @@ def _trial_resources(placement: Placement) -> Any:
     return tune.PlacementGroupFactory([bundle])
 
 
-def _was_started(sweep: Sweep) -> bool:
-    return any((sweep.path / TUNE).glob("experiment_state-*.json"))
-
-
 def _name_of(trial: Any) -> str:
-    return f"trial-{trial.config['trial']['number']:04d}"
-
-
-def _listed(space: Space) -> Any:
-    from ray import tune
-
-    points = space.points()
-    return tune.grid_search([{"number": number, **values} for number, values in enumerate(points)])
+    return trial_name(trial.config["trial"]["number"])
 
 
 def _domains(space: Space) -> dict[str, Any]:
@@ -355,43 +415,60 @@ def _domain(field: FieldRange) -> Any:
     return tune.uniform(*field.uniform)
 
 
-def _optuna(space: Space) -> Any:
-    """Return Optuna's search, which also numbers the trials."""
+def _optuna(sweep: Sweep, begun: Mapping[str, Trial], left: Sequence[Mapping[str, Any]]) -> Any:
+    """Return Optuna's search, which numbers the trials and knows those that were begun before."""
     from optuna import logging as optuna_logging
     from ray.tune.search.optuna import OptunaSearch
 
     class NumberedOptuna(OptunaSearch):
-        next_number = 0
+        numbers: list[int]
 
         def suggest(self, trial_id: str) -> dict[str, Any] | None:
             config = super().suggest(trial_id)
             if config is not None:
-                config["trial"]["number"] = self.next_number
-                self.next_number += 1
+                config["trial"]["number"] = self.numbers.pop(0)
             return config
 
     optuna_logging.set_verbosity(optuna_logging.WARNING)
-    return NumberedOptuna(seed=space.seed)
+    space = sweep.space
+    search = NumberedOptuna(
+        space=OptunaSearch.convert_search_space({"trial": _domains(space)}),
+        metric=VALUE,
+        mode=sweep.goal.mode,
+        points_to_evaluate=[_flat(one, space) for one in left],
+        # Drawn anew from the same seed, the first values would come again.
+        seed=space.seed + len(begun),
+    )
+    free = [number for number in range(space.trials) if trial_name(number) not in begun]
+    search.numbers = [*(one["number"] for one in left), *free]
+    for trial in _ended(begun):
+        if trial.value is not None:
+            search.add_evaluated_point(_flat(trial.values, space), trial.value)
+    return search
 
 
-def _scheduler(space: Space) -> Any:
+def _flat(values: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    return {f"trial/{key}": values[key] for key in space.fields}
+
+
+def _scheduler(sweep: Sweep, ended: Sequence[Trial]) -> Any:
+    """Return the scheduler, which knows what the trials that have ended reported."""
     from ray.tune import schedulers
 
-    scheduler = space.scheduler
+    space, scheduler = sweep.space, sweep.space.scheduler
+    common: dict[str, Any] = {"time_attr": EPOCH, "metric": VALUE, "mode": sweep.goal.mode}
     if scheduler.name == "asha":
-        return schedulers.AsyncHyperBandScheduler(
-            time_attr=EPOCH,
+        asha = schedulers.AsyncHyperBandScheduler(
             grace_period=scheduler.grace_epochs,
             reduction_factor=scheduler.reduction,
             max_t=MAX_EPOCHS,
+            **common,
         )
+        return _told(asha, sweep, ended)
     if scheduler.name == "median":
-        return schedulers.MedianStoppingRule(
-            time_attr=EPOCH, grace_period=scheduler.grace_epochs, min_samples_required=3
-        )
+        return _told(_median(scheduler.grace_epochs, common), sweep, ended)
     if scheduler.name == "pbt":
         return schedulers.PopulationBasedTraining(
-            time_attr=EPOCH,
             perturbation_interval=scheduler.every_epochs,
             burn_in_period=scheduler.grace_epochs,
             require_attrs=False,
@@ -403,42 +480,75 @@ def _scheduler(space: Space) -> Any:
                 }
             },
             custom_explore_fn=lambda config: config | {"trial": space.clip(config["trial"])},
+            **common,
         )
     return None
+
+
+def _median(grace_epochs: int, common: Mapping[str, Any]) -> Any:
+    from ray.tune.schedulers import MedianStoppingRule
+
+    class Median(MedianStoppingRule):
+        def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None:
+            # Ray's own stumbles over trials that ended without a number: those that diverged.
+            if VALUE in result:
+                super().on_trial_complete(tune_controller, trial, result)
+
+    return Median(grace_period=grace_epochs, min_samples_required=3, **common)
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """What schedulers look at in a trial that has ended."""
+
+    trial_id: str
+
+
+def _told(scheduler: Any, sweep: Sweep, ended: Sequence[Trial]) -> Any:
+    """Tell a scheduler of earlier trials, with which it compares the others."""
+    for trial in ended:
+        earlier = _Earlier(trial.name)
+        for value, epoch in sweep.goal.history(Run.open(trial.path)):
+            # Only the end of a trial is taken without asking Tune about the trial.
+            scheduler.on_trial_add(None, earlier)
+            scheduler.on_trial_complete(None, earlier, {VALUE: value, EPOCH: epoch})
+    return scheduler
 
 
 # What Tune tells
 
 
-def _announcer(sweep: Sweep, on_trial: Callable[[Trial], None]) -> Any:
+def _watcher(sweep: Sweep, on_trial: Callable[[Trial], None] | None) -> Any:
     from ray import tune
 
-    class Announcer(tune.Callback):
+    def tell(trial: Any) -> None:
+        if on_trial:
+            on_trial(_summary(sweep, trial))
+
+    class Watcher(tune.Callback):
         def on_trial_result(
             self, iteration: int, trials: Sequence[Any], trial: Any, result: Any, **_: Any
         ) -> None:
-            on_trial(_summary(sweep, trial))
+            tell(trial)
 
         def on_trial_complete(
             self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any
         ) -> None:
-            on_trial(_summary(sweep, trial))
+            sweep.conclude(str(trial))
+            tell(trial)
 
         def on_trial_error(
             self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any
         ) -> None:
-            on_trial(_summary(sweep, trial))
+            tell(trial)
 
-    return Announcer()
+    return Watcher()
 
 
 def _summary(sweep: Sweep, trial: Any) -> Trial:
-    name, state, message = str(trial), STATES[trial.status], ""
-    error = sweep.path / name / ERROR
-    if error.is_file():
-        message = error.read_text(encoding="utf-8")
-        state = "diverged" if trial.status == "TERMINATED" else "failed"
-    elif trial.status == "ERROR" and trial.error_file and Path(trial.error_file).is_file():
-        message = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()[-1]
     values = {key: value for key, value in trial.config["trial"].items() if key != "number"}
-    return sweep.trial(name, values, state, message)
+    found = sweep.trial(str(trial), values, STATES[trial.status])
+    if found.state == "failed" and not found.message and Path(trial.error_file or "").is_file():
+        lines = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()
+        found = replace(found, message=lines[-1])
+    return found

@@ -3,7 +3,7 @@
 runs/RECIPE-SPACE/recipe-before.yaml  space.yaml    what is searched, and where
 runs/RECIPE-SPACE/trial-0003/                       a run: may be evaluated, reported, resumed
 runs/RECIPE-SPACE/shared/                           a run: the stages that all trials have in common
-runs/RECIPE-SPACE/tune/                             the state of Ray Tune
+runs/RECIPE-SPACE/tune/                             Ray Tune's own files; nothing is read from them
 runs/RECIPE-SPACE/trials.parquet  search.html  best.yaml
 """
 
@@ -21,16 +21,20 @@ import yaml
 from msvqa.errors import RunError, one_of
 from msvqa.objectives import OBJECTIVES
 from msvqa.recipe import Recipe, differences, load, parse, resolve
-from msvqa.run import FREE_TO_CHANGE, Run, written_aside
+from msvqa.run import FREE_TO_CHANGE, Run, write_json, written_aside
 from msvqa.space import Space, Values, changes, plain, values_of, with_values
 from msvqa.strict_yaml import read_file
 
 BASE, SPACE = "recipe-before.yaml", "space.yaml"
-SHARED, TUNE = "shared", "tune"
+SHARED, TUNE, TRIAL = "shared", "tune", "trial-"
+OUTCOME = "outcome.json"
+"""How a trial has ended that is not finished: its state and a message."""
 FOLD = "folds.index"
 FREE_IN_SPACE = ("concurrent",)
 
 State = Literal["waiting", "running", "finished", "stopped", "diverged", "failed"]
+ENDED = ("finished", "stopped", "diverged")
+"""States of trials that are over; a failed one is tried again."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +51,29 @@ class Goal:
         """1 where more is better, else -1."""
         return 1 if self.mode == "max" else -1
 
-    def of(self, run: Run) -> tuple[float, int] | None:
-        """Return the number of the best validation so far and the epochs done, None before one.
+    def history(self, run: Run) -> list[tuple[float, int]]:
+        """Return, for every validation, the number of the best one so far and the epochs done.
 
         Raises:
             RunError: validation yields no such number.
         """
         stage = run.recipe.stages[-1].name
         rows = [r for r in run.metrics() if r["stage"] == stage and r["kind"] == "validation"]
-        if not rows:
-            return None
         name, direction = self.monitor
-        best = (max if direction == "max" else min)(rows, key=lambda row: row[name])
-        if self.metric not in best:
-            numbers = [key for key, value in best.items() if isinstance(value, float)]
-            raise RunError(f"validation yields no {self.metric!r}, but {one_of(numbers)}")
-        return float(best[self.metric]), int(rows[-1]["epoch"]) + 1
+        best_of = max if direction == "max" else min
+        found: list[tuple[float, int]] = []
+        best = rows[0] if rows else {}
+        for row in rows:
+            best = best_of(best, row, key=lambda one: float(one[name]))
+            if self.metric not in best:
+                numbers = [key for key, value in best.items() if isinstance(value, float)]
+                raise RunError(f"validation yields no {self.metric!r}, but {one_of(numbers)}")
+            found.append((float(best[self.metric]), int(row["epoch"]) + 1))
+        return found
+
+    def of(self, run: Run) -> tuple[float, int] | None:
+        """Return the last entry of the history, None before the first validation."""
+        return next(reversed(self.history(run)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +91,11 @@ class Trial:
     time_s: float = 0.0
     message: str = ""
     """Why it failed."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do for it."""
+        return self.state in ENDED
 
 
 @dataclass(frozen=True)
@@ -139,10 +155,32 @@ class Sweep:
         raw = self.recipe.to_dict()
         return parse(raw | {"name": SHARED, "runs": str(self.path), "stages": raw["stages"][:-1]})
 
-    def trial(self, name: str, values: Values, state: State, message: str = "") -> Trial:
-        """Return a trial with the numbers of its run, if there is one yet."""
+    def begun(self) -> dict[str, Trial]:
+        """Return the trials that have a run, by name, with the values of their runs."""
+        found = {}
+        for file in sorted(self.path.glob(f"{TRIAL}*/recipe.yaml")):
+            name = file.parent.name
+            found[name] = self.trial(name, values_of(load(file), self.space.fields), "waiting")
+        return found
+
+    def conclude(self, name: str) -> None:
+        """Note that a trial is over: one that is neither finished nor diverged was stopped."""
         path = self.path / name
-        known: dict[str, Any] = {"name": name, "path": path, "values": values, "message": message}
+        if (path / OUTCOME).is_file() or not (path / "recipe.yaml").is_file():
+            return
+        if not Run.open(path).is_finished(self.recipe.stages[-1].name):
+            write_outcome(path, "stopped")
+
+    def trial(self, name: str, values: Values, state: State) -> Trial:
+        """Return a trial with the numbers of its run, if there is one yet.
+
+        Args:
+            name: of the trial.
+            values: that it was given.
+            state: if the run says nothing else.
+        """
+        path = self.path / name
+        known: dict[str, Any] = {"name": name, "path": path, "values": values}
         if not (path / "recipe.yaml").is_file():
             return Trial(state=state, **known)
         run = Run.open(path)
@@ -151,10 +189,12 @@ class Sweep:
         stage = run.recipe.stages[-1].name
         rows = [row for row in run.metrics() if row["stage"] == stage]
         reached = self.goal.of(run)
+        outcome = _outcome(path)
         if run.is_finished(stage):
-            state = "finished"
+            outcome = {"state": "finished", "message": ""}
         return Trial(
-            state=state,
+            state=outcome.get("state", state),
+            message=outcome.get("message", ""),
             value=reached[0] if reached else None,
             step=max((row["step"] for row in rows), default=0),
             epochs=reached[1] if reached else 0,
@@ -203,6 +243,29 @@ class Sweep:
             with written_aside(self.path / "best.yaml") as aside:
                 aside.write_text(head + recipe.to_yaml(), encoding="utf-8")
         return best
+
+
+def trial_name(number: int) -> str:
+    """Return the name of a trial and of its run."""
+    return f"{TRIAL}{number:04d}"
+
+
+def trial_number(name: str) -> int:
+    """Return the number in the name of a trial."""
+    return int(name.removeprefix(TRIAL))
+
+
+def write_outcome(path: Path, state: State, message: str = "") -> None:
+    """Note in the run of a trial how it has ended."""
+    write_json(path / OUTCOME, {"state": state, "message": message})
+
+
+def _outcome(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((path / OUTCOME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return content
 
 
 def _goal(recipe: Recipe, space: Space) -> Goal:

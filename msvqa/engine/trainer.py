@@ -63,7 +63,7 @@ class RayHost:
         recipe = parse(job.recipe)
         self._faults = recipe.faults
         self._folder = Path(job.run) / recipe.stages[job.stage].name
-        self._only_writer = _Lock(self._folder / ".writer")
+        self._only_writer = WriterLock(self._folder / ".writer")
 
     def latest_checkpoint(self) -> Path | None:
         """Return the newest checkpoint of this stage, the same on every worker.
@@ -128,8 +128,8 @@ def save_patiently(save: Saver, path: Path, wait_s: float) -> str:
         pause_s = min(2 * pause_s, 10.0)
 
 
-class _Lock:
-    """Keeps two workers from writing the same stage: after a crash the old one may still run."""
+class WriterLock:
+    """Keeps two processes from writing the same: after a crash the old one may still run."""
 
     def __init__(self, file: Path) -> None:
         self._path = file

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.ticker import MaxNLocator
 
 from msvqa.engine.sweep import Best, Sweep, Trial
 from msvqa.page.figures import FAINT, INK, ORANGE, draw_svg
@@ -20,8 +21,11 @@ from msvqa.run import Run, written_aside
 PAGE = "search.html"
 COLORS = "viridis_r"
 """The best trial is dark; the scale is readable for colour-blind people and in print."""
-LABEL_LETTERS = 18
+LIGHTEST = 0.15
+"""Where the worst trial is on the scale: what lies below is too pale for white paper."""
+LABEL_LETTERS = 22
 LABELLED_OPTIONS = 12
+WIDTH, WIDTH_PER_AXIS = 8.0, 1.7
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def coordinates(sweep: Sweep, trials: Sequence[Trial]) -> list[Coordinate]:
     axes = []
     for key, field in sweep.space.fields.items():
         values = [trial.values.get(key) for trial in trials]
-        title = key.removeprefix("stages.")
+        title = ".".join(key.split(".")[-2:])
         if field.limits:
             axes.append(_of_numbers(title, values, logarithmic=field.log_uniform is not None))
         else:
@@ -104,9 +108,8 @@ def _of_options(title: str, values: Sequence[Any], options: Sequence[Any]) -> Co
 
 def _draw_coordinates(sweep: Sweep, trials: Sequence[Trial]) -> Markup:
     axes = coordinates(sweep, trials)
-    size = (max(5.0, 1.6 * len(axes)), 3.4)
     return draw_svg(
-        size,
+        (max(WIDTH, WIDTH_PER_AXIS * len(axes)), 3.6),
         lambda plot: _parallel(plot, axes, _colors(trials)),
         "Parallel coordinates: one line for every trial through its values to the metric",
     )
@@ -114,10 +117,13 @@ def _draw_coordinates(sweep: Sweep, trials: Sequence[Trial]) -> Markup:
 
 def _parallel(plot: Axes, axes: Sequence[Coordinate], colors: Sequence[str]) -> None:
     for number, axis in enumerate(axes):
-        plot.axvline(number, color=INK, lw=0.8)
+        plot.plot([number, number], [0, 1], color=INK, lw=0.8)
         for place, text in axis.ticks.items():
-            plot.text(number + 0.03, place, _short(text), fontsize=8, va="center", zorder=6,
-                      bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.6})  # fmt: skip
+            # Beyond the ends of an axis, where no line crosses them; between them, beside it.
+            end = {0.0: (0.0, -0.03, "center", "top"), 1.0: (0.0, 1.03, "center", "bottom")}
+            shift, at, across, along = end.get(place, (0.04, place, "left", "center"))
+            plot.text(number + shift, at, _short(text), fontsize=8, ha=across, va=along, zorder=6,
+                      bbox={"fc": "white", "ec": "none", "alpha": 0.85, "pad": 0.6})  # fmt: skip
     # From the last to the best, so that the best is on top.
     for trial in reversed(range(len(colors))):
         points = [(n, axis.places[trial]) for n, axis in enumerate(axes)]
@@ -127,7 +133,8 @@ def _parallel(plot: Axes, axes: Sequence[Coordinate], colors: Sequence[str]) -> 
             lw=2.4 if trial == 0 else 1.2, marker="o", ms=3,
         )  # fmt: skip
     plot.set_xticks(range(len(axes)), [_short(axis.title) for axis in axes])
-    plot.set_xlim(-0.1, len(axes) - 1 + 0.5)
+    plot.set_xlim(-0.35, len(axes) - 1 + 0.45)
+    plot.set_ylim(-0.1, 1.1)
     plot.set_yticks([])
     for side in ("left", "bottom"):
         plot.spines[side].set_visible(False)
@@ -137,9 +144,9 @@ def _parallel(plot: Axes, axes: Sequence[Coordinate], colors: Sequence[str]) -> 
 def _draw_curves(sweep: Sweep, trials: Sequence[Trial]) -> Markup:
     curves = [_curve(sweep, trial) for trial in trials]
     return draw_svg(
-        (6.4, 3.2),
+        (WIDTH, 3.6),
         lambda plot: _learning(plot, sweep, curves, _colors(trials)),
-        f"{sweep.goal.metric} on validation over the steps of every trial",
+        f"{sweep.goal.metric} on validation over the epochs of every trial",
     )
 
 
@@ -149,25 +156,27 @@ def _learning(
     for number in reversed(range(len(curves))):
         curve = curves[number]
         plot.plot(
-            [step for step, _ in curve], [value for _, value in curve], color=colors[number],
+            [epoch for epoch, _ in curve], [value for _, value in curve], color=colors[number],
             lw=2.4 if number == 0 else 1.0, marker="o", ms=2.6,
         )  # fmt: skip
     if curves and curves[0]:
-        step, value = max(curves[0], key=lambda point: sweep.goal.sign * point[1])
-        plot.plot([step], [value], marker="*", ms=12, color=ORANGE, mec="white", zorder=5)
-    plot.set_xlabel(f"step of stage {sweep.recipe.stages[-1].name}")
-    plot.set_ylabel(sweep.goal.metric)
+        epoch, value = max(curves[0], key=lambda point: sweep.goal.sign * point[1])
+        plot.plot([epoch], [value], marker="*", ms=12, color=ORANGE, mec="white", zorder=5)
+    plot.set_xlabel(f"epochs of stage {sweep.recipe.stages[-1].name}")
+    plot.set_ylabel(f"{sweep.goal.metric} (val)")
     plot.set_xlim(left=0)
+    plot.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.grid(axis="y")
 
 
 def _curve(sweep: Sweep, trial: Trial) -> list[tuple[int, float]]:
+    """Return epochs and numbers: steps of trials with other batches are not comparable."""
     if not (trial.path / "recipe.yaml").is_file():
         return []
     run = Run.open(trial.path)
     stage, metric = run.recipe.stages[-1].name, sweep.goal.metric
     return [
-        (int(row["step"]), float(row[metric]))
+        (int(row["epoch"]) + 1, float(row[metric]))
         for row in run.metrics()
         if row["stage"] == stage and row["kind"] == "validation" and metric in row
     ]
@@ -182,7 +191,7 @@ def _colors(trials: Sequence[Trial]) -> list[str]:
     colors = matplotlib.colormaps[COLORS]
     return [
         FAINT if trial.value is None
-        else to_hex(colors(0.05 + 0.95 * _share(trial.value, worst, best)))
+        else to_hex(colors(LIGHTEST + (1 - LIGHTEST) * _share(trial.value, worst, best)))
         for trial in trials
     ]  # fmt: skip
 

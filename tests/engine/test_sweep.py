@@ -7,7 +7,7 @@ import pytest
 
 from msvqa.engine.cluster import Placement, Resources
 from msvqa.engine.search import concurrency
-from msvqa.engine.sweep import Sweep, Trial
+from msvqa.engine.sweep import Sweep, Trial, write_outcome
 from msvqa.errors import RunError
 from msvqa.page.search import coordinates, write_page
 from msvqa.recipe import load, parse
@@ -62,6 +62,7 @@ def test_another_metric_is_read_where_the_best_checkpoint_is(recipe):
     sweep = Sweep.create(recipe, space(metric="loss", mode="min"))
     run = add_run(sweep, "trial-0000", [0.25, 0.75, 0.5])
     assert sweep.goal.of(run) == (0.25, 3)
+    assert sweep.goal.history(run) == [(0.75, 1), (0.25, 2), (0.25, 3)]
     with pytest.raises(RunError, match="validation yields no 'f1', but accuracy, loss"):
         Sweep(recipe, space(name="t", metric="f1", mode="max")).goal.of(run)
 
@@ -72,6 +73,21 @@ def test_a_changed_search_is_refused(sweep, recipe):
         Sweep.create(recipe, space(samples=5))
     with pytest.raises(RunError, match=r"seed: 0 -> 1"):
         Sweep.create(parse(recipe.to_dict(), ["seed=1"]), space())
+
+
+def test_what_has_ended_is_known_from_the_runs_alone(sweep):
+    """A search that was killed has nothing else to go on from."""
+    for number in range(3):
+        add_run(sweep, f"trial-{number:04d}", [0.25])
+    (sweep.path / "trial-0003").mkdir()  # killed before it had a recipe
+    sweep.conclude("trial-0000")
+    write_outcome(sweep.path / "trial-0001", "failed", "no")
+    sweep.conclude("trial-0001")
+    begun = sweep.begun()
+    assert [trial.state for trial in begun.values()] == ["stopped", "failed", "waiting"]
+    assert [trial.ended for trial in begun.values()] == [True, False, False]
+    assert begun["trial-0001"].message == "no"
+    assert begun["trial-0002"].values == {LR: 1e-3, HEADS: 1}
 
 
 def test_the_best_recipe_can_be_trained(sweep, recipe):
