@@ -1,4 +1,4 @@
-# Everything a fresh clone needs: make setup | test | test-fast | check | demo | clean.
+# Everything a fresh clone needs: make setup | test | test-fast | check | demo | faults | clean.
 # `make PYTHON=python3.12 setup` chooses another interpreter (3.10 or newer).
 
 PYTHON ?= python3
@@ -8,13 +8,14 @@ INSTALLED := $(VENV)/.installed
 RECIPE := configs/quickstart.yaml
 DEMO_DATA := data/synthetic
 DEMO_RUN := runs/demo
+TIMES := 1
 
 # Small tensors on few cores: the threads of every process only get in each other's way.
-test test-fast check: export OMP_NUM_THREADS ?= 1
+test test-fast check faults: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: setup test test-fast check demo clean
+.PHONY: setup test test-fast check demo faults clean
 .DEFAULT_GOAL := test
 
 setup: $(INSTALLED)
@@ -52,6 +53,10 @@ demo: setup
 	@# The last line of the mapping names a video of the test split.
 	$(BIN)/msvqa predict $(DEMO_RUN) "$(DEMO_DATA)/video/$$(tail -n 1 $(DEMO_DATA)/youtube_mapping.txt | cut -d ' ' -f 1).avi" "what moves?"
 	$(BIN)/msvqa report $(DEMO_RUN)
+
+# Kills, stops, fills disks and damages files for real; prints what was survived and what was lost.
+faults: setup
+	$(BIN)/python -m tests.faults --times $(TIMES)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

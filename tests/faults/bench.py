@@ -1,5 +1,6 @@
 """What every fault needs: the tiny experiment, its commands as real processes, and a comparison."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import psutil
 import torch
 import yaml
 
+from msvqa.data.store import Store, store_dir
 from msvqa.engine.checkpoint import read_info, read_weights
 from msvqa.recipe import parse
 from msvqa.run import Run
@@ -22,18 +24,20 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
 STAGE = "reconstruct"
 COMMAND = "import sys; from msvqa.cli import main; sys.exit(main())"
+SMALL_SHARDS = "from msvqa.data import store; store.SHARD_VIDEOS = 1; "
 
 
 class Command:
     """A `msvqa` command that runs as a process of its own."""
 
-    def __init__(self, *words: str, log: Path) -> None:
+    def __init__(self, *words: str, log: Path, before: str = "", path: str = "") -> None:
         self.log = log
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment |= {"PYTHONPATH": os.pathsep.join(filter(None, (path, str(ROOT))))}
         # A session of its own, so that a signal to its group reaches what a terminal would reach.
         with log.open("a") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", COMMAND, *words],
+                [sys.executable, "-c", before + COMMAND, *words],
                 env=environment, cwd=log.parent, stdout=file, stderr=file, start_new_session=True,
             )  # fmt: skip
 
@@ -86,6 +90,11 @@ class Command:
         """Return the workers of the stage that is being trained."""
         return self.descendants("RayTrainWorker")
 
+    def extraction_workers(self) -> list[psutil.Process]:
+        """Return the workers that write shards, once they are there."""
+        self.until(lambda: self.descendants("ShardWriter"), "the first worker")
+        return self.descendants("ShardWriter")
+
 
 class Bench:
     """The tiny experiment in a folder, and a run of it that nothing disturbs."""
@@ -137,6 +146,31 @@ class Bench:
         file = self.run(recipe).stage_dir(STAGE) / f"step-{step:08d}" / "checkpoint.json"
         return file.is_file
 
+    def extraction(self, name: str, store: Path | None = None, **scaling: int) -> Path:
+        """Write the recipe of an extraction whose shards take a moment each."""
+        place = store or self.folder / f"{name}-store"
+        clips = {"num_clips": 2, "frames_per_clip": 4, "size_px": 256, "store": str(place)}
+        return self.recipe_file(name, clips=clips, scaling=scaling)
+
+    def extract(self, recipe: Path, *overrides: str, path: str = "") -> Command:
+        """Start `msvqa extract` with a shard for every video."""
+        words = ("extract", str(recipe), *overrides)
+        return Command(*words, log=recipe.with_suffix(".log"), before=SMALL_SHARDS, path=path)
+
+    @cached_property
+    def whole_store(self) -> Mapping[str, str]:
+        """The files, by their hashes, of the extraction that every other is compared with."""
+        recipe = self.extraction("undisturbed-extraction")
+        self.extract(recipe).ends_well()
+        store = Store.open(store_of(recipe))
+        assert len({*store.video_ids}) == len(store.video_ids) == len(shards_of(recipe))
+        return content_of_store(recipe)
+
+    def lost_of_store(self, recipe: Path) -> list[str]:
+        """Return the files in which a finished store differs from the undisturbed one."""
+        expected, found = self.whole_store, content_of_store(recipe)
+        return [f for f in {*expected, *found} if expected.get(f) != found.get(f)]
+
 
 def final_weights(run: Run) -> Mapping[str, torch.Tensor]:
     """Return the weights at the end of the stage, from a checkpoint that is whole."""
@@ -149,3 +183,21 @@ def validations(run: Run) -> list[tuple[object, ...]]:
     """Return the validation rows without their times."""
     rows = [row for row in run.metrics() if row["kind"] == "validation"]
     return [tuple(value for key, value in row.items() if key != "time_s") for row in rows]
+
+
+def store_of(recipe: Path) -> Path:
+    """Return the folder of a recipe's store."""
+    return store_dir(parse(yaml.safe_load(recipe.read_text())))
+
+
+def shards_of(recipe: Path) -> dict[Path, int]:
+    """Return the shards that are in their place, and when each was written."""
+    found = store_of(recipe).glob("shards/0*/shard.json")
+    return {file.parent: file.stat().st_mtime_ns for file in found}
+
+
+def content_of_store(recipe: Path) -> dict[str, str]:
+    """Return the hash of every file of a recipe's store."""
+    folder = store_of(recipe)
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != ".lock")
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}

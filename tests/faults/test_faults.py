@@ -1,9 +1,18 @@
-"""Nothing is lost to faults."""
+"""Nothing is lost to faults. A selection; `make faults` injects all of them."""
 
 import pytest
 
 from tests.faults.bench import Bench
 from tests.faults.faults import FAULTS
+
+SHORT = (
+    "worker_killed",
+    "driver_killed",
+    "terminated",
+    "checkpoint_truncated",
+    "disk_full_at_a_checkpoint",
+    "decoder_hangs_or_crashes",
+)
 
 
 @pytest.fixture(scope="module")
@@ -12,6 +21,7 @@ def bench(tmp_path_factory):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
 def test_nothing_is_lost(bench, name):
     assert FAULTS[name](bench, name) == []
