@@ -53,8 +53,9 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     """
     progress = progress or Progress()
     check(recipe)
+    # Before the run has a recipe, which could not be changed again.
+    _check_initial(Run(recipe.run_dir, recipe))
     run = Run.create(recipe)
-    _check_initial(run)
     _refuse_damaged(run)
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
     _need_training_questions(recipe, prepared)
