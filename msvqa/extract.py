@@ -126,6 +126,8 @@ def _extract(recipe: Recipe, videos: Sequence[Video], progress: Progress | None)
             done[shard] = stores.read_shard(folder, shard, spec, _ids(wanted[shard]))
             if progress:
                 _report(progress, done, len(videos))
+        # Of workers that died in the middle of a shard.
+        stores.remove_leftovers(folder, len(wanted))
         return stores.write_index(
             folder, spec, [_whole(folder, done, n) for n in wanted], _versions()
         )
