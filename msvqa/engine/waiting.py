@@ -33,7 +33,8 @@ logger = logging.getLogger(__name__)
 SAY_AGAIN_S = 300.0
 PAUSE_S = 1.0
 NAMESPACE = b"msvqa"
-WAITING, TRAINING = b"waiting", b"training"
+WAITING = b"waiting"
+"""The other notes are numbers of workers: so many train."""
 
 
 class RoomNotes(ControllerCallback):
@@ -41,7 +42,7 @@ class RoomNotes(ControllerCallback):
 
     def __init__(self, key: bytes, run: Path, stage: str) -> None:
         self._key, self._run, self._stage = key, run, stage
-        self._noted = b""
+        self._noted, self._workers = b"", 0
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """Note what the new state means.
@@ -50,10 +51,13 @@ class RoomNotes(ControllerCallback):
             StoppedError: the run was asked to stop, and no worker is there to do so.
         """
         if isinstance(current_state, (RunningState, PreemptingState)):
-            self._note(TRAINING)
+            self._note(str(self._workers).encode())
             return
         if current_state.is_terminal():
             return
+        if isinstance(current_state, SchedulingState):
+            decision: Any = current_state.scaling_decision
+            self._workers = decision.num_workers
         # Ray tries again without end: from a group that found no room, or from the same state.
         same_again = type(previous_state) is type(current_state)
         if same_again or isinstance(current_state, ReschedulingState):
@@ -80,17 +84,29 @@ class RoomWatch:
     def __init__(self, placement: Placement, stage: str) -> None:
         self.key = f"{stage}-{uuid.uuid4().hex}".encode()
         self._placement, self._stage = placement, stage
+        self._training: bytes | None = None
         self._waits, self._said_at = False, float("-inf")
 
     def look(self) -> None:
         """Say what has changed since the last look."""
         noted = _internal_kv_get(self.key, namespace=NAMESPACE)
-        if noted == WAITING and time.monotonic() - self._said_at > SAY_AGAIN_S:
+        if noted is None:
+            return
+        if noted != WAITING:
+            if self._waits or self._training not in (None, noted):
+                logger.warning("stage %s goes on with %s workers", self._stage, noted.decode())
+            self._training, self._waits, self._said_at = noted, False, float("-inf")
+        elif time.monotonic() - self._said_at > SAY_AGAIN_S and not self._shrinks():
             self._waits, self._said_at = True, time.monotonic()
             logger.warning("stage %s waits for %s: %s", self._stage, self._placement, _room())
-        elif noted == TRAINING and self._waits:
-            self._waits, self._said_at = False, float("-inf")
-            logger.warning("stage %s has its workers and goes on", self._stage)
+
+    def _shrinks(self) -> bool:
+        """Whether there is room for fewer workers, which are soon started."""
+        fewest, free = self._placement.fewest, ray.available_resources()
+        return fewest is not None and (
+            free.get("CPU", 0) >= fewest * self._placement.cpus_per_worker
+            and free.get("GPU", 0) >= fewest * self._placement.gpus_per_worker
+        )
 
     def close(self) -> None:
         """Forget the notes."""

@@ -1,8 +1,11 @@
 """The training loop without Ray: resume, frozen parts, accumulation, non-finite losses."""
 
 import json
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from msvqa.data.loader import Prefetched, evaluation_batches, training_batches
 from msvqa.data.order import Share, plan_epoch
 from msvqa.data.store import store_dir
 from msvqa.engine.checkpoint import Position, load_checkpoint, read_weights
+from msvqa.engine.distributed import gather_objects
 from msvqa.engine.inputs import open_inputs
 from msvqa.engine.loop import Saver, StageJob, train_stage
 from msvqa.engine.prediction import objective_of, predict_split
@@ -23,6 +27,7 @@ from msvqa.objectives import reconstruction
 from msvqa.predict import from_pretrained
 from msvqa.recipe import Recipe, parse
 from msvqa.run import Run
+from tests.engine.gloo import run_in_two_processes
 from tests.tiny import make_recipe
 
 
@@ -35,6 +40,24 @@ class StoppingHost(LocalHost):
 
     def report(self, numbers: Mapping[str, float], save: Saver) -> None:
         super().report(numbers, save)
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+class GroupHost(StoppingHost):
+    """One of several workers; all of them die after a number of checkpoints."""
+
+    def __init__(self, folder: Path, reports: int, rank: int) -> None:
+        super().__init__(folder, reports)
+        self.rank = rank
+
+    def report(self, numbers: Mapping[str, float], save: Saver) -> None:
+        try:
+            if self.rank == 0:
+                LocalHost.report(self, numbers, save)
+        finally:
+            gather_objects(None)
         self.left -= 1
         if not self.left:
             raise KeyboardInterrupt
@@ -130,6 +153,38 @@ def test_accumulated_micro_batches_take_the_same_step(tiny, tmp_path):
         weights.append(final_weights(recipe, "reconstruct"))
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def train_in_a_group(rank: int, raw: dict[str, Any], reports: int) -> torch.Tensor:
+    recipe = parse(raw)
+    with suppress(KeyboardInterrupt):
+        train(recipe, 0, GroupHost(recipe.run_dir / recipe.stages[0].name, reports, rank))
+    # The thread that loads batches ahead would be cut off in the middle, which ends in an abort.
+    for thread in threading.enumerate():
+        if thread.name == "batches":
+            thread.join()
+    return torch.tensor(0)
+
+
+@pytest.mark.slow
+def test_a_stage_goes_on_with_another_number_of_workers(tiny, tmp_path):
+    # Without dropout and with frozen statistics nothing depends on how the batch is shared.
+    options = (
+        f"runs={tmp_path}", "stages.0.epochs=2", "stages.0.checkpoint.every_steps=2",
+        "model.appearance.batch_norm=frozen", "model.motion.batch_norm=frozen",
+        "model.dropout=0.0", "model.state_dropout=0.0", "model.decoder.dropout=0.0",
+        "stages.0.optimizer.eps=1e-3",
+    )  # fmt: skip
+    whole = make_recipe(tiny, *options, "name=whole")
+    train(whole, 0)
+    changing = make_recipe(tiny, *options, "name=changing")
+    folder = changing.run_dir / "reconstruct"
+    run_in_two_processes(train_in_a_group, tmp_path, changing.to_dict(), 1)
+    assert [step.name for step in folder.iterdir()] == ["step-00000002"]
+    train(changing, 0)
+    weights = final_weights(changing, "reconstruct")
+    for name, value in final_weights(whole, "reconstruct").items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_a_non_finite_loss_names_step_and_videos(tiny, tmp_path):

@@ -1,0 +1,80 @@
+"""The whole job by real commands on a cluster of two nodes that share the given storage alone."""
+
+import stat
+from pathlib import Path
+
+import pytest
+import yaml
+
+from msvqa.data.datasets.synthetic import generate
+from msvqa.data.store import Store, store_dir
+from msvqa.recipe import parse
+from msvqa.run import Run
+from tests.faults.bench import SMALL_SHARDS, Command
+from tests.ray_nodes import can_have_own_files, running_nodes
+from tests.tiny import VIDEOS, raw_recipe
+
+UMASKS = (0o022, 0o077)
+WRITTEN_BY_BOTH = {0o666 & ~umask for umask in UMASKS}
+"""Modes of files: each node has its own, which tells who has written what."""
+SPACE = {
+    "name": "lr",
+    "fields": {"stages.answer.optimizer.lr": {"choice": [1e-3, 2e-3]}},
+    "search": "grid",
+    "concurrent": 2,
+}
+
+
+def modes(files):
+    return {stat.S_IMODE(file.stat().st_mode) for file in files}
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all nodes see: the videos, what is prepared, and the runs."""
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.fixture(scope="module")
+def recipe(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recipe of one stage, in a folder that no other node sees; its log is beside it."""
+    raw = raw_recipe(storage)
+    answer = raw["stages"][1] | {"init_from": None, "epochs": 1}
+    raw |= {"stages": [answer], "scaling": {"workers": 2}}
+    folder = tmp_path_factory.mktemp("driver")
+    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(raw))
+    return file
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_whole_job_on_two_nodes(storage, recipe):
+    generate(storage / "data", videos=VIDEOS)
+    parsed, log = parse(yaml.safe_load(recipe.read_text())), recipe.with_suffix(".log")
+    run = Run(parsed.run_dir, parsed)
+
+    def msvqa(*words: object) -> None:
+        Command(*map(str, words), log=log, before=SMALL_SHARDS).ends_well()
+
+    with running_nodes(shared=[storage] if can_have_own_files() else None) as nodes:
+        for umask in UMASKS:
+            nodes.add(umask=umask)
+        with nodes.joined():
+            msvqa("prepare", "msvd_qa", "--root", parsed.data.root, "--out", parsed.data.prepared)
+            msvqa("extract", recipe)
+            msvqa("train", recipe)
+            msvqa("evaluate", run.path, "--split", "test")
+            msvqa("tune", recipe, recipe.with_name("space.yaml"), "scaling.workers=1")
+    store = Store.open(store_dir(parsed))
+    assert len(store) == sum(VIDEOS.values())
+    assert modes(store.path.glob("shards/*/*")) == WRITTEN_BY_BOTH
+    assert run.is_finished("answer")
+    assert modes(run.logs_dir().glob("answer-worker?.log")) == WRITTEN_BY_BOTH
+    metrics, _ = run.evaluation("test")
+    assert metrics["n"] == metrics["n_expected"] == 7 * VIDEOS["test"]
+    trials = [Run.open(Path(parsed.runs) / "tiny-lr" / f"trial-000{n}") for n in range(2)]
+    assert all(trial.is_finished("answer") for trial in trials)
+    logs = [trial.logs_dir() / "answer-worker0.log" for trial in trials]
+    assert modes(logs) == WRITTEN_BY_BOTH
