@@ -21,6 +21,7 @@ from msvqa.recipe import parse
 from tests import barcode_video
 from tests.faults.bench import STAGE, Bench, Command, shards_of, store_of
 from tests.faults.disks import small_disk
+from tests.faults.nodes import NODE_FAULTS
 from tests.models.small import make_dualvgr
 from tests.tiny import raw_recipe
 
@@ -339,6 +340,6 @@ FAULTS: dict[str, Fault] = {
         checkpoint_truncated, checkpoint_changed, checkpoint_of_a_newer_version,
         checkpoint_of_another_model, disk_full_at_a_checkpoint, storage_away_for_a_while,
         disk_full_at_a_shard, extraction_worker_killed, extraction_driver_killed,
-        decoder_hangs_or_crashes, worker_silent,
+        decoder_hangs_or_crashes, worker_silent, *NODE_FAULTS,
     )
 }  # fmt: skip
