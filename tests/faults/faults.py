@@ -4,6 +4,7 @@ A fault that is survived returns an empty list. One that is not survived raises.
 """
 
 import json
+import re
 import shutil
 import signal
 import time
@@ -97,7 +98,7 @@ def interrupted_twice(bench: Bench, name: str) -> list[str]:
 def _lost_after_resuming(bench: Bench, recipe: Path) -> list[str]:
     """Compare a run; it must have been cut off, and have gone on from a checkpoint."""
     log = bench.run(recipe).logs_dir() / f"{STAGE}-worker0.log"
-    assert f"resuming stage {STAGE} after step" in log.read_text(), "the fault came too late"
+    assert re.search(r"after step [1-9]", log.read_text()), "the fault came too late"
     return bench.lost(recipe)
 
 
