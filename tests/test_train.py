@@ -1,6 +1,8 @@
 """Train, evaluate and predict on a real Ray cluster, with two workers."""
 
 import json
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,7 +12,8 @@ import torch
 import msvqa
 from msvqa.data.datasets.synthetic import generate
 from msvqa.engine.checkpoint import read_weights
-from msvqa.errors import ClusterError, DataError, RecipeError, RunError
+from msvqa.engine.stopping import StopRequest
+from msvqa.errors import ClusterError, DataError, RecipeError, RunError, StoppedError
 from msvqa.evaluate import evaluate
 from msvqa.recipe import Recipe, parse
 from msvqa.run import Run
@@ -95,6 +98,47 @@ def test_decoding_while_training_gives_the_same_weights(folder, ray_local):
         weights[cache] = read_weights(run.checkpoint("reconstruct", "last"))
     for name, value in weights["store"].items():
         assert torch.equal(weights["none"][name], value), name
+
+
+@contextmanager
+def when_said(words, caplog, action):
+    """Do something, in a thread, as soon as words have been logged."""
+    ended = threading.Event()
+
+    def wait():
+        while words not in caplog.text and not ended.wait(0.1):
+            pass
+        if not ended.is_set():
+            action()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.ray
+def test_a_stage_without_room_says_so_can_be_stopped_and_goes_on(folder, ray_local, caplog):
+    raw = make_recipe(folder, "name=waits", "scaling.workers=2").to_dict()
+    recipe = parse(raw | {"stages": raw["stages"][:1]})
+    # A placement group holds a CPU until it is removed.
+    taken = ray_local.util.placement_group([{"CPU": 1}])
+    ray_local.get(taken.ready())
+    waits = "stage reconstruct waits for 2 workers x (1 CPUs, 0 GPUs): the cluster has 2 CPUs"
+    with (
+        when_said(waits, caplog, lambda: StopRequest(recipe.run_dir).ask("test")),
+        pytest.raises(StoppedError, match="before its workers had started"),
+    ):
+        train(recipe)
+    caplog.clear()
+    with when_said(waits, caplog, lambda: ray_local.util.remove_placement_group(taken)):
+        run = train(recipe)
+    assert "stage reconstruct goes on with 2 workers" in caplog.text
+    assert waits in (run.logs_dir() / "reconstruct-driver.log").read_text()
+    assert run.is_finished("reconstruct")
 
 
 def test_a_dry_run_estimates_every_stage(folder):

@@ -40,7 +40,7 @@ def recipe(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recipe of one stage, in a folder that no other node sees; its log is beside it."""
     raw = raw_recipe(storage)
     answer = raw["stages"][1] | {"init_from": None, "epochs": 1}
-    raw |= {"stages": [answer], "scaling": {"workers": 2}}
+    raw |= {"stages": [answer], "scaling": {"workers": {"min": 1, "max": 2}}}
     folder = tmp_path_factory.mktemp("driver")
     (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
     file = folder / "recipe.yaml"
