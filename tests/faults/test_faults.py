@@ -10,7 +10,7 @@ SHORT = (
     "driver_killed",
     "terminated",
     "checkpoint_truncated",
-    "disk_full_at_a_checkpoint",
+    "storage_away_for_a_while",
     "decoder_hangs_or_crashes",
 )
 
