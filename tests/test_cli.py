@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -168,6 +169,16 @@ def test_an_unexpected_error_is_not_hidden(verb):
 def test_an_interrupt_is_one_sentence_and_130(capsys, verb):
     verb("report", KeyboardInterrupt())
     assert cli.main(["report", "x"]) == 130
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_termination_is_one_sentence_and_143(capsys, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("msvqa.report.report", lambda path: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        assert cli.main(["report", "x"]) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
