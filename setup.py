@@ -31,6 +31,7 @@ REQUIREMENTS = [
 DEVELOPMENT = [
     "hypothesis>=6.100",
     "jsonschema>=4.18",
+    "moto[server]>=5.0",
     "mypy>=1.11",
     "psutil>=5.9",
     "pytest>=8.0",

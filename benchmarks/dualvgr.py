@@ -28,7 +28,7 @@ from msvqa import cli, metrics
 from msvqa.data.batch import Batch
 from msvqa.data.loader import VideoSource, training_batches
 from msvqa.data.order import plan_epoch
-from msvqa.data.store import store_dir
+from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import load_checkpoint
 from msvqa.engine.inputs import Inputs, model_sizes, open_inputs
 from msvqa.engine.loop import Saver, StageJob, StageLoop
@@ -168,7 +168,7 @@ def epochs(path: Path) -> dict[str, str]:
 
 def _open(recipe: Recipe, split: str) -> Inputs:
     prepared = prepare(recipe.data, need_videos=False)
-    return open_inputs(recipe, prepared, str(store_dir(recipe)), split)
+    return open_inputs(recipe, prepared, str(store_location(recipe)), split)
 
 
 # Speed
@@ -224,7 +224,7 @@ def _job(recipe: Recipe, k: int) -> StageJob:
     raw["stages"][0] |= length | {"batch": {"videos": QUESTIONS // k, "questions_per_video": k}}
     folder = Path(raw["runs"]) / raw["name"]
     folder.mkdir(parents=True, exist_ok=True)
-    prepared, store = raw["data"]["prepared"], str(store_dir(recipe))
+    prepared, store = raw["data"]["prepared"], str(store_location(recipe))
     return StageJob(recipe=raw, stage=0, run=str(folder), prepared=prepared, store=store)
 
 

@@ -306,7 +306,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
     }
     fields = {key: value for key, value in given.items() if value is not None}
     prepared = prepare(parse_data(arguments.name, arguments.overrides, **fields))
-    for line in [str(prepared.path), *summary(prepared)]:
+    for line in [prepared.location, *summary(prepared)]:
         print(line)
     return 0
 
@@ -319,7 +319,7 @@ def _extract(arguments: argparse.Namespace) -> int:
     lines = ProgressLines()
     store = extract(recipe, hdf5=hdf5, progress=lines.on_extract)
     lines.close()
-    print(f"{store.path}: {len(store.video_ids)} videos, {len(store.rejected)} rejected")
+    print(f"{store.location}: {len(store.video_ids)} videos, {len(store.rejected)} rejected")
     for video_id, (outcome, message) in list(store.rejected.items())[:NAMES_SHOWN]:
         print(f"  {video_id}: {outcome}: {message}")
     return 0
@@ -336,7 +336,7 @@ def _train(arguments: argparse.Namespace) -> int:
             lines.say(str(estimate))
         return 0
     run = train(recipe, progress)
-    lines.say(f"Run: {run.path}")
+    lines.say(f"Run: {run.location}")
     return 0
 
 
@@ -358,7 +358,7 @@ def _tune(arguments: argparse.Namespace) -> int:
 def _print_search(result: "Result") -> None:
     sweep, best = result.sweep, result.best
     done = sum(trial.state == "finished" for trial in result.trials)
-    title = f"{sweep.path}: {done} of {len(result.trials)} trials finished"
+    title = f"{sweep.location}: {done} of {len(result.trials)} trials finished"
     names = [key.removeprefix("stages.") for key in sweep.space.fields]
     table = _table(title, "trial", *names, sweep.goal.metric, "epochs", "steps", "time", "state")
     for trial in result.trials:
@@ -380,7 +380,7 @@ def _print_search(result: "Result") -> None:
     if best is not None:
         spread = f" ± {best.spread:.4f} over {len(best.trials)} folds" if best.spread else ""
         print(f"Best {sweep.goal.metric} on val: {best.value:.4f}{spread} ({best.trials[0].name})")
-        print(f"Train it: msvqa train {sweep.path / 'best.yaml'}")
+        print(f"Train it: msvqa train {sweep.location}/best.yaml")
     print(f"Page: {result.page}")
 
 
@@ -507,9 +507,9 @@ def _report(arguments: argparse.Namespace) -> int:
 
     page = report(arguments.path)
     run = Run.open(arguments.path)
-    for file in sorted(run.path.glob("evaluate/*/metrics.json")):
-        metrics, _ = run.evaluation(file.parent.name)
-        _print_accuracy(metrics, arguments.path, file.parent.name)
+    for split in run.evaluated():
+        metrics, _ = run.evaluation(split)
+        _print_accuracy(metrics, arguments.path, split)
     print(f"Report: {page}")
     return 0
 

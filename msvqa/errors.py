@@ -49,6 +49,14 @@ class ClusterError(MSVQAError):
     """Resources that were asked for and do not exist."""
 
 
+class StorageError(MSVQAError):
+    """A place in an object store that cannot be used, or a cache that is too small."""
+
+
+class IncompleteError(StorageError):
+    """A folder in an object store that is absent or not whole."""
+
+
 class RunError(MSVQAError):
     """A run directory that cannot be used for what was asked."""
 

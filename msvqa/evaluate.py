@@ -20,6 +20,7 @@ from msvqa.extract import extract
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe
 from msvqa.run import Run, write_json, written_aside
+from msvqa.storage import join
 
 
 def evaluate(run: str | Path, split: str) -> dict[str, Any]:
@@ -39,11 +40,11 @@ def evaluate(run: str | Path, split: str) -> dict[str, Any]:
         store = extract(recipe)
         questions = questions.without(store.rejected)
         if not len(questions):
-            raise DataError(f"{store.path} has none of the videos of split {split!r}")
+            raise DataError(f"{store.location} has none of the videos of split {split!r}")
         job = PredictionJob(
-            checkpoint=str(checkpoint),
-            prepared=str(prepared.path),
-            store=str(store.path),
+            checkpoint=opened.locate(checkpoint),
+            prepared=prepared.location,
+            store=store.location,
             split=split,
             recipe=recipe.to_dict(),
         )
@@ -73,6 +74,7 @@ def record(
     folder = run.evaluation_dir(questions.name)
     _write_predictions(folder / "predictions.parquet", predictions, questions, prepared.answers)
     write_json(folder / "metrics.json", metrics)
+    run.folder.put(f"evaluate/{questions.name}", last="metrics.json")
     return metrics
 
 
@@ -81,7 +83,7 @@ def _questions(recipe: Recipe, prepared: Prepared, name: str) -> Split:
     if not len(split):
         raise DataError(
             f"none of the videos of split {name!r} is present under {prepared.root} "
-            f"({split.n_expected} questions): see {prepared.path / 'missing.txt'}"
+            f"({split.n_expected} questions): see {join(prepared.location, 'missing.txt')}"
         )
     return split
 

@@ -20,6 +20,7 @@ from msvqa.engine.ingest import Pool, ShardJob, Video, write_shards
 from msvqa.errors import ClusterError, DataError, RecipeError, StoreError
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, resolve
+from msvqa.storage import Folder, is_remote, join, open_folder
 
 Progress = Callable[[int, int, int], None]
 """Called with the videos done, all videos, and the rejected ones."""
@@ -108,38 +109,39 @@ def _check_rows(recipe: Recipe, files: FeatureFiles, video_ids: Sequence[str]) -
 
 
 def _extract(recipe: Recipe, videos: Sequence[Video], progress: Progress | None) -> Store:
-    spec, folder = stores.store_spec(recipe), stores.store_dir(recipe)
-    if (folder / "store.json").is_file():
-        Store.open(folder, spec)
+    spec, location = stores.store_spec(recipe), stores.store_location(recipe)
+    folder = open_folder(location)
+    if folder.get(stores.INDEX).is_file():
+        Store.open(location, spec)
     size = spec.videos_per_shard
     wanted = {n: list(videos[i : i + size]) for n, i in enumerate(range(0, len(videos), size))}
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.path.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        done = {shard: _finished(folder, shard, spec, wanted[shard]) for shard in wanted}
+        done = {shard: _finished(location, shard, spec, wanted[shard]) for shard in wanted}
         todo = {shard: wanted[shard] for shard, found in done.items() if found is None}
-        if not todo and _index_is_current(folder, wanted):
-            return Store.open(folder, spec)
-        (folder / "store.json").unlink(missing_ok=True)
-        stores.remove_leftovers(folder, len(wanted))
-        _check_space(folder, spec, sum(map(len, todo.values())))
-        for shard in _write(recipe, spec, folder, todo):
-            done[shard] = stores.read_shard(folder, shard, spec, _ids(wanted[shard]))
+        if not todo and _index_is_current(location, wanted):
+            return Store.open(location, spec)
+        folder.remove(stores.INDEX)
+        stores.remove_leftovers(location, len(wanted))
+        _check_space(location, spec, sum(map(len, todo.values())))
+        for shard in _write(recipe, spec, location, todo):
+            done[shard] = stores.read_shard(location, shard, spec, _ids(wanted[shard]))
             if progress:
                 _report(progress, done, len(videos))
         # Of workers that died in the middle of a shard.
-        stores.remove_leftovers(folder, len(wanted))
+        stores.remove_leftovers(location, len(wanted))
         return stores.write_index(
-            folder, spec, [_whole(folder, done, n) for n in wanted], _versions()
+            location, spec, [_whole(location, done, n) for n in wanted], _versions()
         )
 
 
 def _write(
-    recipe: Recipe, spec: StoreSpec, folder: Path, todo: dict[int, list[Video]]
+    recipe: Recipe, spec: StoreSpec, location: str, todo: dict[int, list[Video]]
 ) -> Iterator[int]:
     if not todo:
         return
     whole = None if recipe.features is None else recipe.to_dict()
-    job = ShardJob(recipe.clips, whole, folder, spec.to_dict(), _versions(), todo)
+    job = ShardJob(recipe.clips, whole, location, spec.to_dict(), _versions(), todo)
     with cluster.connected() as resources:
         yield from write_shards(job, _pool(recipe, resources))
 
@@ -156,10 +158,10 @@ def _pool(recipe: Recipe, resources: Resources) -> Pool:
 
 
 def _finished(
-    folder: Path, shard: int, spec: StoreSpec, videos: Sequence[Video]
+    location: str, shard: int, spec: StoreSpec, videos: Sequence[Video]
 ) -> dict[str, Any] | None:
     """Return a shard's description if it is whole and its files have not changed since."""
-    found = stores.read_shard(folder, shard, spec, _ids(videos))
+    found = stores.read_shard(location, shard, spec, _ids(videos))
     if found is None:
         return None
     for video, facts in zip(videos, found["videos"], strict=True):
@@ -174,9 +176,9 @@ def _size(path: str) -> int:
     return file.stat().st_size if file.is_file() else -1
 
 
-def _index_is_current(folder: Path, wanted: dict[int, list[Video]]) -> bool:
+def _index_is_current(location: str, wanted: dict[int, list[Video]]) -> bool:
     try:
-        store = Store.open(folder)
+        store = Store.open(location)
     except StoreError:
         return False
     known = {*store.video_ids, *store.rejected}
@@ -187,10 +189,11 @@ def _ids(videos: Sequence[Video]) -> list[str]:
     return [video.video_id for video in videos]
 
 
-def _whole(folder: Path, done: dict[int, dict[str, Any] | None], shard: int) -> dict[str, Any]:
+def _whole(location: str, done: dict[int, dict[str, Any] | None], shard: int) -> dict[str, Any]:
     found = done[shard]
     if found is None:
-        raise StoreError(f"{stores.shard_dir(folder, shard)} is not there; run extract again")
+        place = join(location, stores.shard_name(shard))
+        raise StoreError(f"{place} is not there; run extract again")
     return found
 
 
@@ -204,12 +207,14 @@ def _versions() -> dict[str, str]:
     return {"msvqa": msvqa.__version__, **versions}
 
 
-def _check_space(folder: Path, spec: StoreSpec, videos: int) -> None:
+def _check_space(location: str, spec: StoreSpec, videos: int) -> None:
+    if is_remote(location):
+        return
     needed = videos * sum(array.nbytes for array in spec.arrays.values())
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(location).free
     if needed > free:
         raise StoreError(
-            f"{folder} needs {needed / 1e9:.1f} GB, there are {free / 1e9:.1f} GB free; "
+            f"{location} needs {needed / 1e9:.1f} GB, there are {free / 1e9:.1f} GB free; "
             "name another folder in clips.store or features.store"
         )
 
@@ -222,17 +227,18 @@ def _rejected_message(store: Store) -> str:
             f"{len(lines)} of {len(lines) + len(store)} videos yield no frames:",
             *lines[:NAMES_SHOWN],
             *more,
-            f"the other videos are in {store.path}; replace these files and extract again, "
+            f"the other videos are in {store.location}; replace these files and extract again, "
             "or go on without them: data.allow_missing=true",
         ]
     )
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
+def _locked(folder: Folder) -> Iterator[None]:
+    """Keep others out; two jobs on one object store write the same shards twice."""
+    with (folder.path / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreError(f"another process is extracting to {folder}") from None
+            raise StoreError(f"another process is extracting to {folder.location}") from None
         yield

@@ -31,7 +31,7 @@ class Answerer:
     def __init__(self, loaded: Loaded, device: str | None = None) -> None:
         if loaded.recipe.features is not None:
             raise RunError(
-                f"{loaded.path} was trained on extracted features; answering from a video file "
+                f"{loaded.location} was trained on extracted features; answering from a video file "
                 "needs a model with its own encoders"
             )
         self.loaded = loaded
@@ -39,7 +39,7 @@ class Answerer:
         self.objective = objective_of(loaded).to(self.device)
 
     def __repr__(self) -> str:
-        return f"Answerer({str(self.loaded.path)!r})"
+        return f"Answerer({self.loaded.location!r})"
 
     def answer(self, video: str | Path, question: str, *, top_k: int = 5) -> list[Answer]:
         """Return the most probable answers, best first.
@@ -81,7 +81,7 @@ def from_pretrained(run: str | Path, *, device: str | None = None) -> Answerer:
     """Return the model of a finished run (its last stage's best checkpoint), ready to answer."""
     opened = Run.open(run)
     check_answers(opened.recipe)
-    return Answerer(load_checkpoint(opened.checkpoint()), device)
+    return Answerer(load_checkpoint(opened.locate(opened.checkpoint())), device)
 
 
 def predict(run: str | Path, video: str | Path, question: str, *, top_k: int = 5) -> list[Answer]:

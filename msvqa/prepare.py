@@ -18,17 +18,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from msvqa.data.annotations import Annotations, Row, several
-from msvqa.data.dataset import PREPARED_FORMAT, Dataset, Prepared, open_dataset, prepared_dir
+from msvqa.data.dataset import (
+    INFO,
+    PREPARED_FORMAT,
+    Dataset,
+    Prepared,
+    open_dataset,
+    prepared_location,
+)
 from msvqa.data.problems import AnnotatedVideo, annotation_problems, group_by_video
 from msvqa.data.schema import MANIFEST, PROBLEM_KINDS, REFUSED_KINDS, Problem
 from msvqa.data.text import AnswerList, Vocabulary, read_word_vectors, tokenize
 from msvqa.engine import cluster
 from msvqa.errors import DataError
 from msvqa.recipe import DataConfig
+from msvqa.storage import Folder, join, open_folder
 
 logger = logging.getLogger(__name__)
 
-INFO, MISSING = "prepare.json", "missing.txt"
+MISSING = "missing.txt"
 FILES = ("manifest.parquet", "vocabulary.json", "answers.json", "word_vectors.npy", MISSING)
 
 
@@ -46,22 +54,26 @@ def prepare(config: DataConfig, *, need_videos: bool = True) -> Prepared:
         DataError: annotations cannot be used, or videos are missing and that is not allowed.
         ClusterError: the folders do not outlive this job.
     """
-    cluster.refuse_lost({"data.root": config.root, "data.prepared": prepared_dir(config)})
+    location = prepared_location(config)
+    cluster.refuse_lost({"data.root": config.root, "data.prepared": location})
     dataset = open_dataset(config)
     annotations = dataset.read()
     videos = group_by_video(dataset, annotations.rows)
     problems = annotation_problems(annotations, videos)
     _refuse(dataset, annotations, problems)
-    folder = prepared_dir(config)
+    storage = open_folder(location)
     if need_videos:
-        _check_missing(config, folder, videos)
+        _check_missing(config, storage, videos)
     identity = _identity(dataset, videos)
-    if not _is_current(folder, identity):
-        with _locked(folder):
+    if not _is_current(location, identity):
+        with _locked(storage.path):
             # Another process may have built it while this one waited.
-            if not _is_current(folder, identity):
-                _build(folder, dataset, videos, identity, problems)
-    return Prepared.open(folder)
+            if not _is_current(location, identity):
+                storage.remove(INFO)
+                _build(storage.path, dataset, videos, identity, problems)
+                storage.put(*FILES)
+                storage.put(INFO)
+    return Prepared.open(location)
 
 
 def summary(prepared: Prepared) -> list[str]:
@@ -76,7 +88,7 @@ def summary(prepared: Prepared) -> list[str]:
     words, answers = prepared.info["vocabulary"], prepared.info["answers"]
     lines.append(f"{words} words, {answers} answers; {prepared.info['word_vectors']['said']}")
     if any(counts["videos"]["missing"] for counts in prepared.info["splits"].values()):
-        lines.append(f"missing videos are listed in {prepared.path / MISSING}")
+        lines.append(f"missing videos are listed in {join(prepared.location, MISSING)}")
     return [*lines, *prepared.info["notes"]]
 
 
@@ -90,19 +102,20 @@ def _refuse(dataset: Dataset, annotations: Annotations, problems: Sequence[Probl
         raise DataError(f"{dataset.root}: no training questions, and so no words and no answers")
 
 
-def _check_missing(config: DataConfig, folder: Path, videos: Sequence[AnnotatedVideo]) -> None:
+def _check_missing(config: DataConfig, folder: Folder, videos: Sequence[AnnotatedVideo]) -> None:
     missing = [video for video in videos if not video.file.path]
     if not missing or config.allow_missing:
         return
-    with _locked(folder):
-        _write_missing(folder / MISSING, videos)
+    with _locked(folder.path):
+        _write_missing(folder.path / MISSING, videos)
+        folder.put(MISSING)
     n_questions = sum(len(video.rows) for video in missing)
     total = sum(len(video.rows) for video in videos)
     lines = [f"{video.split} {video.video_id}: {video.file.expected}" for video in missing]
     raise DataError(
         f"{config.root}: {len(missing)} of {len(videos)} videos are missing "
         f"({n_questions} of {total} questions)\n{several(lines)}\n"
-        f"all are listed in {folder / MISSING}; "
+        f"all are listed in {join(folder.location, MISSING)}; "
         "to go on without them: --allow-missing, or data.allow_missing=true"
     )
 
@@ -142,13 +155,13 @@ def _identity(dataset: Dataset, videos: Sequence[AnnotatedVideo]) -> dict[str, A
     }
 
 
-def _is_current(folder: Path, identity: dict[str, Any]) -> bool:
+def _is_current(location: str, identity: dict[str, Any]) -> bool:
     try:
-        info = Prepared.open(folder).info
+        prepared = Prepared.open(location)
     except DataError:
         return False
-    sizes = info.get("files", {})
-    return info.get("identity") == identity and sizes == _sizes(folder)
+    sizes = prepared.info.get("files", {})
+    return prepared.info.get("identity") == identity and sizes == _sizes(prepared.path)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

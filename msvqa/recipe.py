@@ -6,6 +6,7 @@ their path. A recipe reads alone; `key=value` overrides are applied before it is
 
 import importlib
 import json
+import os.path
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -30,6 +30,7 @@ from msvqa.errors import RecipeError, did_you_mean, one_of
 from msvqa.models import MODELS
 from msvqa.models.encoders import ENCODERS
 from msvqa.objectives import OBJECTIVES
+from msvqa.storage import DiskPath, Location, is_remote, join, open_folder
 from msvqa.strict_yaml import read_file, read_yaml
 
 RUN_FOLDERS = ("evaluate", "logs", "tensorboard")  # of a run, and so no names of stages
@@ -48,14 +49,6 @@ class Config(BaseModel):
     )
 
 
-def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).expanduser().absolute())
-
-
-Location = Annotated[str, AfterValidator(_absolute)]
-"""A file or folder. Relative paths start at the working directory and are stored absolute."""
-
-
 class NamedConfig(Config):
     """A section whose `name` says which class reads it."""
 
@@ -65,7 +58,7 @@ class NamedConfig(Config):
 class DataConfig(NamedConfig):
     """Fields that every data set has."""
 
-    root: Location
+    root: DiskPath
     """Folder with the videos and annotations."""
     prepared: Location | None = None
     """Folder for the manifest and vocabulary; by default `prepared/NAME-<id of root>`."""
@@ -73,7 +66,7 @@ class DataConfig(NamedConfig):
     """Go on when videos of the annotations are missing or unreadable."""
     answer_top: int = Field(default=4000, ge=1)
     """Keep this many of the most frequent training answers as classes."""
-    word_vectors: Location | None = None
+    word_vectors: DiskPath | None = None
     """GloVe text file (.txt, .gz or .zip); random vectors where none is given."""
     word_size: int = Field(default=300, ge=1)
     """Width of the word vectors."""
@@ -104,9 +97,9 @@ class FeaturesConfig(Config):
     """Encoder of clips; a section named after one of the encoders."""
     appearance_px: int = Field(default=224, ge=16, le=1024)
     motion_px: int = Field(default=112, ge=16, le=1024)
-    appearance_hdf5: Location | None = None
+    appearance_hdf5: DiskPath | None = None
     """File with `resnet_features` (videos, clips, frames, width) and `ids`."""
-    motion_hdf5: Location | None = None
+    motion_hdf5: DiskPath | None = None
     """File with `resnext_features` (videos, clips, width) and `ids`."""
     appearance_width: int = Field(default=2048, ge=1)
     motion_width: int = Field(default=2048, ge=1)
@@ -293,7 +286,7 @@ class Recipe(Config):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     seed: int = Field(default=0, ge=0, lt=2**31)
     runs: Location = Field(default="runs", validate_default=True)
-    """Folder of all runs; this one is in `runs/NAME`."""
+    """Folder of all runs, on a disk or in an object store; this one is in `runs/NAME`."""
     data: DataConfig
     clips: ClipsConfig = ClipsConfig()
     features: FeaturesConfig | None = None
@@ -326,9 +319,9 @@ class Recipe(Config):
         return self.features is None or self.features.appearance_hdf5 is None
 
     @property
-    def run_dir(self) -> Path:
+    def run_location(self) -> str:
         """Folder of this experiment's results."""
-        return Path(self.runs) / self.name
+        return join(self.runs, self.name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain data; `parse` reads it back."""
@@ -354,8 +347,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: lists every problem with its path.
     """
-    path = Path(path)
-    return parse(read_file(path), overrides, str(path))
+    folder, name = os.path.split(str(path))
+    file = open_folder(folder).get(name) if is_remote(path) else Path(path)
+    return parse(read_file(file), overrides, str(path))
 
 
 def parse(raw: Any, overrides: Sequence[str] = (), source: str = "recipe") -> Recipe:

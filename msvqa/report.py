@@ -84,8 +84,8 @@ class ReconstructionView:
     problem: str
 
 
-def report(run_path: str | Path) -> Path:
-    """Write report.html into a run; parts that are absent are named in it.
+def report(run_path: str | Path) -> str:
+    """Write report.html into a run and return its place; parts that are absent are named in it.
 
     Raises:
         RunError: the directory is not a run.
@@ -95,7 +95,8 @@ def report(run_path: str | Path) -> Path:
     text = _render(run)
     with written_aside(page) as aside:
         aside.write_text(text, encoding="utf-8")
-    return page
+    run.folder.put(page.name)
+    return run.locate(page)
 
 
 def _render(run: Run) -> str:
@@ -196,7 +197,7 @@ def _median(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
 
 
 def _answers(run: Run, footage: Footage) -> list[AnswersView]:
-    found = [file.parent.name for file in run.path.glob("evaluate/*/metrics.json")]
+    found = run.evaluated()
     ranked = {name: number for number, name in enumerate(FIRST_SPLITS)}
     names = sorted(found, key=lambda name: (ranked.get(name, len(ranked)), name))
     return [_split_answers(run, name, footage) for name in names]
@@ -230,7 +231,7 @@ def _reconstructions(run: Run, stage: StageView, footage: Footage) -> Reconstruc
     videos: list[Reconstructed] = []
     problem = ""
     try:
-        videos = reconstruct(run.checkpoint(stage.config.name), footage)
+        videos = reconstruct(run.locate(run.checkpoint(stage.config.name)), footage)
     except MSVQAError as error:
         problem = str(error)
     if not videos and not problem:
@@ -239,7 +240,7 @@ def _reconstructions(run: Run, stage: StageView, footage: Footage) -> Reconstruc
 
 
 def _environment(run: Run) -> dict[str, Any]:
-    file = run.path / "environment.json"
+    file = run.folder.get("environment.json")
     if not file.is_file():
         return {}
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

@@ -16,11 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from msvqa.errors import CheckpointError, RunError, did_you_mean, one_of
 from msvqa.recipe import Recipe, differences, load
+from msvqa.storage import Folder, absolute, is_remote, join, open_folder
 
 if TYPE_CHECKING:
     import pyarrow
@@ -54,25 +55,37 @@ def write_json(path: Path, content: Any) -> None:
 class Run:
     """The results of one experiment."""
 
-    def __init__(self, path: Path, recipe: Recipe) -> None:
-        self.path, self.recipe = path, recipe
+    def __init__(self, location: str | Path, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.folder: Folder = open_folder(location)
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
+        return f"Run({self.location!r})"
+
+    @property
+    def location(self) -> str:
+        """Where the run is, for every machine."""
+        return self.folder.location
+
+    @property
+    def path(self) -> Path:
+        """Where its files are on this machine."""
+        return self.folder.path
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
-        """Open an existing run.
+    def open(cls, location: str | Path) -> "Run":
+        """Open an existing run, on a disk or in an object store.
 
         Raises:
             RunError: the directory is not a run.
         """
-        path = Path(path).absolute()
-        if not (path / "recipe.yaml").is_file():
-            runs = [str(p.parent) for p in path.parent.glob("*/recipe.yaml")]
-            hint = did_you_mean(str(path), runs) or (f"; there are {one_of(runs)}" if runs else "")
-            raise RunError(f"{path} is not a run: it has no recipe.yaml{hint}")
-        return cls(path, load(path / "recipe.yaml"))
+        location = absolute(location)
+        recipe = open_folder(location).get("recipe.yaml")
+        if not recipe.is_file():
+            runs = _runs_beside(location)
+            hint = did_you_mean(location, runs) or (f"; there are {one_of(runs)}" if runs else "")
+            raise RunError(f"{location} is not a run: it has no recipe.yaml{hint}")
+        return cls(location, load(recipe))
 
     @classmethod
     def create(cls, recipe: Recipe) -> "Run":
@@ -81,22 +94,23 @@ class Run:
         Raises:
             RunError: the directory belongs to a recipe that differs in what is computed.
         """
-        run = cls(recipe.run_dir, recipe)
-        if (run.path / "recipe.yaml").is_file():
+        run = cls(recipe.run_location, recipe)
+        if run.folder.get("recipe.yaml").is_file():
             changed = [
                 line
-                for line in differences(cls.open(run.path).recipe, recipe)
+                for line in differences(cls.open(run.location).recipe, recipe)
                 if not line.startswith(FREE_TO_CHANGE)
             ]
             if changed:
                 raise RunError(
-                    f"{run.path} cannot be resumed because the recipe has changed "
+                    f"{run.location} cannot be resumed because the recipe has changed "
                     f"({'; '.join(changed[:5])}{'; ...' if len(changed) > 5 else ''}): "
                     "choose another name=NAME, or undo the change"
                 )
         with written_aside(run.path / "recipe.yaml") as aside:
             aside.write_text(recipe.to_yaml(), encoding="utf-8")
         write_json(run.path / "environment.json", environment())
+        run.folder.put("recipe.yaml", "environment.json")
         return run
 
     @property
@@ -108,16 +122,18 @@ class Run:
         """Folder of a stage's checkpoints."""
         return self.path / stage
 
-    def logs_dir(self) -> Path:
+    @property
+    def logs_location(self) -> str:
         """Folder of the workers' logs."""
-        return self.path / "logs"
+        return join(self.location, "logs")
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the rows of metrics.jsonl; a last line cut off by a crash is left out."""
-        if not self.metrics_file.is_file():
+        file = self.folder.get(self.metrics_file.name)
+        if not file.is_file():
             return []
         rows = []
-        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
+        for line in file.read_text(encoding="utf-8").splitlines():
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:
@@ -125,12 +141,16 @@ class Run:
         return rows
 
     def checkpoints(self, stage: str) -> list[tuple[Path, dict[str, Any]]]:
-        """Return the whole checkpoints of a stage with their info, oldest first."""
+        """Return the whole checkpoints of a stage with their info, oldest first.
+
+        Of those in an object store only the info is here: others read them at `locate(path)`.
+        """
+        sizes = self.folder.sizes(stage)
         found = []
-        for info_file in sorted(self.stage_dir(stage).glob(f"step-*/{CHECKPOINT_INFO}")):
-            info = _read_info(info_file)
-            if info is not None and not _damaged_files(info_file.parent, info):
-                found.append((info_file.parent, info))
+        for name in _with_info(sizes):
+            info = _read_info(self.folder.get(f"{name}/{CHECKPOINT_INFO}"))
+            if info is not None and not _damaged_files(name, info, sizes):
+                found.append((self.path / name, info))
         return found
 
     def damaged(self, stage: str) -> list[Path]:
@@ -138,12 +158,14 @@ class Run:
 
         A checkpoint that lacks files is none: one that is being removed looks like that.
         """
+        sizes = self.folder.sizes(stage)
         found = []
-        for info_file in sorted(self.stage_dir(stage).glob(f"step-*/{CHECKPOINT_INFO}")):
-            info = _read_info(info_file)
-            files = [info_file] if info is None else _damaged_files(info_file.parent, info)
-            if all(file.is_file() for file in files):
-                found += files
+        for name in _with_info(sizes):
+            file = f"{name}/{CHECKPOINT_INFO}"
+            info = _read_info(self.folder.get(file))
+            files = [file] if info is None else _damaged_files(name, info, sizes)
+            if all(file in sizes for file in files):
+                found += [self.path / file for file in files]
         return found
 
     def checkpoint(self, stage: str | None = None, which: Literal["best", "last"] = "best") -> Path:
@@ -156,24 +178,29 @@ class Run:
         stage = stage or names[-1]
         if stage not in names:
             raise CheckpointError(
-                f"{self.path} has no stage {stage!r}{did_you_mean(stage, names)}; "
+                f"{self.location} has no stage {stage!r}{did_you_mean(stage, names)}; "
                 f"it has {', '.join(names)}"
             )
         found = self.checkpoints(stage)
         damaged = self.damaged(stage)
         if damaged and self.recipe.faults.damaged_checkpoint == "stop":
             raise CheckpointError(
-                f"{damaged[0]} is damaged, and its checkpoint may be the {which} of stage "
-                f"{stage!r}: restore it, or remove {damaged[0].parent} to use the others"
+                f"{self.locate(damaged[0])} is damaged, and its checkpoint may be the {which} of "
+                f"stage {stage!r}: restore it, or remove {self.locate(damaged[0].parent)} to use "
+                "the others"
             )
         if not found:
             raise CheckpointError(
-                f"stage {stage!r} of {self.path} has no checkpoint yet: train it first"
+                f"stage {stage!r} of {self.location} has no checkpoint yet: train it first"
             )
         scored = [entry for entry in found if entry[1]["score"] is not None]
         if which == "last" or not scored:
             return found[-1][0]
         return max(scored, key=lambda entry: entry[1]["score"])[0]
+
+    def locate(self, path: Path) -> str:
+        """Return the location of one of the run's files or folders, for every machine."""
+        return join(self.location, *path.relative_to(self.path).parts)
 
     def is_finished(self, stage: str) -> bool:
         """Whether a stage has been trained to its end."""
@@ -182,6 +209,11 @@ class Run:
     def evaluation_dir(self, split: str) -> Path:
         """Folder of the evaluation of a split."""
         return self.path / "evaluate" / split
+
+    def evaluated(self) -> list[str]:
+        """Return the splits that have been evaluated."""
+        names = self.folder.sizes("evaluate")
+        return sorted(name.split("/")[1] for name in names if name.endswith("/metrics.json"))
 
     def evaluation(self, split: str) -> tuple[dict[str, Any], "pyarrow.Table"]:
         """Return metrics and predictions of an evaluated split.
@@ -192,9 +224,10 @@ class Run:
         import pyarrow.parquet
 
         folder = self.evaluation_dir(split)
-        if not (folder / "metrics.json").is_file():
+        names = [f"evaluate/{split}/{name}" for name in ("metrics.json", "predictions.parquet")]
+        if not self.folder.get(*names).is_file():
             raise RunError(
-                f"{self.path} has no evaluation of {split!r}: run `msvqa evaluate` first"
+                f"{self.location} has no evaluation of {split!r}: run `msvqa evaluate` first"
             )
         content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return content, pyarrow.parquet.read_table(folder / "predictions.parquet")
@@ -230,14 +263,20 @@ def _read_info(file: Path) -> dict[str, Any] | None:
     return info
 
 
-def _damaged_files(folder: Path, info: Mapping[str, Any]) -> list[Path]:
+def _damaged_files(name: str, info: Mapping[str, Any], sizes: Mapping[str, int]) -> list[str]:
     """Return the files of a checkpoint that are absent or not as long as they were written."""
-    sizes = {folder / name: entry["bytes"] for name, entry in info.get("files", {}).items()}
-    return [file for file, size in sizes.items() if _size(file) != size]
+    written = {f"{name}/{file}": entry["bytes"] for file, entry in info.get("files", {}).items()}
+    return [file for file, size in written.items() if sizes.get(file) != size]
 
 
-def _size(file: Path) -> int | None:
-    try:
-        return file.stat().st_size
-    except OSError:  # its checkpoint may just be removed by the process that trains
-        return None
+def _with_info(sizes: Mapping[str, int]) -> list[str]:
+    """Return the checkpoints of a stage that have their marker, oldest first."""
+    markers = [PurePosixPath(name) for name in sizes if name.endswith(f"/{CHECKPOINT_INFO}")]
+    return sorted(str(m.parent) for m in markers if m.parent.name.startswith("step-"))
+
+
+def _runs_beside(location: str) -> list[str]:
+    """Return the runs in the same folder; an object store would have to list all their files."""
+    if is_remote(location):
+        return []
+    return [str(file.parent) for file in Path(location).parent.glob("*/recipe.yaml")]

@@ -21,6 +21,7 @@ from msvqa.objectives import OBJECTIVES
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, flatten, resolve
 from msvqa.run import Run
+from msvqa.storage import join
 
 FILE_KEYS = ("weights", "word_vectors", "appearance_hdf5", "motion_hdf5")
 """Fields of a recipe that name a file, wherever they stand."""
@@ -54,7 +55,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     progress = progress or Progress()
     check(recipe)
     # Before the run has a recipe, which could not be changed again.
-    _check_initial(Run(recipe.run_dir, recipe))
+    _check_initial(Run(recipe.run_location, recipe))
     run = Run.create(recipe)
     _refuse_damaged(run)
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
@@ -67,7 +68,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
         placement = cluster.place(recipe.scaling, resources, data_cpus=_data_cpus(recipe))
         store = None
         if not _decodes_while_training(recipe):
-            store = str(extract(recipe, progress=progress.on_extract).path)
+            store = extract(recipe, progress=progress.on_extract).location
         for index, stage in enumerate(recipe.stages):
             state = _state(run, stage.name)
             progress.stage(stage.name, state)
@@ -76,8 +77,8 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
             job = StageJob(
                 recipe=recipe.to_dict(),
                 stage=index,
-                run=str(run.path),
-                prepared=str(prepared.path),
+                run=run.location,
+                prepared=prepared.location,
                 store=store,
                 init_from=initial_checkpoint(stage, run),
             )
@@ -133,7 +134,7 @@ def _refuse_damaged(run: Run) -> None:
     previous = run.recipe.faults.damaged_checkpoint == "previous"
     for stage in run.recipe.stages:
         if not run.is_finished(stage.name):
-            newest_checkpoint(run.stage_dir(stage.name), or_previous=previous)
+            newest_checkpoint(run.locate(run.stage_dir(stage.name)), or_previous=previous)
 
 
 def _model_problems(recipe: Recipe) -> list[str]:
@@ -210,7 +211,7 @@ def _need_training_questions(recipe: Recipe, prepared: Prepared) -> None:
     if not counts["questions"]["present"]:
         raise DataError(
             f"none of the {counts['videos']['expected']} training videos is present under "
-            f"{prepared.root}: see {prepared.path / 'missing.txt'}"
+            f"{prepared.root}: see {join(prepared.location, 'missing.txt')}"
         )
 
 

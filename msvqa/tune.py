@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from msvqa.engine import cluster
@@ -14,6 +13,7 @@ from msvqa.page.search import write_page
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, parse
 from msvqa.space import Space, last_stage_only, probe
+from msvqa.storage import absolute
 from msvqa.train import Progress, check, train
 
 
@@ -25,7 +25,7 @@ class Result:
     trials: Sequence[Trial]
     """The best first."""
     best: Best | None
-    page: Path
+    page: str
 
 
 def tune(
@@ -48,7 +48,7 @@ def tune(
     probes = check_search(recipe, space)
     sweep = Sweep.create(recipe, space)
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
-    located = _located(recipe, str(prepared.path))
+    located = _located(recipe, prepared.location)
     shares = len(recipe.stages) > 1 and last_stage_only(recipe, space.fields)
     progress = progress or Progress()
     with cluster.connected(dashboard=_wants_dashboard(recipe, space)) as resources:
@@ -59,7 +59,7 @@ def tune(
         job = SearchJob(
             recipe=located.to_dict(),
             space=space.model_dump(mode="json"),
-            prepared=str(prepared.path),
+            prepared=prepared.location,
             placement=cluster.place(recipe.scaling, resources),
             shares_stages=shares,
         )
@@ -98,7 +98,7 @@ def _located(recipe: Recipe, prepared: str) -> Recipe:
     names = [stage.name for stage in recipe.stages]
     for stage in raw["stages"]:
         if stage["init_from"] and stage["init_from"] not in names:
-            stage["init_from"] = str(Path(stage["init_from"]).expanduser().absolute())
+            stage["init_from"] = absolute(stage["init_from"])
     return parse(raw)
 
 

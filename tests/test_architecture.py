@@ -38,12 +38,13 @@ VERBS = (
     "doctor", "prepare", "extract", "train", "tune", "evaluate", "predict", "export", "report",
     "serve",
 )  # fmt: skip
-LEAVES = {"errors", "recipe", "run", "space", "strict_yaml", "data.batch"}
+LEAVES = {"errors", "recipe", "run", "space", "storage", "strict_yaml", "data.batch"}
 MAY_IMPORT = {
     "errors": set(),
     "strict_yaml": {"errors"},
-    "recipe": {"errors", "strict_yaml"},
-    "run": {"errors", "recipe"},
+    "storage": {"errors"},
+    "recipe": {"errors", "storage", "strict_yaml"},
+    "run": {"errors", "recipe", "storage"},
     "space": {"errors", "recipe", "strict_yaml"},
     "losses": LEAVES,
     "metrics": LEAVES,

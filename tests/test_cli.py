@@ -245,7 +245,7 @@ def test_bash_completes_a_verb_and_takes_the_script(capsys, tmp_path):
 
 def test_prepare_hands_over_a_checked_data_section(verb, tmp_path, capsys):
     class Prepared:
-        path = tmp_path / "prepared"
+        location = "prepared/films"
 
     calls = verb("prepare", Prepared(), {"summary": lambda prepared: ["train: 3 of 4 questions"]})
     words = ["prepare", f"{__name__}:Films", "--root", str(tmp_path), "--allow-missing"]
@@ -253,7 +253,7 @@ def test_prepare_hands_over_a_checked_data_section(verb, tmp_path, capsys):
     ((config,), _) = calls[0]
     assert (config.root, config.allow_missing, config.answer_top) == (str(tmp_path), True, 7)
     assert config.prepared == str(Path("there").absolute())
-    assert capsys.readouterr().out.splitlines() == [str(Prepared.path), "train: 3 of 4 questions"]
+    assert capsys.readouterr().out.splitlines() == [Prepared.location, "train: 3 of 4 questions"]
 
 
 METRICS = {

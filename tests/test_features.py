@@ -10,7 +10,7 @@ import torch
 from benchmarks.synthetic_features import Synthesis, answers_of_videos
 from msvqa.data.loader import evaluation_batches, training_batches
 from msvqa.data.order import count_visits, plan_epoch
-from msvqa.data.store import store_dir
+from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import read_weights
 from msvqa.engine.inputs import make_resident, model_sizes, open_inputs
 from msvqa.engine.loop import StageJob, StageLoop, train_stage
@@ -141,8 +141,8 @@ def test_resident_features_train_the_same_weights(stored, tmp_path):
     weights = []
     for name, loop in (("host", StageLoop), ("resident", ResidentLoop)):
         recipe = make_recipe(store.path.parents[1], f"runs={tmp_path}", f"name={name}")
-        loop(job_of(recipe, prepared, store), LocalHost(recipe.run_dir / "answer")).run()
-        weights.append(read_weights(Run.open(recipe.run_dir).checkpoint("answer", "last")))
+        loop(job_of(recipe, prepared, store), LocalHost(Path(recipe.run_location) / "answer")).run()
+        weights.append(read_weights(Run.open(recipe.run_location).checkpoint("answer", "last")))
     for name, value in weights[0].items():
         assert torch.equal(weights[1][name], value), name
 
@@ -177,8 +177,8 @@ def test_what_depends_on_the_video_is_computed_once_per_visit(stored, monkeypatc
 def test_rows_say_how_much_memory_was_used(stored, tmp_path):
     _, prepared, store = stored
     recipe = make_recipe(store.path.parents[1], f"runs={tmp_path}")
-    train_stage(job_of(recipe, prepared, store), LocalHost(recipe.run_dir / "answer"))
-    rows = [row for row in Run.open(recipe.run_dir).metrics() if row["kind"] == "train"]
+    train_stage(job_of(recipe, prepared, store), LocalHost(Path(recipe.run_location) / "answer"))
+    rows = [row for row in Run.open(recipe.run_location).metrics() if row["kind"] == "train"]
     assert all(0.05 < row["memory_gb"] < 50 for row in rows)
 
 
@@ -212,4 +212,4 @@ def test_the_whole_job_beats_the_text_without_videos(folder, tmp_path, ray_local
     assert metrics["accuracy_interval"][0] > metrics["question_only_accuracy"] + 0.1
     with pytest.raises(RunError, match="trained on extracted features"):
         predict(run.path, "any.avi", "what is it?")
-    assert store_dir(recipe) == store.path
+    assert store_location(recipe) == store.location

@@ -282,7 +282,7 @@ def test_relative_paths_become_absolute_and_urls_stay(tmp_path, monkeypatch):
     recipe = parse(raw_recipe(runs="s3://bucket/runs"))
     assert recipe.data.root == str(tmp_path / "films")
     assert recipe.runs == "s3://bucket/runs"
-    assert parse(raw_recipe()).run_dir == tmp_path / "runs" / "small"
+    assert parse(raw_recipe()).run_location == str(tmp_path / "runs" / "small")
 
 
 def test_recipes_are_immutable():

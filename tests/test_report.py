@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from msvqa.data.dataset import Prepared
-from msvqa.data.store import store_dir
+from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import load_checkpoint
 from msvqa.engine.inputs import open_inputs
 from msvqa.engine.loop import StageJob, train_stage
@@ -37,13 +37,13 @@ ATTACK = '<script>alert("hi")</script> & $x_{'
 class Page(HTMLParser):
     """Tags, addresses and visible text of a page."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.addresses: list[str] = []
         self.open: list[str] = []
         self.text = ""
-        self.html = path.read_text(encoding="utf-8")
+        self.html = Path(path).read_text(encoding="utf-8")
         self.feed(self.html)
 
     def handle_starttag(self, tag, attributes):
@@ -66,7 +66,7 @@ def train(recipe: Recipe, stage: int) -> Run:
         stage=stage,
         run=str(run.path),
         prepared=str(recipe.data.prepared),
-        store=str(store_dir(recipe)),
+        store=str(store_location(recipe)),
     )
     train_stage(job, LocalHost(run.stage_dir(recipe.stages[stage].name)))
     return run
@@ -74,7 +74,7 @@ def train(recipe: Recipe, stage: int) -> Run:
 
 def evaluate(run: Run, split: str) -> None:
     prepared = Prepared.open(str(run.recipe.data.prepared))
-    inputs = open_inputs(run.recipe, prepared, str(store_dir(run.recipe)), split)
+    inputs = open_inputs(run.recipe, prepared, str(store_location(run.recipe)), split)
     checkpoint = run.checkpoint()
     objective = objective_of(load_checkpoint(checkpoint))
     rows = predict_split(objective, inputs, torch.device("cpu"), videos_per_batch=8)
@@ -193,7 +193,7 @@ def test_a_run_of_the_first_stage_alone_has_its_reconstructions(whole, tmp_path,
 
 def test_frames_come_from_the_files_where_the_store_is_gone(whole, page, tmp_path, without_curves):
     run = copied(whole, tmp_path)
-    shutil.rmtree(store_dir(run.recipe))
+    shutil.rmtree(store_location(run.recipe))
     decoded = Page(report(run.path))
     frames = [[a for a in p.addresses if a.startswith("data:")] for p in (page, decoded)]
     assert frames[0] == frames[1]
@@ -202,7 +202,7 @@ def test_frames_come_from_the_files_where_the_store_is_gone(whole, page, tmp_pat
 
 def test_absent_videos_are_named(whole, tmp_path, without_curves):
     run = copied(whole, tmp_path)
-    shutil.rmtree(store_dir(run.recipe))
+    shutil.rmtree(store_location(run.recipe))
     for video in (tmp_path / "data").rglob("*.avi"):
         video.write_bytes(b"no video")
     page = Page(report(run.path))

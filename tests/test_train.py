@@ -129,7 +129,7 @@ def test_a_stage_without_room_says_so_can_be_stopped_and_goes_on(folder, ray_loc
     ray_local.get(taken.ready())
     waits = "stage reconstruct waits for 2 workers x (1 CPUs, 0 GPUs): the cluster has 2 CPUs"
     with (
-        when_said(waits, caplog, lambda: StopRequest(recipe.run_dir).ask("test")),
+        when_said(waits, caplog, lambda: StopRequest(recipe.run_location).ask("test")),
         pytest.raises(StoppedError, match="before its workers had started"),
     ):
         train(recipe)
@@ -137,7 +137,7 @@ def test_a_stage_without_room_says_so_can_be_stopped_and_goes_on(folder, ray_loc
     with when_said(waits, caplog, lambda: ray_local.util.remove_placement_group(taken)):
         run = train(recipe)
     assert "stage reconstruct goes on with 2 workers" in caplog.text
-    assert waits in (run.logs_dir() / "reconstruct-driver.log").read_text()
+    assert waits in ((run.path / "logs") / "reconstruct-driver.log").read_text()
     assert run.is_finished("reconstruct")
 
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from msvqa.data.datasets.synthetic import generate
-from msvqa.data.store import store_dir
+from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import read_weights
 from msvqa.engine.loop import StageJob, train_stage
 from msvqa.engine.trainer import LocalHost
@@ -72,14 +72,14 @@ def test_trials_are_runs_and_the_best_is_a_recipe(folder, ray_local):
 
     shared = Run.open(result.sweep.path / "shared")
     for trial in result.trials:
-        run = Run.open(trial.path)
+        run = Run.open(trial.location)
         assert run.recipe.stages[1].optimizer.lr == trial.values[LR]
         assert run.checkpoint("reconstruct").samefile(shared.checkpoint("reconstruct"))
         assert {row["stage"] for row in run.metrics()} == {"reconstruct", "answer"}
     table = pq.read_table(result.sweep.path / "trials.parquet")
     assert table.column("accuracy").to_pylist() == values
-    assert result.page.read_text().count("<svg") == 2
-    metrics = evaluate(result.trials[0].path, "val")
+    assert Path(result.page).read_text().count("<svg") == 2
+    metrics = evaluate(result.trials[0].location, "val")
     assert metrics["accuracy"] == pytest.approx(result.best.value)
 
     assert load(result.sweep.path / "best.yaml").stages[1].optimizer.lr == result.best.values[LR]
@@ -122,7 +122,7 @@ class CommandLine:
             stage=0,
             run=str(folder),
             prepared=str(run.recipe.data.prepared),
-            store=str(store_dir(run.recipe)),
+            store=str(store_location(run.recipe)),
         )
         folder.mkdir(parents=True)
         train_stage(job, host := LocalHost(folder / "reconstruct"))
@@ -191,8 +191,8 @@ def test_other_searches(folder, ray_local, search):
     assert set(states) <= {"finished", "stopped"} and "finished" in states
     assert all(1e-4 <= trial.values[LR] <= 1e-2 for trial in result.trials)
     for trial in result.trials:
-        assert Run.open(trial.path).checkpoint("answer")
-        kept = yaml.safe_load((trial.path / "recipe.yaml").read_text())
+        assert Run.open(trial.location).checkpoint("answer")
+        kept = yaml.safe_load(Path(trial.location, "recipe.yaml").read_text())
         assert kept["stages"][1]["optimizer"]["lr"] == pytest.approx(trial.values[LR])
 
 
@@ -202,8 +202,8 @@ def test_values_that_optuna_has_suggested_are_kept(folder, ray_local):
     """One of three trials has lost its checkpoints, another its whole run."""
     recipe, by_optuna = make_recipe(folder), space("suggested", search="optuna")
     before = {trial.name: trial for trial in tune(recipe, by_optuna).trials}
-    shutil.rmtree(before["trial-0001"].path / "answer")
-    shutil.rmtree(before["trial-0002"].path)
+    shutil.rmtree(Path(before["trial-0001"].location) / "answer")
+    shutil.rmtree(before["trial-0002"].location)
     after = {trial.name: trial for trial in tune(recipe, by_optuna).trials}
     assert after["trial-0000"] == before["trial-0000"]
     assert after["trial-0001"].values == before["trial-0001"].values

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from msvqa.data.datasets.synthetic import generate
-from msvqa.data.store import Store, store_dir
+from msvqa.data.store import Store, store_location
 from msvqa.recipe import parse
 from msvqa.run import Run
 from tests.faults.bench import SMALL_SHARDS, Command
@@ -53,7 +53,7 @@ def recipe(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_whole_job_on_two_nodes(storage, recipe):
     generate(storage / "data", videos=VIDEOS)
     parsed, log = parse(yaml.safe_load(recipe.read_text())), recipe.with_suffix(".log")
-    run = Run(parsed.run_dir, parsed)
+    run = Run(parsed.run_location, parsed)
 
     def msvqa(*words: object) -> None:
         Command(*map(str, words), log=log, before=SMALL_SHARDS).ends_well()
@@ -67,14 +67,14 @@ def test_the_whole_job_on_two_nodes(storage, recipe):
             msvqa("train", recipe)
             msvqa("evaluate", run.path, "--split", "test")
             msvqa("tune", recipe, recipe.with_name("space.yaml"), "scaling.workers=1")
-    store = Store.open(store_dir(parsed))
+    store = Store.open(store_location(parsed))
     assert len(store) == sum(VIDEOS.values())
     assert modes(store.path.glob("shards/*/*")) == WRITTEN_BY_BOTH
     assert run.is_finished("answer")
-    assert modes(run.logs_dir().glob("answer-worker?.log")) == WRITTEN_BY_BOTH
+    assert modes((run.path / "logs").glob("answer-worker?.log")) == WRITTEN_BY_BOTH
     metrics, _ = run.evaluation("test")
     assert metrics["n"] == metrics["n_expected"] == 7 * VIDEOS["test"]
     trials = [Run.open(Path(parsed.runs) / "tiny-lr" / f"trial-000{n}") for n in range(2)]
     assert all(trial.is_finished("answer") for trial in trials)
-    logs = [trial.logs_dir() / "answer-worker0.log" for trial in trials]
+    logs = [(trial.path / "logs") / "answer-worker0.log" for trial in trials]
     assert modes(logs) == WRITTEN_BY_BOTH

@@ -5,7 +5,7 @@ from typing import Any
 
 from msvqa.data.dataset import Prepared
 from msvqa.data.datasets.synthetic import generate
-from msvqa.data.store import Entry, Store, clip_spec, store_dir, write_index, write_shard
+from msvqa.data.store import Entry, Store, clip_spec, store_location, write_index, write_shard
 from msvqa.engine.inputs import decode_videos
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, parse
@@ -67,7 +67,7 @@ def make_data(folder: Path) -> tuple[Prepared, Store]:
     entries = [
         Entry(video_id=i, outcome="ok", arrays=dict(a)) for i, a in zip(ids, arrays, strict=True)
     ]
-    spec, path = clip_spec(recipe), store_dir(recipe)
+    spec, path = clip_spec(recipe), store_location(recipe)
     size = spec.videos_per_shard
     shards = [
         write_shard(path, n, spec, entries[start : start + size], {})

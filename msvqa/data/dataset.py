@@ -18,10 +18,13 @@ import pyarrow.parquet as pq
 from msvqa.data import DATASETS
 from msvqa.data.annotations import Annotations
 from msvqa.data.text import AnswerList, Vocabulary
-from msvqa.errors import DataError, did_you_mean, one_of
+from msvqa.errors import DataError, IncompleteError, did_you_mean, one_of
 from msvqa.recipe import DataConfig, resolve
+from msvqa.storage import absolute, fetch
 
 PREPARED_FORMAT = 1
+INFO = "prepare.json"
+"""The file that makes a prepared folder whole."""
 MAX_INFO_BYTES = 50_000_000
 VIDEO_SUFFIXES = (
     *(".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"),
@@ -220,22 +223,30 @@ class Split:
 class Prepared:
     """A folder that `prepare` has completed: manifest, vocabulary, answer list and counts."""
 
-    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+    def __init__(self, location: str, path: Path, info: dict[str, Any]) -> None:
+        self.location = location
         self.path = path
+        """Where its files are on this machine."""
         self.info = info
         """Content of prepare.json: counts of every split, settings, notes."""
 
     @classmethod
-    def open(cls, path: str | Path) -> "Prepared":
+    def open(cls, location: str | Path) -> "Prepared":
         """Open a prepared folder.
 
         Raises:
             DataError: the folder is absent, incomplete or of another format.
         """
-        path = Path(path).absolute()
-        file = path / "prepare.json"
-        if not file.is_file():
-            raise DataError(f"{path} is not a complete prepared folder; run `msvqa prepare` first")
+        location = absolute(location)
+        try:
+            path = fetch(location, INFO)
+        except IncompleteError:
+            path = None
+        if path is None or not (path / INFO).is_file():
+            raise DataError(
+                f"{location} is not a complete prepared folder; run `msvqa prepare` first"
+            )
+        file = path / INFO
         if file.stat().st_size > MAX_INFO_BYTES:
             raise DataError(f"{file} is larger than {MAX_INFO_BYTES} bytes")
         try:
@@ -248,10 +259,10 @@ class Prepared:
                 f"{file}: format {found!r}, this version reads {PREPARED_FORMAT}; "
                 "run `msvqa prepare` again"
             )
-        return cls(path, info)
+        return cls(location, path, info)
 
     def __repr__(self) -> str:
-        return f"Prepared({str(self.path)!r}, splits {', '.join(self.splits)})"
+        return f"Prepared({self.location!r}, splits {', '.join(self.splits)})"
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -296,12 +307,12 @@ class Prepared:
         return _split_of(name, table.filter(chosen), self.root, self.info["splits"][name])
 
 
-def prepared_dir(config: DataConfig) -> Path:
+def prepared_location(config: DataConfig) -> str:
     """Return the folder that a data set is prepared in."""
     if config.prepared is not None:
-        return Path(config.prepared)
+        return config.prepared
     identity = hashlib.sha256(str(Path(config.root).resolve()).encode()).hexdigest()[:8]
-    return Path("prepared").absolute() / f"{config.name}-{identity}"
+    return absolute(f"prepared/{config.name}-{identity}")
 
 
 def _split_of(name: str, videos: pa.Table, root: Path, counts: dict[str, Any]) -> Split:

@@ -21,16 +21,19 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from msvqa.data.dataset import prepared_dir
-from msvqa.errors import StoreError
+from msvqa.data.dataset import prepared_location
+from msvqa.errors import IncompleteError, StorageError, StoreError
 from msvqa.recipe import FeaturesConfig, NamedConfig, Recipe
+from msvqa.storage import absolute, fetch, is_remote, join, open_folder
 
 STORE_FORMAT = 1
+INDEX, SHARD = "store.json", "shard.json"
+"""The files that make a store and a shard whole."""
 SHARD_BYTES = 128 * 1024**2
 SHARD_VIDEOS = 16
 """A shard ends at either limit. Small shards lose little when a job is stopped, and keep many
@@ -102,13 +105,13 @@ class Entry:
 
 
 class Store:
-    """A complete store, opened for reading. Cheap to send to other processes: only the path goes.
+    """A complete store, opened for reading. Cheap to send to others: only the location goes.
 
     Shards are opened in each process when a video of theirs is first read.
     """
 
-    def __init__(self, path: Path, index: Mapping[str, Any]) -> None:
-        self.path = path
+    def __init__(self, location: str, path: Path, index: Mapping[str, Any]) -> None:
+        self.location, self.path = location, path
         self.spec = StoreSpec.from_dict(index["spec"])
         self.made_with: dict[str, str] = index["made_with"]
         self.rejected: dict[str, tuple[str, str]] = {
@@ -124,21 +127,27 @@ class Store:
         self._opened: dict[int, Arrays] = {}
 
     @classmethod
-    def open(cls, path: str | Path, spec: StoreSpec | None = None) -> "Store":
+    def open(cls, location: str | Path, spec: StoreSpec | None = None) -> "Store":
         """Open a store; with `spec`, only one that was made as it says.
+
+        Shards of a store in an object store are fetched when a video of theirs is first read.
 
         Raises:
             StoreError: absent, incomplete, damaged, or made in another way.
         """
-        path = Path(path).absolute()
-        file = path / "store.json"
-        if not file.is_file():
-            state = "is not complete" if path.is_dir() else "does not exist"
-            raise StoreError(f"store {path} {state}; run `msvqa extract` with its recipe")
-        index = read_json(file)
+        location = absolute(location)
+        try:
+            path = fetch(location, INDEX)
+        except IncompleteError:
+            path = None
+        if path is None or not (path / INDEX).is_file():
+            state = "is not complete" if path and path.is_dir() else "does not exist"
+            raise StoreError(f"store {location} {state}; run `msvqa extract` with its recipe")
+        index = read_json(path / INDEX)
         if index is None or index.get("format") != STORE_FORMAT:
+            file = join(location, INDEX)
             raise StoreError(f"{file} is damaged or of another version; remove it, extract again")
-        store = cls(path, index)
+        store = cls(location, path, index)
         if spec is not None:
             store.check(spec)
         return store
@@ -158,7 +167,7 @@ class Store:
         ]
         if different:
             raise StoreError(
-                "\n".join([f"store {self.path} does not match the recipe", *different])
+                "\n".join([f"store {self.location} does not match the recipe", *different])
                 + "\nset the recipe back, name another folder (clips.store or features.store), "
                 "or remove this one and run `msvqa extract`"
             )
@@ -176,10 +185,10 @@ class Store:
 
     def __repr__(self) -> str:
         counts = f"{len(self)} videos, {len(self.rejected)} rejected"
-        return f"Store({str(self.path)!r}, {self.spec.kind}: {counts})"
+        return f"Store({self.location!r}, {self.spec.kind}: {counts})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store.open, (self.path,)
+        return Store.open, (self.location,)
 
     def read(self, video_id: str) -> Arrays:
         """Return read-only views of a video's arrays; the pages are read when they are touched.
@@ -190,7 +199,7 @@ class Store:
         place = self._place.get(video_id)
         if place is None:
             outcome, error = self.rejected.get(video_id, ("", "it was never extracted"))
-            raise StoreError(f"{self.path} has no video {video_id!r}: {outcome} {error}")
+            raise StoreError(f"{self.location} has no video {video_id!r}: {outcome} {error}")
         shard, row = place
         if shard not in self._opened:
             self._opened[shard] = self._open_shard(shard)
@@ -199,12 +208,14 @@ class Store:
     @cached_property
     def facts(self) -> dict[str, dict[str, Any]]:
         """Size and hash of the source file and counts of the decoder, for every video."""
-        shards = sorted(path.parent for path in self.path.glob("shards/*/shard.json"))
-        found = [read_json(shard / "shard.json") or {} for shard in shards]
+        folder = open_folder(self.location)
+        names = sorted(name for name in folder.sizes("shards") if name.endswith(f"/{SHARD}"))
+        found = [read_json(folder.get(name)) or {} for name in names]
         return {video["video_id"]: video for shard in found for video in shard["videos"]}
 
     def _open_shard(self, shard: int) -> Arrays:
-        folder, rows = shard_dir(self.path, shard), self._rows[shard]
+        folder = fetch(join(self.location, *shard_name(shard).split("/")), SHARD)
+        rows = self._rows[shard]
         return {
             name: _open_array(folder / f"{name}.npy", (rows, *array.shape), array.dtype)
             for name, array in self.spec.arrays.items()
@@ -258,30 +269,34 @@ def store_spec(recipe: Recipe) -> StoreSpec:
     return clip_spec(recipe) if recipe.features is None else feature_spec(recipe)
 
 
-def store_dir(recipe: Recipe) -> Path:
+def store_location(recipe: Recipe) -> str:
     """Return the folder of a recipe's store."""
     clips, features = recipe.clips, recipe.features
     section = clips if features is None else features
     if section.store is not None:
-        return Path(section.store)
+        return section.store
     name = f"{clips.num_clips}x{clips.frames_per_clip}"
     if features is None:
         decoder = "" if clips.decoder == "pyav" else f"-{clips.decoder}"
-        return prepared_dir(recipe.data) / f"clips-{name}-{clips.size_px}px{decoder}"
+        return join(prepared_location(recipe.data), f"clips-{name}-{clips.size_px}px{decoder}")
     encoders = [e.name for e in (features.appearance, features.motion) if e is not None]
     origin = "-".join(encoders or ["hdf5"])
     identity = json.dumps(feature_spec(recipe).to_dict(), sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    return prepared_dir(recipe.data) / f"features-{name}-{origin}-{digest}"
+    return join(prepared_location(recipe.data), f"features-{name}-{origin}-{digest}")
 
 
-def shard_dir(store: Path, shard: int) -> Path:
-    """Return the folder of a shard."""
-    return store / "shards" / f"{shard:05d}"
+def shard_name(shard: int) -> str:
+    """Return the folder of a shard inside the store."""
+    return f"shards/{shard:05d}"
 
 
 def write_shard(
-    store: Path, shard: int, spec: StoreSpec, entries: Iterable[Entry], made_with: Mapping[str, str]
+    store: str | Path,
+    shard: int,
+    spec: StoreSpec,
+    entries: Iterable[Entry],
+    made_with: Mapping[str, str],
 ) -> dict[str, Any]:
     """Write a shard aside, then give it its name; return its description.
 
@@ -308,43 +323,59 @@ def write_shard(
         "format": STORE_FORMAT, "spec": spec.to_dict(), "made_with": dict(made_with),
         "rows": rows, "videos": videos,
     }  # fmt: skip
-    final = shard_dir(store, shard)
+    folder, name = open_folder(store), shard_name(shard)
+    final = folder.path / name
     final.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{shard:05d}-", dir=final.parent))
     try:
-        for name, buffer in buffers.items():
-            with (aside / f"{name}.npy").open("wb") as file:
+        for array, buffer in buffers.items():
+            with (aside / f"{array}.npy").open("wb") as file:
                 np.save(file, buffer[: len(rows)], allow_pickle=False)
                 _flush(file)
-        write_json(aside / "shard.json", description)
+        write_json(aside / SHARD, description)
         aside.chmod(0o755)
         _put_in_place(aside, final)
-    except OSError:
+        folder.put(name, last=SHARD)
+    except (OSError, StorageError):
         # On a full disk what is half written would take the room that is left.
         shutil.rmtree(aside, ignore_errors=True)
         raise
+    folder.forget(name)
     return description
 
 
 def read_shard(
-    store: Path, shard: int, spec: StoreSpec, videos: Sequence[str]
+    store: str | Path, shard: int, spec: StoreSpec, videos: Sequence[str]
 ) -> dict[str, Any] | None:
     """Return the description of a shard that is whole, made as `spec` says and of these videos."""
-    folder = shard_dir(store, shard)
-    found = read_json(folder / "shard.json")
+    folder, place = open_folder(store), shard_name(shard)
+    found = read_json(folder.get(f"{place}/{SHARD}"))
     if found is None or found.get("format") != STORE_FORMAT:
         return None
     if found["spec"] != spec.to_dict() or [v["video_id"] for v in found["videos"]] != list(videos):
         return None
+    if is_remote(store):
+        # The store has taken whole files, the description last: to read all again would cost.
+        sizes, rows = folder.sizes(place), len(found["rows"])
+        whole = all(
+            sizes.get(f"{place}/{name}.npy", 0) >= rows * array.nbytes
+            for name, array in spec.arrays.items()
+        )
+        return found if whole else None
     whole = all(
-        _has_rows(folder / f"{name}.npy", (len(found["rows"]), *array.shape), array.dtype)
+        _has_rows(
+            folder.path / place / f"{name}.npy", (len(found["rows"]), *array.shape), array.dtype
+        )
         for name, array in spec.arrays.items()
     )
     return found if whole else None
 
 
 def write_index(
-    store: Path, spec: StoreSpec, shards: Sequence[Mapping[str, Any]], made_with: Mapping[str, str]
+    store: str | Path,
+    spec: StoreSpec,
+    shards: Sequence[Mapping[str, Any]],
+    made_with: Mapping[str, str],
 ) -> Store:
     """Write the index, which makes the store complete."""
     rejected = {
@@ -357,15 +388,21 @@ def write_index(
         "format": STORE_FORMAT, "spec": spec.to_dict(), "made_with": dict(made_with),
         "rejected": rejected, "shards": [shard["rows"] for shard in shards],
     }  # fmt: skip
-    write_json(store / "store.json", index)
+    folder = open_folder(store)
+    write_json(folder.path / INDEX, index)
+    folder.put(INDEX)
     return Store.open(store)
 
 
-def remove_leftovers(store: Path, num_shards: int) -> None:
+def remove_leftovers(store: str | Path, num_shards: int) -> None:
     """Remove what a stopped job left aside, and shards of a longer list of videos."""
-    for folder in (store / "shards").glob("*"):
-        if folder.name.startswith(".") or int(folder.name) >= num_shards:
-            shutil.rmtree(folder, ignore_errors=True)
+    folder = open_folder(store)
+    for leftover in (folder.path / "shards").glob(".*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shards = {PurePosixPath(name).parts[1] for name in folder.sizes("shards")}
+    for shard in shards:
+        if shard.isdecimal() and int(shard) >= num_shards:
+            folder.remove(f"shards/{shard}")
 
 
 def hash_file(path: Path) -> str:

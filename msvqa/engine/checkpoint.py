@@ -3,7 +3,7 @@
     weights.safetensors    all weights of the model
     training_state.pt      optimizer state: plain tensors and numbers
     recipe.yaml  vocabulary.json  answers.json
-    checkpoint.json        position, score, sizes, a SHA-256 of every file and its own; written last
+    checkpoint.json        position, score, sizes, SHA-256 of all files and its own; written last
 
 Random numbers need no state: every step seeds them from (seed, stage, step, worker), see
 `engine.loop`.
@@ -25,10 +25,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from msvqa.data.text import AnswerList, Vocabulary
-from msvqa.errors import CheckpointError
+from msvqa.errors import CheckpointError, IncompleteError
 from msvqa.models.model import Model, Sizes, build_model
 from msvqa.recipe import Recipe, load
 from msvqa.run import CHECKPOINT_INFO, Run, write_json
+from msvqa.storage import absolute, fetch, join, open_folder
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Position:
 class Loaded:
     """What a checkpoint holds for prediction."""
 
-    path: Path
+    location: str
     recipe: Recipe
     model: Model
     vocabulary: Vocabulary
@@ -130,19 +131,21 @@ def _write(folder: Path, content: Content) -> None:
     write_json(folder / CHECKPOINT_INFO, info | {"sha256": _sha256_of_info(info)})
 
 
-def newest_checkpoint(folder: Path, *, or_previous: bool = False) -> Path | None:
-    """Return the newest checkpoint in a stage's folder, read from end to end; None for none.
+def newest_checkpoint(location: str | Path, *, or_previous: bool = False) -> str | None:
+    """Return where the newest checkpoint of a stage is, read from end to end; None for none.
 
     Args:
-        folder: the stage's folder.
+        location: the stage's folder.
         or_previous: put a damaged one out of the way and take the one before it.
 
     Raises:
         CheckpointError: the newest one is damaged; says which, and what can be done.
     """
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    stage = open_folder(location)
+    names = {name.partition("/")[0] for name in stage.sizes()}
+    for name in sorted((n for n in names if n.startswith("step-")), reverse=True):
         try:
-            read_info(path)
+            read_info(join(location, name))
         except CheckpointError as error:
             if not or_previous:
                 raise CheckpointError(
@@ -150,22 +153,22 @@ def newest_checkpoint(folder: Path, *, or_previous: bool = False) -> Path | None
                     "faults.damaged_checkpoint=previous"
                 ) from None
             logger.warning("%s\nThe checkpoint before it is taken instead.", error)
-            shutil.rmtree(path.with_name(f".damaged-{path.name}"), ignore_errors=True)
-            path.rename(path.with_name(f".damaged-{path.name}"))
+            stage.rename(name, f".damaged-{name}")
         else:
-            return path
+            return join(location, name)
     return None
 
 
-def read_info(folder: Path) -> dict[str, Any]:
+def read_info(location: str | Path) -> dict[str, Any]:
     """Return the description of a whole checkpoint.
 
     Raises:
         CheckpointError: it is missing, incomplete, damaged or made by a newer version.
     """
+    folder = _fetched(location)
     path = folder / CHECKPOINT_INFO
     if not path.is_file():
-        raise CheckpointError(f"{folder} is not a whole checkpoint: {CHECKPOINT_INFO} is missing")
+        raise CheckpointError(f"{location} is not a whole checkpoint: {CHECKPOINT_INFO} is missing")
     try:
         info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = int(info["format"])
@@ -173,36 +176,35 @@ def read_info(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     if version > FORMAT:
         raise CheckpointError(
-            f"{folder} has format {version}, this version reads up to {FORMAT}: update msvqa"
+            f"{location} has format {version}, this version reads up to {FORMAT}: update msvqa"
         )
     # Absent in checkpoints that were made before it was introduced.
     if info.pop("sha256", None) not in (None, _sha256_of_info(info)):
         raise CheckpointError(f"{path} is damaged: its content has changed since it was written")
     for name, entry in info["files"].items():
-        file = folder / name
+        file, place = folder / name, join(location, name)
         if not file.is_file() or file.stat().st_size != entry["bytes"]:
             found = file.stat().st_size if file.is_file() else 0
-            raise CheckpointError(f"{file} is damaged: {found} of {entry['bytes']} bytes")
+            raise CheckpointError(f"{place} is damaged: {found} of {entry['bytes']} bytes")
         if _sha256(file) != entry["sha256"]:
             raise CheckpointError(
-                f"{file} is damaged: its content has changed since it was written"
+                f"{place} is damaged: its content has changed since it was written"
             )
     return info
 
 
-def load_checkpoint(folder: str | Path) -> Loaded:
+def load_checkpoint(location: str | Path) -> Loaded:
     """Load a checkpoint for prediction, on the CPU and in eval mode.
 
     Raises:
         CheckpointError: damaged, or the weights do not fit the model of its recipe.
     """
-    folder = Path(folder)
-    info = read_info(folder)
+    folder, info = _fetched(location), read_info(location)
     recipe = load(folder / "recipe.yaml")
     model = build_model(recipe, Sizes(**info["sizes"]))
-    load_weights(model, read_weights(folder), str(folder))
+    load_weights(model, read_weights(folder), str(location))
     return Loaded(
-        path=folder,
+        location=str(location),
         recipe=recipe,
         model=model.eval(),
         vocabulary=Vocabulary.load(folder / "vocabulary.json"),
@@ -211,18 +213,18 @@ def load_checkpoint(folder: str | Path) -> Loaded:
     )
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
+def read_weights(location: str | Path) -> dict[str, Tensor]:
     """Return the weights of a checkpoint on the CPU."""
     try:
-        return load_file(folder / WEIGHTS)
+        return load_file(_fetched(location) / WEIGHTS)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS} cannot be read: {error}") from None
+        raise CheckpointError(f"{join(location, WEIGHTS)} cannot be read: {error}") from None
 
 
-def read_training_state(folder: Path) -> dict[str, Any]:
+def read_training_state(location: str | Path) -> dict[str, Any]:
     """Return the optimizer state of a checkpoint on the CPU."""
     state: dict[str, Any] = torch.load(
-        folder / TRAINING_STATE, map_location="cpu", weights_only=True
+        _fetched(location) / TRAINING_STATE, map_location="cpu", weights_only=True
     )
     return state
 
@@ -249,21 +251,31 @@ def load_weights(model: Model, weights: Mapping[str, Tensor], source: str) -> No
     model.load_state_dict(weights)
 
 
-def find_initial(init_from: str, run: Run) -> Path:
+def find_initial(init_from: str, run: Run) -> str:
     """Return the checkpoint that `init_from` means: a stage of this run, a run, or a checkpoint.
 
     Raises:
         CheckpointError, RunError: there is none, it is damaged, or of another model.
     """
-    path = Path(init_from).expanduser().absolute()
+    location = absolute(init_from)
     if init_from in [stage.name for stage in run.recipe.stages]:
-        path = run.checkpoint(init_from, "best")
-    elif not (path / CHECKPOINT_INFO).is_file():
-        path = Run.open(path).checkpoint()
-    made_for, wanted = read_info(path)["model"], run.recipe.model.name
+        location = run.locate(run.checkpoint(init_from, "best"))
+    elif not open_folder(location).get(CHECKPOINT_INFO).is_file():
+        other = Run.open(location)
+        location = other.locate(other.checkpoint())
+    made_for, wanted = read_info(location)["model"], run.recipe.model.name
     if made_for != wanted:
-        raise CheckpointError(f"{path} is a checkpoint of model {made_for!r}, not of {wanted!r}")
-    return path
+        raise CheckpointError(
+            f"{location} is a checkpoint of model {made_for!r}, not of {wanted!r}"
+        )
+    return location
+
+
+def _fetched(location: str | Path) -> Path:
+    try:
+        return fetch(location, CHECKPOINT_INFO)
+    except IncompleteError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def _flush(folder: Path, *, files: bool = True) -> None:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ class ShardJob:
     recipe: dict[str, Any] | None
     """For features the whole recipe, as plain data: its sections have types made when it is read.
     For clips nothing, since reading it imports the model, and with it torch, in every worker."""
-    store: Path
+    store: str
     spec: dict[str, Any]
     made_with: dict[str, str]
     shards: dict[int, list[Video]]

@@ -73,8 +73,8 @@ class Host(Protocol):
     rank: int
     device: torch.device
 
-    def latest_checkpoint(self) -> Path | None:
-        """Return the folder of the checkpoint to resume from."""
+    def latest_checkpoint(self) -> str | Path | None:
+        """Return where the checkpoint to resume from is."""
         ...
 
     def report(self, numbers: Mapping[str, float], save: "Saver") -> None:
@@ -125,7 +125,7 @@ class StageLoop:
         self.recipe: Recipe = parse(job.recipe)
         self.stage_index = job.stage
         self.stage: StageConfig = self.recipe.stages[job.stage]
-        self.experiment = Run(Path(job.run), self.recipe)
+        self.experiment = Run(job.run, self.recipe)
         self.prepared = Prepared.open(job.prepared)
         self.training = open_inputs(self.recipe, self.prepared, job.store, "train", self.device)
         self.validation = self._open_validation(job.store)
@@ -149,9 +149,10 @@ class StageLoop:
             else None
         )
         self.window = _Window()
-        self.stop_request, self.meeting = StopRequest(self.experiment.path), distributed.Meeting()
+        self.stop_request = StopRequest(self.experiment.location)
+        self.meeting = distributed.Meeting()
         self.watchdog = Watchdog(
-            self.experiment.logs_dir(),
+            self.experiment.logs_location,
             self.stage.name,
             rank=host.rank,
             workers=distributed.worker_count(),
@@ -186,11 +187,11 @@ class StageLoop:
         inputs = open_inputs(self.recipe, self.prepared, store, "val", self.device)
         return inputs if len(inputs.split) else None
 
-    def _build_model(self, job: StageJob, resume: Path | None) -> Model:
+    def _build_model(self, job: StageJob, resume: str | Path | None) -> Model:
         """Take weights from the own checkpoint, else `init_from`, else weight files and chance."""
         torch.manual_seed(_seed(self.recipe.seed, 0))
         model: Model = build_model(self.recipe, model_sizes(self.recipe, self.prepared))
-        source = resume or (Path(job.init_from) if job.init_from else None)
+        source = resume or job.init_from
         if source is None:
             model.load_pretrained()
             vectors = self.prepared.word_vectors()
@@ -210,7 +211,7 @@ class StageLoop:
         if self.stage.sync_batch_norm and distributed.worker_count() > 1:
             synchronize_batch_norm(self.objective, self.device)
 
-    def _restore(self, resume: Path | None) -> Position:
+    def _restore(self, resume: str | Path | None) -> Position:
         if resume is None:
             return Position(stage=self.stage.name)
         position = Position(**read_info(resume)["position"])

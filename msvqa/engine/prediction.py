@@ -157,6 +157,6 @@ def _check_vocabulary(loaded: Loaded, prepared: Prepared) -> None:
     )
     if not same:
         raise CheckpointError(
-            f"{loaded.path} was trained with another vocabulary or answer list than "
-            f"{prepared.path}: evaluate it on the data it was trained on"
+            f"{loaded.location} was trained with another vocabulary or answer list than "
+            f"{prepared.location}: evaluate it on the data it was trained on"
         )

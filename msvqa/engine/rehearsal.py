@@ -12,7 +12,7 @@ from msvqa.data.features import feature_files
 from msvqa.data.folds import read_split
 from msvqa.data.loader import training_batches
 from msvqa.data.order import Share, plan_epoch
-from msvqa.data.store import Store, store_dir
+from msvqa.data.store import Store, store_location
 from msvqa.engine.inputs import (
     DecodingSource,
     FileSource,
@@ -97,7 +97,7 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> list[Estimate]:
 def _open(recipe: Recipe, prepared: Prepared, device: torch.device) -> Inputs:
     """Open the store, or read the few videos that are needed from where it will be made from."""
     try:
-        store = Store.open(store_dir(recipe))
+        store = Store.open(store_location(recipe))
     except StoreError:
         split = read_split(prepared, "train", recipe.folds, present_only=recipe.reads_videos)
         if files := feature_files(recipe):
@@ -106,7 +106,7 @@ def _open(recipe: Recipe, prepared: Prepared, device: torch.device) -> Inputs:
         if recipe.features is not None:
             raise
         return Inputs(split=split, source=DecodingSource(split, recipe.clips))
-    return open_inputs(recipe, prepared, str(store.path), "train", device)
+    return open_inputs(recipe, prepared, store.location, "train", device)
 
 
 def _one_step(recipe: Recipe, stage: StageConfig, inputs: Inputs) -> tuple[list[Batch], int]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from msvqa.data.store import store_dir
+from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import checkpoint_name, newest_checkpoint
 from msvqa.engine.cluster import Placement, Resources, has_dashboard
 from msvqa.engine.loop import Saver, StageJob, train_stage
@@ -47,6 +47,7 @@ from msvqa.errors import CheckpointError, ClusterError, MSVQAError, NonFiniteLos
 from msvqa.recipe import parse
 from msvqa.run import CHECKPOINT_INFO, Run, write_json, written_aside
 from msvqa.space import FieldRange, Space, parse_space
+from msvqa.storage import is_remote, join, open_folder
 
 # Tune's own log files would repeat metrics.jsonl, its lines the table of the command line, and its
 # handler would hide an interruption. A trial that diverges ends without a number.
@@ -147,11 +148,11 @@ def _run(
 
     space, left = sweep.space, _left(sweep, begun)
     by_optuna = space.search == "optuna"
-    shutil.rmtree(sweep.path / TUNE, ignore_errors=True)
+    sweep.folder.remove(TUNE)
     analysis = tune.run(
         tune.with_resources(trial, _trial_resources(job.placement)),
         name=TUNE,
-        storage_path=str(sweep.path),
+        storage_path=sweep.location,
         config={} if by_optuna else {"trial": tune.grid_search(left)},
         num_samples=space.trials - len(_ended(begun)) if by_optuna else 1,
         search_alg=_optuna(sweep, begun, left) if by_optuna else None,
@@ -196,11 +197,11 @@ def run_trial(job: SearchJob, numbered: Mapping[str, Any]) -> None:
     from ray import tune
 
     sweep = job.sweep()
-    path = sweep.path / trial_name(numbered["number"])
+    folder = open_folder(join(sweep.location, trial_name(numbered["number"])))
     # Until this process ends. Where a search was killed, its trials may outlive it for seconds.
-    lock = WriterLock(path / ".writer")
+    lock = WriterLock(folder.path / ".writer")
     lock.take()
-    (path / OUTCOME).unlink(missing_ok=True)
+    folder.remove(OUTCOME)
     try:
         run = _open_run(job, sweep, numbered)
         if sweep.space.scheduler.name == "asha":
@@ -210,10 +211,10 @@ def run_trial(job: SearchJob, numbered: Mapping[str, Any]) -> None:
             _train(job, sweep, run, index)
     except MSVQAError as error:
         if not isinstance(error, NonFiniteLossError):
-            write_outcome(path, "failed", str(error))
+            write_outcome(folder, "failed", str(error))
             raise
         # The same values would diverge again: this trial is over.
-        write_outcome(path, "diverged", str(error))
+        write_outcome(folder, "diverged", str(error))
         return
     if reached := sweep.goal.of(run):
         # Again, since its process may have been killed before Tune was told.
@@ -227,16 +228,16 @@ def _train(job: SearchJob, sweep: Sweep, run: Run, index: int) -> None:
     stage_job = StageJob(
         recipe=run.recipe.to_dict(),
         stage=index,
-        run=str(run.path),
+        run=run.location,
         prepared=job.prepared,
-        store=str(store_dir(run.recipe)),
+        store=store_location(run.recipe),
         init_from=initial_checkpoint(stage, run),
     )
     if job.placement.workers > 1:
         callbacks = (_train_reports(sweep, run),) if last else ()
         train_stage_on_ray(stage_job, run, job.placement, callbacks=callbacks)
         return
-    log_to_file(run.path, stage.name, rank=0)
+    log_to_file(run, stage.name, rank=0)
     device = "cuda" if job.placement.gpus_per_worker else "cpu"
     train_stage(stage_job, TrialHost(sweep, run, stage.name, torch.device(device)))
 
@@ -249,7 +250,7 @@ class TrialHost:
     def __init__(self, sweep: Sweep, run: Run, stage: str, device: torch.device) -> None:
         self.sweep, self.run, self.stage, self.device = sweep, run, stage, device
 
-    def latest_checkpoint(self) -> Path | None:
+    def latest_checkpoint(self) -> str | None:
         """Return the newest checkpoint of the stage.
 
         Raises:
@@ -259,7 +260,7 @@ class TrialHost:
         for leftover in folder.glob(".step-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         previous = self.run.recipe.faults.damaged_checkpoint == "previous"
-        return newest_checkpoint(folder, or_previous=previous)
+        return newest_checkpoint(self.run.locate(folder), or_previous=previous)
 
     def report(self, numbers: Mapping[str, float], save: Saver) -> None:
         """Keep the checkpoint beside the best ones; tell Tune of a validation.
@@ -268,7 +269,8 @@ class TrialHost:
             CheckpointError: storage failed for too long.
         """
         folder = self.run.stage_dir(self.stage) / checkpoint_name(save.step)
-        if error := save_patiently(save, folder, self.run.recipe.faults.storage_wait_s):
+        wait_s = self.run.recipe.faults.storage_wait_s
+        if error := save_patiently(save, self.run, self.stage, wait_s):
             raise CheckpointError(error)
         if self.sweep.space.scheduler.name != "pbt":
             self._remove_surplus()
@@ -285,7 +287,7 @@ class TrialHost:
         kept = [path for path, _ in scored[: stage.checkpoint.keep]]
         for path, _ in older:
             if path not in kept:
-                shutil.rmtree(path)
+                self.run.folder.remove(path.relative_to(self.run.path).as_posix())
 
     def _tell_tune(self, value: float, epoch: int, folder: Path) -> None:
         from ray import tune
@@ -296,7 +298,8 @@ class TrialHost:
             return
         # Tune hands checkpoints from trial to trial; the place is enough for that.
         with tempfile.TemporaryDirectory(prefix="msvqa-") as place:
-            write_json(Path(place) / PLACE, {"checkpoint": str(folder)})
+            content = {"run": self.run.location, "stage": self.stage, "name": folder.name}
+            write_json(Path(place) / PLACE, content)
             tune.report(numbers, checkpoint=tune.Checkpoint.from_directory(place))
 
 
@@ -327,25 +330,30 @@ def _open_run(job: SearchJob, sweep: Sweep, numbered: Mapping[str, Any]) -> Run:
     populations = sweep.space.scheduler.name == "pbt"
     if populations:
         # The only search that changes values of a run.
-        with written_aside(recipe.run_dir / "recipe.yaml") as aside:
+        folder = open_folder(recipe.run_location)
+        with written_aside(folder.path / "recipe.yaml") as aside:
             aside.write_text(recipe.to_yaml(), encoding="utf-8")
+        folder.put("recipe.yaml")
     run = Run.create(recipe)
     if job.shares_stages:
-        _link_shared_stages(run)
+        _take_shared_stages(run, sweep)
     if populations:
         _become_donor(run)
     return run
 
 
-def _link_shared_stages(run: Run) -> None:
+def _take_shared_stages(run: Run, sweep: Sweep) -> None:
     """Make the stages that all trials have in common stages of this run, with their rows."""
-    shared = Run.open(run.path.parent / SHARED)
-    if not run.metrics_file.is_file() and shared.metrics_file.is_file():
-        with written_aside(run.metrics_file) as aside:
-            shutil.copyfile(shared.metrics_file, aside)
+    shared = sweep.run(SHARED)
+    if not run.metrics() and (rows := shared.metrics()):
+        _write_rows(run, rows)
     for stage in run.recipe.stages[:-1]:
         link = run.stage_dir(stage.name)
-        if not link.is_symlink():
+        if is_remote(run.location):
+            # Object stores have no links: the checkpoints are copied inside the store.
+            if not run.is_finished(stage.name):
+                run.folder.copy(stage.name, shared.folder, last=CHECKPOINT_INFO)
+        elif not link.is_symlink():
             link.symlink_to(Path("..") / SHARED / stage.name)
 
 
@@ -357,29 +365,24 @@ def _become_donor(run: Run) -> None:
     if handed is None:
         return
     with handed.as_directory() as folder:
-        place = Path(json.loads((Path(folder) / PLACE).read_text(encoding="utf-8"))["checkpoint"])
-    donor, stage = Run.open(place.parent.parent), place.parent.name
-    if donor.path == run.path:
+        place = json.loads((Path(folder) / PLACE).read_text(encoding="utf-8"))
+    donor, stage, name = Run.open(place["run"]), place["stage"], place["name"]
+    if donor.location == run.location:
         return
-    step = json.loads((place / CHECKPOINT_INFO).read_text(encoding="utf-8"))["position"]["step"]
-    _replace(run.stage_dir(stage), place)
-    rows = [row for row in donor.metrics() if row["stage"] != stage or row["step"] <= step]
+    info = donor.folder.get(f"{stage}/{name}/{CHECKPOINT_INFO}").read_text(encoding="utf-8")
+    step = json.loads(info)["position"]["step"]
+    before = [path.name for path, _ in run.checkpoints(stage)]
+    run.folder.copy(f"{stage}/{name}", donor.folder, last=CHECKPOINT_INFO)
+    for old in before:
+        if old != name:
+            run.folder.remove(f"{stage}/{old}")
+    _write_rows(run, [r for r in donor.metrics() if r["stage"] != stage or r["step"] <= step])
+
+
+def _write_rows(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
     with written_aside(run.metrics_file) as aside:
         aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def _replace(folder: Path, checkpoint: Path) -> None:
-    """Make a copy of a checkpoint the only one in a folder; others are hidden, to be removed."""
-    aside, target = folder / f".{checkpoint.name}", folder / checkpoint.name
-    before = list(folder.glob("step-*"))
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(checkpoint, aside)
-    if target in before:
-        target.rename(folder / f".{target.name}.old")
-    aside.rename(target)
-    for old in before:
-        if old != target:
-            old.rename(folder / f".{old.name}.old")
+    run.folder.put(run.metrics_file.name)
 
 
 # What Tune is given
@@ -508,7 +511,7 @@ def _told(scheduler: Any, sweep: Sweep, ended: Sequence[Trial]) -> Any:
     """Tell a scheduler of earlier trials, with which it compares the others."""
     for trial in ended:
         earlier = _Earlier(trial.name)
-        for value, epoch in sweep.goal.history(Run.open(trial.path)):
+        for value, epoch in sweep.goal.history(Run.open(trial.location)):
             # Only the end of a trial is taken without asking Tune about the trial.
             scheduler.on_trial_add(None, earlier)
             scheduler.on_trial_complete(None, earlier, {VALUE: value, EPOCH: epoch})

@@ -13,30 +13,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from msvqa.errors import StorageError
+from msvqa.storage import open_folder
+
 STOP_FILE = "stop"
-LOOK_EVERY_S = 0.2
 
 
 class StopRequest:
     """The file through which a run is asked to stop."""
 
-    def __init__(self, run: Path) -> None:
-        self._file = run / STOP_FILE
+    def __init__(self, run: str | Path) -> None:
+        self._run = open_folder(run)
+        self._file = self._run.path / STOP_FILE
         self._looked_at = float("-inf")
         self._asked = False
 
     def ask(self, why: str) -> None:
         """Ask the workers to write a checkpoint and to end."""
         self._file.write_text(why + "\n", encoding="utf-8")
+        self._run.put(STOP_FILE)
 
     def is_asked(self) -> bool:
-        """Whether the run was asked to stop; looks at the file a few times a second at most."""
+        """Whether the run was asked to stop; looks at the file now and then."""
         now = time.monotonic()
-        if not self._asked and now - self._looked_at >= LOOK_EVERY_S:
+        if not self._asked and now - self._looked_at >= self._run.look_every_s:
             self._looked_at = now
             try:
-                self._asked = bool(self._file.read_bytes().strip())
-            except OSError:
+                self._asked = bool(self._run.get(STOP_FILE).read_bytes().strip())
+            except (OSError, StorageError):
                 self._asked = False
         return self._asked
 
@@ -56,6 +60,7 @@ class StopRequest:
             self.ask(signal.Signals(number).name)
 
         self._file.write_text("", encoding="utf-8")
+        self._run.put(STOP_FILE)
         # Python lets only the main thread answer signals; elsewhere the file alone stops a run.
         signals = (signal.SIGINT, signal.SIGTERM) if _in_main_thread() else ()
         before = {number: signal.signal(number, answer) for number in signals}
@@ -64,7 +69,7 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            self._file.unlink(missing_ok=True)
+            self._run.remove(STOP_FILE)
 
 
 def _in_main_thread() -> bool:

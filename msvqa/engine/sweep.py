@@ -23,6 +23,7 @@ from msvqa.objectives import OBJECTIVES
 from msvqa.recipe import Recipe, differences, load, parse, resolve
 from msvqa.run import FREE_TO_CHANGE, Run, write_json, written_aside
 from msvqa.space import Space, Values, changes, plain, values_of, with_values
+from msvqa.storage import Folder, join, open_folder
 from msvqa.strict_yaml import read_file
 
 BASE, SPACE = "recipe-before.yaml", "space.yaml"
@@ -81,7 +82,7 @@ class Trial:
     """One trial as it stands."""
 
     name: str
-    path: Path
+    location: str
     values: Values
     state: State
     value: float | None = None
@@ -114,8 +115,19 @@ class Sweep:
 
     def __init__(self, recipe: Recipe, space: Space) -> None:
         self.recipe, self.space = recipe, space
-        self.path = Path(recipe.runs) / f"{recipe.name}-{space.name}"
+        self.name = f"{recipe.name}-{space.name}"
+        self.folder = open_folder(join(recipe.runs, self.name))
         self.goal = _goal(recipe, space)
+
+    @property
+    def location(self) -> str:
+        """Where the search is, for every machine."""
+        return self.folder.location
+
+    @property
+    def path(self) -> Path:
+        """Where its own files are on this machine; those of the trials belong to their runs."""
+        return self.folder.path
 
     @classmethod
     def create(cls, recipe: Recipe, space: Space) -> "Sweep":
@@ -125,12 +137,13 @@ class Sweep:
             RunError: the directory belongs to another recipe or another space.
         """
         sweep = cls(recipe, space)
-        if (sweep.path / SPACE).is_file():
+        if sweep.folder.get(SPACE, BASE).is_file():
             sweep._refuse_changes()
         with written_aside(sweep.path / BASE) as aside:
             aside.write_text(recipe.to_yaml(), encoding="utf-8")
         with written_aside(sweep.path / SPACE) as aside:
             aside.write_text(yaml.safe_dump(plain(space), sort_keys=False), encoding="utf-8")
+        sweep.folder.put(BASE, SPACE)
         return sweep
 
     def _refuse_changes(self) -> None:
@@ -140,7 +153,7 @@ class Sweep:
         changed += [f"space: {key}" for key in keys if key not in FREE_IN_SPACE]
         if changed:
             raise RunError(
-                f"{self.path} cannot go on because the search has changed "
+                f"{self.location} cannot go on because the search has changed "
                 f"({'; '.join(changed[:5])}{'; ...' if len(changed) > 5 else ''}): choose another "
                 "name in the recipe or the space, or undo the change"
             )
@@ -148,28 +161,38 @@ class Sweep:
     def trial_recipe(self, name: str, values: Mapping[str, Any]) -> Recipe:
         """Return the recipe of a trial, whose run is in this directory."""
         changed = with_values(self.recipe, values).to_dict()
-        return parse(changed | {"name": name, "runs": str(self.path)})
+        return parse(changed | {"name": name, "runs": self.location})
 
     def shared_recipe(self) -> Recipe:
         """Return the recipe of the stages before the last one, whose run is in this directory."""
         raw = self.recipe.to_dict()
-        return parse(raw | {"name": SHARED, "runs": str(self.path), "stages": raw["stages"][:-1]})
+        return parse(raw | {"name": SHARED, "runs": self.location, "stages": raw["stages"][:-1]})
 
     def begun(self) -> dict[str, Trial]:
         """Return the trials that have a run, by name, with the values of their runs."""
         found = {}
-        for file in sorted(self.path.glob(f"{TRIAL}*/recipe.yaml")):
-            name = file.parent.name
-            found[name] = self.trial(name, values_of(load(file), self.space.fields), "waiting")
+        for file in sorted(self.folder.sizes()):
+            name, _, rest = file.partition("/")
+            if name.startswith(TRIAL) and rest == "recipe.yaml":
+                values = values_of(self.run(name).recipe, self.space.fields)
+                found[name] = self.trial(name, values, "waiting")
         return found
+
+    def run(self, name: str) -> Run:
+        """Open the run of a trial.
+
+        Raises:
+            RunError: there is none.
+        """
+        return Run.open(join(self.location, name))
 
     def conclude(self, name: str) -> None:
         """Note that a trial is over: one that is neither finished nor diverged was stopped."""
-        path = self.path / name
-        if (path / OUTCOME).is_file() or not (path / "recipe.yaml").is_file():
+        folder = open_folder(join(self.location, name))
+        if folder.get(OUTCOME).is_file() or not folder.get("recipe.yaml").is_file():
             return
-        if not Run.open(path).is_finished(self.recipe.stages[-1].name):
-            write_outcome(path, "stopped")
+        if not self.run(name).is_finished(self.recipe.stages[-1].name):
+            write_outcome(folder, "stopped")
 
     def trial(self, name: str, values: Values, state: State) -> Trial:
         """Return a trial with the numbers of its run, if there is one yet.
@@ -179,17 +202,17 @@ class Sweep:
             values: that it was given.
             state: if the run says nothing else.
         """
-        path = self.path / name
-        known: dict[str, Any] = {"name": name, "path": path, "values": values}
-        if not (path / "recipe.yaml").is_file():
+        location = join(self.location, name)
+        known: dict[str, Any] = {"name": name, "location": location, "values": values}
+        if not open_folder(location).get("recipe.yaml").is_file():
             return Trial(state=state, **known)
-        run = Run.open(path)
+        run = self.run(name)
         # What the run has: pbt may have planned other values for an epoch that never came.
         known["values"] = values_of(run.recipe, values)
         stage = run.recipe.stages[-1].name
         rows = [row for row in run.metrics() if row["stage"] == stage]
         reached = self.goal.of(run)
-        outcome = _outcome(path)
+        outcome = _outcome(run.folder)
         if run.is_finished(stage):
             outcome = {"state": "finished", "message": ""}
         return Trial(
@@ -234,7 +257,7 @@ class Sweep:
             pq.write_table(_table(trials, self.goal.metric), aside)
         best = self.best(trials)
         if best is not None:
-            name = f"{self.path.name}-best"
+            name = f"{self.name}-best"
             recipe = parse(with_values(self.recipe, best.values).to_dict() | {"name": name})
             head = (
                 f"# The best of {len(trials)} trials: {self.goal.metric} {best.value:.4f} on "
@@ -242,6 +265,7 @@ class Sweep:
             )
             with written_aside(self.path / "best.yaml") as aside:
                 aside.write_text(head + recipe.to_yaml(), encoding="utf-8")
+        self.folder.put("trials.parquet", "best.yaml")
         return best
 
 
@@ -255,14 +279,15 @@ def trial_number(name: str) -> int:
     return int(name.removeprefix(TRIAL))
 
 
-def write_outcome(path: Path, state: State, message: str = "") -> None:
+def write_outcome(run: Folder, state: State, message: str = "") -> None:
     """Note in the run of a trial how it has ended."""
-    write_json(path / OUTCOME, {"state": state, "message": message})
+    write_json(run.path / OUTCOME, {"state": state, "message": message})
+    run.put(OUTCOME)
 
 
-def _outcome(path: Path) -> dict[str, Any]:
+def _outcome(run: Folder) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads((path / OUTCOME).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(run.get(OUTCOME).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     return content
@@ -288,7 +313,7 @@ def _table(trials: Sequence[Trial], metric: str) -> pa.Table:
         "step": [trial.step for trial in trials],
         "epochs": [trial.epochs for trial in trials],
         "time_s": [trial.time_s for trial in trials],
-        "path": [str(trial.path) for trial in trials],
+        "path": [trial.location for trial in trials],
         "message": [trial.message for trial in trials],
     }
     for key in dict.fromkeys(key for trial in trials for key in trial.values):

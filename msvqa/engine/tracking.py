@@ -11,11 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from msvqa.errors import StorageError
 from msvqa.run import Run, written_aside
+from msvqa.storage import Folder
 
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+LIVING = ("metrics.jsonl", "tensorboard", "logs")
+"""What grows while a run is trained."""
+SEND_EVERY_S = 10.0
 ROW_KEYS = ("stage", "kind", "step", "epoch", "time_s")
 """Keys of a row that say where it belongs; all others are numbers."""
 
@@ -28,6 +33,7 @@ class Tracker:
         self.run, self.stage = run, stage
         self._start = time.monotonic()
         self._unwritten: list[str] = []
+        self._sent_at = float("-inf")
         _forget_rows_after(run, stage, step)
         self._before_s = max(
             (r["time_s"] for r in run.metrics() if r["stage"] == stage), default=0.0
@@ -45,6 +51,12 @@ class Tracker:
             self._unwritten.clear()
         except OSError as error:
             logger.warning("%s cannot be written, its rows wait: %s", self.run.metrics_file, error)
+        self._show(kind, step, numbers)
+        if time.monotonic() - self._sent_at >= SEND_EVERY_S:
+            send_living(self.run)
+            self._sent_at = time.monotonic()
+
+    def _show(self, kind: str, step: int, numbers: Mapping[str, float]) -> None:
         if self._writer is None:
             return
         try:
@@ -59,6 +71,15 @@ class Tracker:
         """Finish the event file."""
         if self._writer is not None:
             self._writer.close()
+        send_living(self.run)
+
+
+def send_living(run: Run) -> None:
+    """Send what has grown to the object store that the run is in."""
+    try:
+        run.folder.put(*LIVING)
+    except StorageError as error:
+        logger.warning("%s", error)
 
 
 def append_whole(path: Path, text: str) -> None:
@@ -79,16 +100,20 @@ def following(run: Run, on_row: Callable[[Row], None] | None) -> Iterator[None]:
     if on_row is None:
         yield
         return
-    with following_lines(run.metrics_file, partial(_hand_over, on_row)):
+    with following_lines(run.folder, run.metrics_file.name, partial(_hand_over, on_row)):
         yield
 
 
 @contextmanager
-def following_lines(path: Path, on_line: Callable[[str], None]) -> Iterator[None]:
+def following_lines(folder: Folder, name: str, on_line: Callable[[str], None]) -> Iterator[None]:
     """Call `on_line` for every line that is appended to a file while the block runs."""
     stopped = threading.Event()
-    position = path.stat().st_size if path.is_file() else 0
-    follow = partial(_follow, path, position, on_line, stopped)
+    try:
+        path = folder.get(name)
+        position = path.stat().st_size if path.is_file() else 0
+    except StorageError:
+        position = 0
+    follow = partial(_follow, folder, name, position, on_line, stopped)
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     try:
@@ -99,12 +124,17 @@ def following_lines(path: Path, on_line: Callable[[str], None]) -> Iterator[None
 
 
 def _follow(
-    path: Path, position: int, on_line: Callable[[str], None], stopped: threading.Event
+    folder: Folder,
+    name: str,
+    position: int,
+    on_line: Callable[[str], None],
+    stopped: threading.Event,
 ) -> None:
+    path = folder.path / name
     rest = ""
     while True:
-        last_look = stopped.wait(0.2)
-        if path.is_file():
+        last_look = stopped.wait(folder.look_every_s)
+        if _is_there(folder, name):
             # A resumed stage first forgets rows: the file may have become shorter.
             position = min(position, path.stat().st_size)
             with path.open(encoding="utf-8") as file:
@@ -118,6 +148,14 @@ def _follow(
             return
 
 
+def _is_there(folder: Folder, name: str) -> bool:
+    try:
+        return folder.get(name).is_file()
+    except StorageError as error:
+        logger.warning("%s", error)
+        return False
+
+
 def _hand_over(on_row: Callable[[Row], None], line: str) -> None:
     try:
         on_row(json.loads(line))
@@ -126,6 +164,7 @@ def _hand_over(on_row: Callable[[Row], None], line: str) -> None:
 
 
 def _forget_rows_after(run: Run, stage: str, step: int) -> None:
+    # Before this process writes the file: what others have written of it must be here.
     rows = run.metrics()
     kept = [row for row in rows if row["stage"] != stage or row["step"] <= step]
     if len(kept) < len(rows):

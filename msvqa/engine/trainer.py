@@ -18,7 +18,7 @@ from msvqa.engine import cluster, distributed
 from msvqa.engine.checkpoint import checkpoint_name, find_initial, newest_checkpoint
 from msvqa.engine.loop import Saver, StageJob, train_stage
 from msvqa.engine.stopping import StopRequest
-from msvqa.engine.tracking import Row, following
+from msvqa.engine.tracking import LIVING, Row, following, send_living
 from msvqa.engine.watchdog import telling_verdicts
 from msvqa.errors import (
     CheckpointError,
@@ -26,9 +26,10 @@ from msvqa.errors import (
     NonFiniteLossError,
     RunError,
     StoppedError,
+    StorageError,
 )
 from msvqa.recipe import StageConfig, parse
-from msvqa.run import Run
+from msvqa.run import CHECKPOINT_INFO, Run
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +63,12 @@ class RayHost:
         self.device: torch.device = get_device()
         recipe = parse(job.recipe)
         self._faults = recipe.faults
-        self._folder = Path(job.run) / recipe.stages[job.stage].name
+        self._run = Run(job.run, recipe)
+        self._stage = recipe.stages[job.stage].name
+        self._folder = self._run.stage_dir(self._stage)
         self._only_writer = WriterLock(self._folder / ".writer")
 
-    def latest_checkpoint(self) -> Path | None:
+    def latest_checkpoint(self) -> str | None:
         """Return the newest checkpoint of this stage, the same on every worker.
 
         It may be one that Ray does not know of, written just before a worker or Ray itself died.
@@ -77,7 +80,7 @@ class RayHost:
                 shutil.rmtree(leftover, ignore_errors=True)
             try:
                 previous = self._faults.damaged_checkpoint == "previous"
-                found = newest_checkpoint(self._folder, or_previous=previous)
+                found = newest_checkpoint(self._run.locate(self._folder), or_previous=previous)
             except CheckpointError as refused:
                 error = str(refused)
         found, error = distributed.gather_objects((found, error))[0]
@@ -93,14 +96,14 @@ class RayHost:
         """
         from ray.train import CheckpointUploadMode
 
-        name = checkpoint_name(save.step)
-        path = self._folder / name
-        wait_s = self._faults.storage_wait_s
-        error = save_patiently(save, path, wait_s) if self.rank == 0 else ""
+        name, wait_s = checkpoint_name(save.step), self._faults.storage_wait_s
+        error = save_patiently(save, self._run, self._stage, wait_s) if self.rank == 0 else ""
         error = distributed.gather_objects(error)[0]
         if error:
             raise AgreedError(CheckpointError(error))
-        checkpoint = self._train.Checkpoint.from_directory(path) if self.rank == 0 else None
+        checkpoint = None
+        if self.rank == 0:
+            checkpoint = self._train.Checkpoint(self._run.locate(self._folder / name))
         self._train.report(
             dict(numbers),
             checkpoint=checkpoint,
@@ -109,14 +112,19 @@ class RayHost:
         )
 
 
-def save_patiently(save: Saver, path: Path, wait_s: float) -> str:
+def save_patiently(save: Saver, run: Run, stage: str, wait_s: float) -> str:
     """Write a checkpoint, again and again while storage fails; return why it failed."""
     pause_s, deadline = 0.5, time.monotonic() + wait_s
+    name = f"{stage}/{checkpoint_name(save.step)}"
     while True:
         try:
-            save(path)
+            save(run.path / name)
+            # The rows up to the checkpoint first: a run that goes on from it has only these.
+            run.folder.put(*LIVING)
+            run.folder.put(name, last=CHECKPOINT_INFO)
+            run.folder.forget(name)
             return ""
-        except CheckpointError as error:
+        except (CheckpointError, StorageError) as error:
             if time.monotonic() + pause_s > deadline:
                 return (
                     f"{error}\nTried for {wait_s:g} s "
@@ -205,7 +213,7 @@ def train_stage_on_ray(
         run_config=RunConfig(
             name=stage.name,
             callbacks=[notes, *callbacks],
-            storage_path=str(run.path),
+            storage_path=run.location,
             failure_config=FailureConfig(max_failures=run.recipe.faults.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=stage.checkpoint.keep,
@@ -214,13 +222,13 @@ def train_stage_on_ray(
             ),
         ),
     )
-    forget_unusable_snapshot(run.stage_dir(stage.name))
+    forget_unusable_snapshot(run, stage.name)
     with (
         closing(watch),
         following(run, on_row),
-        telling_verdicts(run.logs_dir()),
-        logged_to(run.logs_dir() / f"{stage.name}-driver.log"),
-        StopRequest(run.path).on_signals() as signals,
+        telling_verdicts(run.logs_location),
+        logged_to(run, f"{stage.name}-driver.log"),
+        StopRequest(run.location).on_signals() as signals,
     ):
         error = _fit(trainer, watch.look)
     if isinstance(error, StoppedError):
@@ -231,26 +239,28 @@ def train_stage_on_ray(
 
 def initial_checkpoint(stage: StageConfig, run: Run) -> str | None:
     """Return the checkpoint that a stage starts from, or None."""
-    return str(find_initial(stage.init_from, run)) if stage.init_from else None
+    return find_initial(stage.init_from, run) if stage.init_from else None
 
 
-def forget_unusable_snapshot(folder: Path) -> None:
+def forget_unusable_snapshot(run: Run, stage: str) -> None:
     """Remove Ray's list of checkpoints where Ray would stumble over it.
 
     Ray does not write it aside: a crash or a full disk leaves half of it. Ray also insists on every
     checkpoint in it. Without the list the checkpoints are found by their names all the same.
     """
-    file = folder / SNAPSHOT
+    file = f"{stage}/{SNAPSHOT}"
+    there = {name.split("/")[1] for name in run.folder.sizes(stage)}
     try:
-        known = json.loads(file.read_text(encoding="utf-8"))["checkpoint_results"]
-        usable = all((folder / result["checkpoint_dir_name"]).is_dir() for result in known)
+        content = run.folder.get(file).read_text(encoding="utf-8")
+        known = json.loads(content)["checkpoint_results"]
+        usable = all(result["checkpoint_dir_name"] in there for result in known)
     except FileNotFoundError:
         return
     except (OSError, ValueError, KeyError, TypeError):
         usable = False
     if not usable:
         logger.warning("%s is damaged or out of date and is made anew", file)
-        file.unlink()
+        run.folder.remove(file)
 
 
 def _fit(trainer: Any, look: Callable[[], None]) -> MSVQAError | None:
@@ -314,7 +324,8 @@ def _train_function(job: dict[str, Any]) -> MSVQAError | None:
     """Run in every worker. Returns an error of all workers, which trying again would repeat."""
     stage_job = StageJob(**job)
     host = RayHost(stage_job)
-    log_to_file(Path(stage_job.run), stage_job.recipe["stages"][stage_job.stage]["name"], host.rank)
+    run = Run(stage_job.run, parse(stage_job.recipe))
+    log_to_file(run, run.recipe.stages[stage_job.stage].name, host.rank)
     try:
         train_stage(stage_job, host)
     except (NonFiniteLossError, StoppedError) as error:
@@ -322,12 +333,14 @@ def _train_function(job: dict[str, Any]) -> MSVQAError | None:
         return error
     except AgreedError as agreed:
         return agreed.error
+    finally:
+        send_living(run)
     return None
 
 
-def log_to_file(run: Path, stage: str, rank: int) -> None:
+def log_to_file(run: Run, stage: str, rank: int) -> None:
     """Send what this package logs in this process to a file of the run."""
-    folder = run / "logs"
+    folder = run.path / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / f"{stage}-worker{rank}.log")
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
@@ -337,8 +350,9 @@ def log_to_file(run: Path, stage: str, rank: int) -> None:
 
 
 @contextmanager
-def logged_to(file: Path) -> Iterator[None]:
+def logged_to(run: Run, name: str) -> Iterator[None]:
     """Send what this package logs in the block to a file too, which is there when needed."""
+    file = run.path / "logs" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(file, delay=True)
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
@@ -350,6 +364,7 @@ def logged_to(file: Path) -> Iterator[None]:
     finally:
         ours.removeHandler(handler)
         handler.close()
+        run.folder.put(f"logs/{name}")
 
 
 def _worker_count(placement: cluster.Placement) -> Any:

@@ -21,7 +21,9 @@ from types import TracebackType
 from typing import IO
 
 from msvqa.engine.tracking import following_lines
+from msvqa.errors import StorageError
 from msvqa.run import written_aside
+from msvqa.storage import open_folder
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +55,10 @@ class Watchdog:
     """Watches one worker. A context: the thread lives as long as the block."""
 
     def __init__(
-        self, logs: Path, stage: str, *, rank: int, workers: int, limit_s: float | None
+        self, logs: str | Path, stage: str, *, rank: int, workers: int, limit_s: float | None
     ) -> None:
-        self._logs, self._stage = logs, stage
+        self._folder, self._stage = open_folder(logs), stage
+        self._logs = self._folder.path
         self._rank, self._workers, self._limit_s = rank, workers, limit_s
         self._now: tuple[int, str, float, bool] = (0, "starts", time.monotonic(), False)
         self._started = time.time()
@@ -88,7 +91,7 @@ class Watchdog:
         with stacks.open("a", encoding="utf-8") as file:
             try:
                 self._look(self._limit_s, file)
-            except OSError as error:
+            except (OSError, StorageError) as error:
                 logger.warning("the watchdog ends, since it cannot write: %s", error)
             finally:
                 faulthandler.cancel_dump_traceback_later()
@@ -108,6 +111,7 @@ class Watchdog:
             if begun != written_for and (late or self._silent_others(limit_s)):
                 written_for = begun
                 faulthandler.dump_traceback(file=stacks, all_threads=True)
+                self._folder.put(Path(stacks.name).name)
                 # A beat later the others have said where they are.
                 self._ended.wait(limit_s / BEATS_PER_LIMIT)
                 self._beat()
@@ -119,14 +123,16 @@ class Watchdog:
         logger.error(message)
         with (self._logs / VERDICTS).open("a", encoding="utf-8") as verdicts:
             verdicts.write(f"worker {self._rank}: {message}\n")
+        # In an object store the verdict of another worker may be replaced: all say the same.
+        self._folder.put(VERDICTS)
 
     def _silent_others(self, limit_s: float) -> bool:
         return any(time.time() - beat.time > limit_s for beat in self._beats())
 
     def _beats(self) -> list[Beat]:
         """Return the beats of this start: an earlier one may have had other and more workers."""
-        beats = read_beats(self._logs, self._stage)
-        return [b for b in beats if b.rank < self._workers and b.time >= self._started - EARLIER_S]
+        beats = read_beats(self._folder.location, self._stage, self._workers)
+        return [beat for beat in beats if beat.time >= self._started - EARLIER_S]
 
     def _beat(self) -> None:
         begun, doing, _, _ = self._now
@@ -138,22 +144,25 @@ class Watchdog:
             host=socket.gethostname(),
             pid=os.getpid(),
         )
-        with written_aside(_beat_file(self._logs, self._stage, self._rank)) as aside:
+        name = _beat_name(self._stage, self._rank)
+        with written_aside(self._logs / name) as aside:
             aside.write_text(json.dumps(asdict(beat)), encoding="utf-8")
+        self._folder.put(name)
 
 
 @contextmanager
-def telling_verdicts(logs: Path) -> Iterator[None]:
+def telling_verdicts(logs: str | Path) -> Iterator[None]:
     """Log what the watchdogs of the workers find while the block runs."""
-    with following_lines(logs / VERDICTS, logger.error):
+    with following_lines(open_folder(logs), VERDICTS, logger.error):
         yield
 
 
-def read_beats(logs: Path, stage: str) -> list[Beat]:
+def read_beats(logs: str | Path, stage: str, workers: int) -> list[Beat]:
     """Return the last beat of every worker."""
-    found = []
-    for file in sorted(logs.glob(f".{stage}-worker*.beat")):
+    folder, found = open_folder(logs), []
+    for rank in range(workers):
         try:
+            file = folder.get(_beat_name(stage, rank))
             found.append(Beat(**json.loads(file.read_text(encoding="utf-8"))))
         except (OSError, ValueError):
             continue
@@ -182,5 +191,5 @@ def name_missing(beats: Sequence[Beat], workers: int, silent_s: float) -> str:
     return f"no worker is behind the others: {where}"
 
 
-def _beat_file(logs: Path, stage: str, rank: int) -> Path:
-    return logs / f".{stage}-worker{rank}.beat"
+def _beat_name(stage: str, rank: int) -> str:
+    return f".{stage}-worker{rank}.beat"

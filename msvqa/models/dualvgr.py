@@ -15,7 +15,7 @@ from msvqa.models.layers.network import GraphModel, GraphNetwork
 from msvqa.models.model import Sizes
 from msvqa.models.reference import count, from_reference
 from msvqa.models.weights import read_weights
-from msvqa.recipe import Location
+from msvqa.storage import DiskPath
 
 # Legend: V videos, Q questions, C clips, D hidden size.
 
@@ -27,7 +27,7 @@ class DualVGR(GraphModel):
         """Fields of the network, with the published sizes."""
 
         name: str = "dualvgr"
-        weights: Location | None = None
+        weights: DiskPath | None = None
         """Checkpoint of the reference program to start from."""
 
     config: Config

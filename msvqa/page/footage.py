@@ -5,9 +5,9 @@ from functools import partial
 
 import numpy as np
 
-from msvqa.data.dataset import Prepared, Split, prepared_dir
+from msvqa.data.dataset import Prepared, Split, prepared_location
 from msvqa.data.sampling import sample_clips
-from msvqa.data.store import Store, store_dir, store_spec
+from msvqa.data.store import Store, store_location, store_spec
 from msvqa.data.video import IsolatedDecoder
 from msvqa.errors import DataError, VideoError
 from msvqa.recipe import Recipe
@@ -27,11 +27,11 @@ class Footage:
         self.reasons: dict[str, str] = {}
         """Why a video that was asked for has no frames."""
         try:
-            self.prepared = Prepared.open(prepared_dir(recipe.data))
+            self.prepared = Prepared.open(prepared_location(recipe.data))
         except DataError as error:
             self.problems.append(str(error))
         try:
-            self.store = Store.open(store_dir(recipe), store_spec(recipe))
+            self.store = Store.open(store_location(recipe), store_spec(recipe))
         except DataError as error:
             # Without a store frames are decoded; a recipe may have asked for that.
             if recipe.clips.cache == "store" or recipe.features is not None:

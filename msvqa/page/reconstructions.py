@@ -32,7 +32,7 @@ class Reconstructed:
     """Label and frames: original, appearance decoder, motion decoder."""
 
 
-def reconstruct(checkpoint: Path, footage: Footage) -> list[Reconstructed]:
+def reconstruct(checkpoint: str | Path, footage: Footage) -> list[Reconstructed]:
     """Return reconstructions of the first videos, by a hash of their names, of a held-out split."""
     held_out = [split for split in footage.splits() if split.name in HELD_OUT and len(split)]
     if not held_out:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -17,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from msvqa.engine.sweep import Best, Sweep, Trial
 from msvqa.page.figures import FAINT, INK, ORANGE, draw_svg
 from msvqa.run import Run, written_aside
+from msvqa.storage import join
 
 PAGE = "search.html"
 COLORS = "viridis_r"
@@ -38,8 +38,8 @@ class Coordinate:
     ticks: Mapping[float, str]
 
 
-def write_page(sweep: Sweep, trials: Sequence[Trial], best: Best | None) -> Path:
-    """Write the page into the sweep; `trials` are ordered, the best first."""
+def write_page(sweep: Sweep, trials: Sequence[Trial], best: Best | None) -> str:
+    """Write the page into the sweep and return its place; `trials` are ordered, the best first."""
     environment = Environment(
         loader=PackageLoader("msvqa"),
         autoescape=True,
@@ -59,7 +59,8 @@ def write_page(sweep: Sweep, trials: Sequence[Trial], best: Best | None) -> Path
     page = sweep.path / PAGE
     with written_aside(page) as aside:
         aside.write_text(text, encoding="utf-8")
-    return page
+    sweep.folder.put(PAGE)
+    return join(sweep.location, PAGE)
 
 
 def show_value(value: Any) -> str:
@@ -171,9 +172,9 @@ def _learning(
 
 def _curve(sweep: Sweep, trial: Trial) -> list[tuple[int, float]]:
     """Return epochs and numbers: steps of trials with other batches are not comparable."""
-    if not (trial.path / "recipe.yaml").is_file():
+    if trial.value is None:
         return []
-    run = Run.open(trial.path)
+    run = Run.open(trial.location)
     stage, metric = run.recipe.stages[-1].name, sweep.goal.metric
     return [
         (int(row["epoch"]) + 1, float(row[metric]))

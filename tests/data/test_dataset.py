@@ -1,9 +1,11 @@
 """Splits and prepared folders."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from msvqa.data.dataset import Prepared, open_dataset, prepared_dir
+from msvqa.data.dataset import Prepared, open_dataset, prepared_location
 from msvqa.errors import DataError
 from msvqa.prepare import prepare
 from msvqa.recipe import DataConfig
@@ -62,9 +64,9 @@ def test_the_folder_is_named_after_data_set_and_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    folders = {prepared_dir(DataConfig(name="msvd_qa", root=str(tmp_path / n))) for n in "ab"}
+    folders = {prepared_location(DataConfig(name="msvd_qa", root=str(tmp_path / n))) for n in "ab"}
     assert len(folders) == 1
-    folder = folders.pop()
+    folder = Path(folders.pop())
     assert folder.parent == tmp_path / "prepared"
     assert folder.name.startswith("msvd_qa-")
 

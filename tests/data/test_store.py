@@ -89,7 +89,7 @@ def test_a_view_costs_microseconds(store):
 @pytest.mark.parametrize("name", ["shard.json", "clips.npy"])
 def test_a_shard_without_a_part_of_it_is_none(store, name):
     assert stores.read_shard(store.path, 0, SPEC, ["0", "1", "2"]) is not None
-    (stores.shard_dir(store.path, 0) / name).unlink()
+    (store.path / stores.shard_name(0) / name).unlink()
     assert stores.read_shard(store.path, 0, SPEC, ["0", "1", "2"]) is None
 
 
@@ -100,7 +100,7 @@ def test_a_shard_of_other_videos_or_settings_is_none(store):
 
 
 def test_damaged_shards_are_found(store):
-    file = stores.shard_dir(store.path, 0) / "clips.npy"
+    file = store.path / stores.shard_name(0) / "clips.npy"
     file.write_bytes(file.read_bytes()[:-100])
     assert stores.read_shard(store.path, 0, SPEC, ["0", "1", "2"]) is None
     with pytest.raises(StoreError, match=r"clips\.npy is damaged"):
@@ -111,7 +111,7 @@ def test_damaged_shards_are_found(store):
 
 
 def test_pickled_arrays_are_refused(store):
-    file = stores.shard_dir(store.path, 0) / "clips.npy"
+    file = store.path / stores.shard_name(0) / "clips.npy"
     np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(StoreError, match="damaged"):
         Store.open(store.path).read("0")
@@ -143,7 +143,7 @@ def test_wrong_shapes_are_not_written(tmp_path):
     bad = Entry(video_id="1", outcome="ok", arrays={"clips": np.zeros((1, 4, 8, 8, 3), np.uint8)})
     with pytest.raises(StoreError, match="video 1: clips has shape"):
         write_shard(tmp_path, 0, SPEC, [bad], VERSIONS)
-    assert not stores.shard_dir(tmp_path, 0).exists()
+    assert not (tmp_path / stores.shard_name(0)).exists()
 
 
 def test_shards_are_bounded_by_bytes_and_videos():

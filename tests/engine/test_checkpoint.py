@@ -54,15 +54,15 @@ def refuse(stage, file):
             newest_checkpoint(stage)
         assert str(newest(stage, file)) in str(caught.value)
     previous = stage / checkpoint_name(STEPS[-2])
-    assert newest_checkpoint(stage, or_previous=True) == previous
-    assert newest_checkpoint(stage) == previous, "the damaged one is out of the way"
+    assert newest_checkpoint(stage, or_previous=True) == str(previous)
+    assert newest_checkpoint(stage) == str(previous), "the damaged one is out of the way"
     assert (stage / f".damaged-{checkpoint_name(STEPS[-1])}").is_dir(), "and still there"
 
 
 def test_the_newest_is_taken(stage):
-    assert newest_checkpoint(stage) == stage / checkpoint_name(STEPS[-1])
+    assert newest_checkpoint(stage) == str(stage / checkpoint_name(STEPS[-1]))
     assert read_info(newest_checkpoint(stage))["position"]["step"] == STEPS[-1]
-    assert newest_checkpoint(stage, or_previous=True) == stage / checkpoint_name(STEPS[-1])
+    assert newest_checkpoint(stage, or_previous=True) == str(stage / checkpoint_name(STEPS[-1]))
 
 
 def test_a_stage_without_checkpoints_has_none(tmp_path):
@@ -118,7 +118,7 @@ def test_a_newer_format_says_that_msvqa_is_too_old(stage):
 def test_what_is_written_aside_is_no_checkpoint(stage):
     last = stage / checkpoint_name(STEPS[-1])
     last.rename(last.with_name(f".{last.name}"))
-    assert newest_checkpoint(stage) == stage / checkpoint_name(STEPS[-2])
+    assert newest_checkpoint(stage) == str(stage / checkpoint_name(STEPS[-2]))
 
 
 def test_all_may_be_damaged(stage):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from msvqa.data.store import store_dir
+from msvqa.data.store import store_location
 from msvqa.engine.distributed import wrap
 from msvqa.engine.loop import StageJob, StageLoop
 from msvqa.engine.trainer import LocalHost
@@ -36,7 +36,7 @@ def first_gradients(rank: int, tiny: Path, folder: Path, stage: int) -> dict[str
         stage=stage,
         run=str(run.path),
         prepared=str(recipe.data.prepared),
-        store=str(store_dir(recipe)),
+        store=str(store_location(recipe)),
     )
     host = LocalHost(run.path / "checkpoints")
     host.rank = rank

@@ -14,7 +14,7 @@ import torch
 from msvqa.data.dataset import Prepared
 from msvqa.data.loader import Prefetched, evaluation_batches, training_batches
 from msvqa.data.order import Share, plan_epoch
-from msvqa.data.store import store_dir
+from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import Position, load_checkpoint, read_weights
 from msvqa.engine.distributed import gather_objects
 from msvqa.engine.inputs import open_inputs
@@ -72,14 +72,14 @@ def train(
         stage=stage,
         run=str(run.path),
         prepared=str(recipe.data.prepared),
-        store=str(store_dir(recipe)),
+        store=str(store_location(recipe)),
         init_from=str(start) if start else None,
     )
     return train_stage(job, host or LocalHost(run.stage_dir(recipe.stages[stage].name)))
 
 
 def final_weights(recipe: Recipe, stage: str) -> dict[str, torch.Tensor]:
-    return read_weights(Run.open(recipe.run_dir).checkpoint(stage, "last"))
+    return read_weights(Run.open(recipe.run_location).checkpoint(stage, "last"))
 
 
 def assert_equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> None:
@@ -101,15 +101,15 @@ def test_resume_in_the_middle_of_an_epoch_equals_uninterrupted(tiny, tmp_path, s
     cut = make_recipe(tiny, *options, "name=cut")
     train(whole, stage)
     with pytest.raises(KeyboardInterrupt):
-        train(cut, stage, StoppingHost(cut.run_dir / name, reports))
-    assert not Run.open(cut.run_dir).is_finished(name)
+        train(cut, stage, StoppingHost(Path(cut.run_location) / name, reports))
+    assert not Run.open(cut.run_location).is_finished(name)
     train(cut, stage)
-    assert Run.open(cut.run_dir).is_finished(name)
+    assert Run.open(cut.run_location).is_finished(name)
     assert_equal(final_weights(whole, name), final_weights(cut, name))
     logged = [
         [
             (r["kind"], r["step"], r.get("loss"))
-            for r in Run.open(recipe.run_dir).metrics()
+            for r in Run.open(recipe.run_location).metrics()
             if r["kind"] == "validation"
         ]
         for recipe in (whole, cut)
@@ -120,14 +120,14 @@ def test_resume_in_the_middle_of_an_epoch_equals_uninterrupted(tiny, tmp_path, s
 def test_the_second_stage_starts_from_the_first_and_leaves_the_decoders_alone(tiny, tmp_path):
     recipe = make_recipe(tiny, f"runs={tmp_path}")
     train(recipe, 0)
-    first = Run.open(recipe.run_dir).checkpoint("reconstruct")
+    first = Run.open(recipe.run_location).checkpoint("reconstruct")
     train(recipe, 1, start=first)
     before, after = read_weights(first), final_weights(recipe, "answer")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed, "the second stage trains"
     assert not {name for name in changed if "_decoder." in name}, "decoders are frozen"
     state = torch.load(
-        Run.open(recipe.run_dir).checkpoint("answer", "last") / "training_state.pt",
+        Run.open(recipe.run_location).checkpoint("answer", "last") / "training_state.pt",
         weights_only=True,
     )
     trained = sum(len(group["params"]) for group in state["optimizer"]["param_groups"])
@@ -158,7 +158,9 @@ def test_accumulated_micro_batches_take_the_same_step(tiny, tmp_path):
 def train_in_a_group(rank: int, raw: dict[str, Any], reports: int) -> torch.Tensor:
     recipe = parse(raw)
     with suppress(KeyboardInterrupt):
-        train(recipe, 0, GroupHost(recipe.run_dir / recipe.stages[0].name, reports, rank))
+        train(
+            recipe, 0, GroupHost(Path(recipe.run_location) / recipe.stages[0].name, reports, rank)
+        )
     # The thread that loads batches ahead would be cut off in the middle, which ends in an abort.
     for thread in threading.enumerate():
         if thread.name == "batches":
@@ -178,7 +180,7 @@ def test_a_stage_goes_on_with_another_number_of_workers(tiny, tmp_path):
     whole = make_recipe(tiny, *options, "name=whole")
     train(whole, 0)
     changing = make_recipe(tiny, *options, "name=changing")
-    folder = changing.run_dir / "reconstruct"
+    folder = Path(changing.run_location) / "reconstruct"
     run_in_two_processes(train_in_a_group, tmp_path, changing.to_dict(), 1)
     assert [step.name for step in folder.iterdir()] == ["step-00000002"]
     train(changing, 0)
@@ -201,7 +203,7 @@ def test_a_non_finite_loss_names_step_and_videos(tiny, tmp_path):
 def test_a_damaged_checkpoint_is_refused_by_name(tiny, tmp_path):
     recipe = make_recipe(tiny, f"runs={tmp_path}")
     train(recipe, 0)
-    weights = Run.open(recipe.run_dir).checkpoint("reconstruct") / "weights.safetensors"
+    weights = Run.open(recipe.run_location).checkpoint("reconstruct") / "weights.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -211,13 +213,13 @@ def test_a_damaged_checkpoint_is_refused_by_name(tiny, tmp_path):
     with pytest.raises(CheckpointError, match="damaged"):
         load_checkpoint(weights.parent)
     with pytest.raises(CheckpointError, match=r"weights\.safetensors is damaged.*remove"):
-        Run.open(recipe.run_dir).checkpoint("reconstruct")
+        Run.open(recipe.run_location).checkpoint("reconstruct")
 
 
 def test_a_newer_checkpoint_format_is_refused(tiny, tmp_path):
     recipe = make_recipe(tiny, f"runs={tmp_path}")
     train(recipe, 0)
-    file = Run.open(recipe.run_dir).checkpoint("reconstruct") / "checkpoint.json"
+    file = Run.open(recipe.run_location).checkpoint("reconstruct") / "checkpoint.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
     with pytest.raises(CheckpointError, match="update msvqa"):
         load_checkpoint(file.parent)
@@ -229,9 +231,9 @@ def test_any_split_of_the_work_predicts_every_row_once_and_alike(
 ):
     recipe = make_recipe(tiny, f"runs={tmp_path}")
     train(recipe, 1)
-    objective = objective_of(load_checkpoint(Run.open(recipe.run_dir).checkpoint("answer")))
+    objective = objective_of(load_checkpoint(Run.open(recipe.run_location).checkpoint("answer")))
     inputs = open_inputs(
-        recipe, Prepared.open(recipe.data.prepared), str(store_dir(recipe)), "test"
+        recipe, Prepared.open(recipe.data.prepared), str(store_location(recipe)), "test"
     )
 
     def predict(workers: int, videos_per_batch: int) -> dict[str, np.ndarray]:
@@ -254,7 +256,7 @@ def test_any_split_of_the_work_predicts_every_row_once_and_alike(
 def test_batches_hold_what_the_plan_says(tiny):
     recipe = make_recipe(tiny)
     inputs = open_inputs(
-        recipe, Prepared.open(recipe.data.prepared), str(store_dir(recipe)), "train"
+        recipe, Prepared.open(recipe.data.prepared), str(store_location(recipe)), "train"
     )
     split = inputs.split
     plan = plan_epoch(split.video_row, lanes=2, questions_per_video=3, seed=0, epoch=0)
@@ -286,17 +288,19 @@ def test_a_run_that_ends_with_reconstruction_answers_no_questions(tiny, tmp_path
     recipe = parse(raw | {"stages": raw["stages"][:1]})
     train(recipe, 0)
     with pytest.raises(RunError, match=r"'reconstruct' \(reconstruction\), answers no questions"):
-        evaluate(recipe.run_dir, "test")
+        evaluate(recipe.run_location, "test")
     with pytest.raises(RunError, match="answers no questions"):
-        from_pretrained(recipe.run_dir)
+        from_pretrained(recipe.run_location)
 
 
 def test_validation_of_reconstruction_does_not_depend_on_its_portions(tiny, tmp_path, monkeypatch):
     recipe = make_recipe(tiny, f"runs={tmp_path}")
     train(recipe, 0)
-    objective = objective_of(load_checkpoint(Run.open(recipe.run_dir).checkpoint("reconstruct")))
+    objective = objective_of(
+        load_checkpoint(Run.open(recipe.run_location).checkpoint("reconstruct"))
+    )
     prepared = Prepared.open(recipe.data.prepared)
-    inputs = open_inputs(recipe, prepared, str(store_dir(recipe)), "val")
+    inputs = open_inputs(recipe, prepared, str(store_location(recipe)), "val")
     whole = predict_split(objective, inputs, torch.device("cpu"), 3)
     monkeypatch.setattr(reconstruction, "QUESTIONS_PER_PASS", 2)
     portions = predict_split(objective, inputs, torch.device("cpu"), 3)

@@ -1,6 +1,7 @@
 """A sweep: what counts as best, what is refused, how many trials fit."""
 
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from msvqa.page.search import coordinates, write_page
 from msvqa.recipe import load, parse
 from msvqa.run import Run
 from msvqa.space import parse_space
+from msvqa.storage import open_folder
 from tests.tiny import raw_recipe
 
 LR, HEADS = "stages.answer.optimizer.lr", "model.heads"
@@ -47,7 +49,9 @@ def add_run(sweep, name, accuracies):
 def trial(sweep, number, value, **values):
     name = f"trial-{number:04d}"
     values = {LR: 1e-3 * (number + 1), HEADS: 1, **values}
-    return Trial(name=name, path=sweep.path / name, values=values, state="finished", value=value)
+    return Trial(
+        name=name, location=f"{sweep.location}/{name}", values=values, state="finished", value=value
+    )
 
 
 def test_a_trial_counts_with_its_best_validation(sweep):
@@ -81,7 +85,7 @@ def test_what_has_ended_is_known_from_the_runs_alone(sweep):
         add_run(sweep, f"trial-{number:04d}", [0.25])
     (sweep.path / "trial-0003").mkdir()  # killed before it had a recipe
     sweep.conclude("trial-0000")
-    write_outcome(sweep.path / "trial-0001", "failed", "no")
+    write_outcome(open_folder(sweep.path / "trial-0001"), "failed", "no")
     sweep.conclude("trial-0001")
     begun = sweep.begun()
     assert [trial.state for trial in begun.values()] == ["stopped", "failed", "waiting"]
@@ -97,7 +101,7 @@ def test_the_best_recipe_can_be_trained(sweep, recipe):
     assert sweep.write(ranked).value == 0.4
     best = load(sweep.path / "best.yaml")
     assert best.stages[1].optimizer.lr == pytest.approx(3e-3)
-    assert best.run_dir.parent == recipe.run_dir.parent
+    assert best.runs == recipe.runs
     table = pq.read_table(sweep.path / "trials.parquet").to_pylist()
     assert [row["accuracy"] for row in table] == [0.4, 0.2, None]
     assert [row[LR] for row in table] == pytest.approx([3e-3, 1e-3, 2e-3])
@@ -143,7 +147,7 @@ def test_the_page_shows_every_trial_and_escapes_what_it_shows(sweep):
     broken = trial(sweep, 1, None)
     broken = Trial(**{**vars(broken), "state": "failed", "message": "<script>no</script>"})
     trials = sweep.ranked([sweep.trial("trial-0000", {LR: 1e-3, HEADS: 1}, "stopped"), broken])
-    text = write_page(sweep, trials, sweep.best(trials)).read_text()
+    text = Path(write_page(sweep, trials, sweep.best(trials))).read_text()
     assert "trial-0000" in text and "trial-0001" in text and text.count("<svg") == 2
     assert "<script>" not in text and "&lt;script&gt;" in text
     _, heads, accuracy = coordinates(sweep, trials)

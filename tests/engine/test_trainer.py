@@ -5,6 +5,8 @@ import json
 import pytest
 
 from msvqa.engine.trainer import SNAPSHOT, forget_unusable_snapshot
+from msvqa.run import Run
+from tests.tiny import make_recipe
 
 
 def listed(*names: str) -> str:
@@ -21,11 +23,13 @@ def listed(*names: str) -> str:
     ],
 )
 def test_a_list_that_ray_would_stumble_over_is_removed(tmp_path, text, stays):
-    (tmp_path / "step-00000002").mkdir()
-    (tmp_path / SNAPSHOT).write_text(text)
-    forget_unusable_snapshot(tmp_path)
-    assert (tmp_path / SNAPSHOT).exists() == stays
+    stage = tmp_path / "answer"
+    (stage / "step-00000002").mkdir(parents=True)
+    (stage / "step-00000002" / "checkpoint.json").touch()
+    (stage / SNAPSHOT).write_text(text)
+    forget_unusable_snapshot(Run(tmp_path, make_recipe(tmp_path)), "answer")
+    assert (stage / SNAPSHOT).exists() == stays
 
 
 def test_no_list_is_fine(tmp_path):
-    forget_unusable_snapshot(tmp_path)
+    forget_unusable_snapshot(Run(tmp_path, make_recipe(tmp_path)), "answer")

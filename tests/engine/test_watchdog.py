@@ -53,13 +53,13 @@ def test_a_late_step_is_written_once_with_all_stacks(tmp_path):
         thread.join()
     assert verdicts.read_text().count("loads the batch of step 7 for more than 0.2 s") == 1
     assert "stuck_in_here" in (tmp_path / "answer-worker0-stacks.txt").read_text()
-    assert [b.doing for b in read_beats(tmp_path, "answer")] == ["loads the batch of step 7"]
+    assert [b.doing for b in read_beats(tmp_path, "answer", 1)] == ["loads the batch of step 7"]
 
 
 def test_what_has_no_limit_may_take_long(tmp_path):
     with Watchdog(tmp_path, "answer", rank=0, workers=1, limit_s=0.1) as watchdog:
         watchdog.begins("validates", limited=False)
-        while not read_beats(tmp_path, "answer"):
+        while not read_beats(tmp_path, "answer", 1):
             threading.Event().wait(0.05)
         threading.Event().wait(0.3)
     assert not (tmp_path / "watchdog.log").exists()

@@ -14,7 +14,7 @@ import psutil
 import torch
 import yaml
 
-from msvqa.data.store import Store, store_dir
+from msvqa.data.store import Store, store_location
 from msvqa.engine.checkpoint import read_info, read_weights
 from msvqa.recipe import parse
 from msvqa.run import Run
@@ -123,7 +123,7 @@ class Bench:
     def run(self, recipe: Path) -> Run:
         """Return the run of a recipe."""
         raw = yaml.safe_load(recipe.read_text())
-        return Run(parse(raw).run_dir, parse(raw))
+        return Run(parse(raw).run_location, parse(raw))
 
     @cached_property
     def undisturbed(self) -> Run:
@@ -187,7 +187,7 @@ def validations(run: Run) -> list[tuple[object, ...]]:
 
 def store_of(recipe: Path) -> Path:
     """Return the folder of a recipe's store."""
-    return store_dir(parse(yaml.safe_load(recipe.read_text())))
+    return Path(store_location(parse(yaml.safe_load(recipe.read_text()))))
 
 
 def shards_of(recipe: Path) -> dict[Path, int]:

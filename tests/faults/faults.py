@@ -72,7 +72,7 @@ def _stopped(bench: Bench, name: str, number: int, *, group: bool) -> list[str]:
     assert code == 128 + number, f"exit code {code}:\n{command.said()}"
     assert "has written a checkpoint after step" in command.said()
     said = int(command.said().rpartition("after step ")[2].partition(":")[0])
-    assert newest_checkpoint(stage).name == f"step-{said:08d}"
+    assert Path(newest_checkpoint(stage)).name == f"step-{said:08d}"
     bench.train(recipe).ends_well()
     return _lost_after_resuming(bench, recipe)
 
@@ -97,7 +97,7 @@ def interrupted_twice(bench: Bench, name: str) -> list[str]:
 
 def _lost_after_resuming(bench: Bench, recipe: Path) -> list[str]:
     """Compare a run; it must have been cut off, and have gone on from a checkpoint."""
-    log = bench.run(recipe).logs_dir() / f"{STAGE}-worker0.log"
+    log = bench.run(recipe).path / "logs" / f"{STAGE}-worker0.log"
     assert re.search(r"after step [1-9]", log.read_text()), "the fault came too late"
     return bench.lost(recipe)
 
@@ -167,7 +167,7 @@ def _part_of_a_run(bench: Bench, recipe: Path) -> Path:
     (run.path / "recipe.yaml").unlink()
     newest = newest_checkpoint(run.stage_dir(STAGE))
     shutil.rmtree(newest)
-    return newest_checkpoint(run.stage_dir(STAGE))
+    return Path(newest_checkpoint(run.stage_dir(STAGE)))
 
 
 def _is_refused(command: Command, *words: str) -> None:
@@ -212,7 +212,7 @@ def storage_away_for_a_while(bench: Bench, name: str) -> list[str]:
 
 def _logs_elsewhere(bench: Bench, recipe: Path) -> Path:
     """Put the logs of a run on a disk that has room: what happens is read from them."""
-    elsewhere, logs = recipe.with_suffix(".logs"), bench.run(recipe).logs_dir()
+    elsewhere, logs = recipe.with_suffix(".logs"), bench.run(recipe).path / "logs"
     elsewhere.mkdir()
     logs.parent.mkdir(parents=True)
     logs.symlink_to(elsewhere)
@@ -298,11 +298,11 @@ def shown(store: Store, video: str) -> list[int]:
 def worker_silent(bench: Bench, name: str) -> list[str]:
     """SIGSTOP of a training worker: it is named, with the stacks of the one that waits."""
     recipe = bench.recipe_file(name, faults={"watchdog_s": 3.0})
-    logs = bench.run(recipe).logs_dir()
+    logs = bench.run(recipe).path / "logs"
     command = bench.train(recipe)
     command.until(bench.reached(recipe), "step 8")
     victim = command.training_workers()[-1]
-    ranks = {beat.pid: beat.rank for beat in read_beats(logs, STAGE)}
+    ranks = {beat.pid: beat.rank for beat in read_beats(logs, STAGE, 2)}
     rank = ranks[victim.pid]
     victim.suspend()
     missing = f"missing is worker {rank} (process {victim.pid} on "

@@ -108,12 +108,12 @@ def _waits(bench: Bench, command: Command, recipe: Path) -> None:
     run = bench.run(recipe)
     words = "waits for 2 workers x (1 CPUs, 0 GPUs): the cluster has 1 CPUs"
     command.until(lambda: words in command.said(), "it was said that training waits")
-    assert words in (run.logs_dir() / f"{STAGE}-driver.log").read_text()
+    assert words in ((run.path / "logs") / f"{STAGE}-driver.log").read_text()
     assert newest_checkpoint(run.stage_dir(STAGE)) is not None
 
 
 def _begun(run: Run) -> list[str]:
-    log = (run.logs_dir() / f"{STAGE}-worker0.log").read_text()
+    log = ((run.path / "logs") / f"{STAGE}-worker0.log").read_text()
     return [line.partition(": ")[2] for line in log.splitlines() if " trains stage " in line]
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from msvqa.data.annotations import Annotations, Row, check_size
 from msvqa.data.dataset import Dataset, VideoFile
 from msvqa.errors import DataError, did_you_mean, one_of
-from msvqa.recipe import Location
+from msvqa.storage import DiskPath
 
 REQUIRED = ("video", "question", "answer")
 OPTIONAL = ("split", "type")
@@ -40,7 +40,7 @@ class Table(Dataset):
     class Config(Dataset.Config):
         """Where the table is and how it is split."""
 
-        annotations: Location | None = None
+        annotations: DiskPath | None = None
         """The table; by default the only one in `root`."""
         split_seed: int = 0
         """Which videos are held out where the table has no split column."""

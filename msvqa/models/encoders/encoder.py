@@ -10,7 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from msvqa.models.layers.pixels import PixelScale
 from msvqa.models.weights import load_strictly, read_weights
-from msvqa.recipe import Location, NamedConfig
+from msvqa.recipe import NamedConfig
+from msvqa.storage import DiskPath
 
 
 class Encoder(nn.Module):
@@ -19,7 +20,7 @@ class Encoder(nn.Module):
     class Config(NamedConfig):
         """Fields that every encoder has."""
 
-        weights: Location | None = None
+        weights: DiskPath | None = None
         """File with pretrained weights; without one training starts from scratch."""
         batch_norm: Literal["frozen", "train"] | None = None
         """`frozen` keeps running statistics as they are, also in training; null: frozen with

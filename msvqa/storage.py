@@ -1,0 +1,483 @@
+"""Storage: folders that all machines of a cluster reach, on a disk or in an object store.
+
+A location is a path, or `s3://BUCKET/FOLDER` or `gs://BUCKET/FOLDER`. Object stores cannot append,
+rename or lock. So each process works on files of its own disk and sends them whole, and a folder of
+files is whole when it has its marker, the file that is sent last. Credentials, region and endpoint
+come from the environment or the files that the vendors' own tools read, for example
+AWS_ACCESS_KEY_ID, AWS_REGION and AWS_ENDPOINT_URL.
+"""
+
+import atexit
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator
+
+from msvqa.errors import IncompleteError, StorageError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+SCHEMES = ("s3", "gs")
+CACHE_FOLDER, CACHE_GB = "MSVQA_CACHE", "MSVQA_CACHE_GB"
+DEFAULT_CACHE_GB = 100.0
+COMPLETE = ".complete"
+IN_USE = ".in-use"
+"""Locked by every process that uses a folder; not `.lock`, which those who write in it take."""
+
+
+def is_remote(location: str | Path) -> bool:
+    """Whether a location is in an object store."""
+    return "://" in str(location)
+
+
+def join(location: str | Path, *names: str) -> str:
+    """Return the location of something inside a folder."""
+    if is_remote(location):
+        return "/".join([str(location).rstrip("/"), *names])
+    return str(Path(location, *names))
+
+
+def absolute(location: str | Path) -> str:
+    """Return a location that holds in any working directory.
+
+    Raises:
+        ValueError: an object store that cannot be used.
+    """
+    text = str(location)
+    if not is_remote(text):
+        return str(Path(text).expanduser().absolute())
+    scheme, _, rest = text.partition("://")
+    if scheme not in SCHEMES or not rest.strip("/"):
+        known = " and ".join(f"{name}://BUCKET/FOLDER" for name in SCHEMES)
+        raise ValueError(f"{text}: not a path, and not one of {known}")
+    return text.rstrip("/")
+
+
+def _on_disk(location: str) -> str:
+    if is_remote(location):
+        raise ValueError(f"{location}: must be on a disk that all machines reach")
+    return absolute(location)
+
+
+Location = Annotated[str, AfterValidator(absolute)]
+"""A folder on a disk or in an object store. Relative paths start at the working directory and are
+stored absolute."""
+DiskPath = Annotated[str, AfterValidator(_on_disk)]
+"""A file or folder on a disk, stored absolute."""
+
+
+def open_folder(location: str | Path) -> "Folder":
+    """Return a folder; of one in an object store, each process has one set of working files."""
+    return _remote_folder(str(location).rstrip("/")) if is_remote(location) else Folder(location)
+
+
+class Folder:
+    """A folder on a disk, local or shared: its files are used where they are."""
+
+    look_every_s = 0.2
+    """How often to look for news."""
+
+    def __init__(self, location: str | Path) -> None:
+        self.location = str(location)
+        self.path = Path(location)
+        """Where its files are on this machine, those that were got and those to be put."""
+
+    def __repr__(self) -> str:
+        return f"Folder({self.location!r})"
+
+    def sizes(self, under: str = "") -> dict[str, int]:
+        """Return the bytes of all files below a subfolder, by their names in this folder.
+
+        What is hidden is left out: it is not whole yet.
+        """
+        found: dict[str, int] = {}
+        for folder, subfolders, files in os.walk(self.path / under, followlinks=True):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            for path in (Path(folder, name) for name in files if not name.startswith(".")):
+                # A file may be removed meanwhile by the process that trains.
+                with suppress(FileNotFoundError):
+                    found[path.relative_to(self.path).as_posix()] = path.stat().st_size
+        return found
+
+    def get(self, *names: str) -> Path:
+        """Bring files here as they are now; return the path of the first, which may not exist."""
+        return self.path / names[0]
+
+    def put(self, *names: str, last: str = "") -> None:
+        """Send files, and all files of folders, that this process has written at `path`.
+
+        Args:
+            names: of files and folders inside this one; those that are absent are passed over.
+            last: the marker of a single folder.
+        """
+
+    def forget(self, name: str) -> None:
+        """Remove the working files of a folder that was put."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder; nothing happens where there is none."""
+        path = self.path / name
+        if path.is_dir() and not path.is_symlink():
+            # Hidden first: what is half removed must not look damaged.
+            hidden = path.with_name(f".{path.name}.removed")
+            shutil.rmtree(hidden, ignore_errors=True)
+            path.rename(hidden)
+            shutil.rmtree(hidden)
+        else:
+            path.unlink(missing_ok=True)
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a subfolder another name, in place of one that has it."""
+        self.remove(new)
+        (self.path / name).rename(self.path / new)
+
+    def copy(self, name: str, source: "Folder", last: str = "") -> None:
+        """Copy a subfolder of another folder under the same name, in place of one that is there.
+
+        Args:
+            name: of the subfolder.
+            source: the other folder, on the same storage.
+            last: the marker, of the subfolder or of folders inside it.
+        """
+        path = self.path / name
+        aside = path.with_name(f".{path.name}.copied")
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(source.path / name, aside)
+        self.remove(name)
+        aside.rename(path)
+
+
+class RemoteFolder(Folder):
+    """A folder of an object store, with working files that belong to this process alone."""
+
+    look_every_s = 2.0
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
+        self._filesystem, self._root = filesystem(location)
+        self.path = _working_folder()
+        self._versions: dict[str, tuple[int, int]] = {}
+        self._sent: dict[str, tuple[int, int]] = {}
+        self._lock = threading.RLock()
+
+    def sizes(self, under: str = "") -> dict[str, int]:
+        """Return the bytes of all files below a subfolder, by their names in this folder."""
+        from pyarrow.fs import FileSelector, FileType
+
+        where = self._at(under) if under else self._root
+        with self._explained("listed"):
+            selector = FileSelector(where, recursive=True, allow_not_found=True)
+            infos = self._filesystem.get_file_info(selector)
+        files = [info for info in infos if info.type == FileType.File]
+        named = {info.path.removeprefix(self._root).strip("/"): info.size for info in files}
+        return {
+            name: size
+            for name, size in named.items()
+            if not any(part.startswith(".") for part in PurePosixPath(name).parts)
+        }
+
+    def get(self, *names: str) -> Path:
+        """Bring files here that others have written; what this process has put is the newest."""
+        from pyarrow.fs import FileType
+
+        with self._lock, self._explained("read"):
+            wanted = [name for name in names if name not in self._sent]
+            infos = self._filesystem.get_file_info([self._at(name) for name in wanted])
+            for name, info in zip(wanted, infos, strict=True):
+                version = (info.size, info.mtime_ns)
+                if info.type != FileType.File:
+                    (self.path / name).unlink(missing_ok=True)
+                elif self._versions.get(name) != version:
+                    _download(self._filesystem, info.path, self.path / name)
+                    self._versions[name] = version
+        return self.path / names[0]
+
+    def put(self, *names: str, last: str = "") -> None:
+        """Send what has changed since it was sent."""
+        files = [file for name in names for file in self._files(name)]
+        marker = self.path / names[0] / last if last else None
+        with self._lock, self._explained("written"):
+            if marker is not None:
+                # While files are replaced the folder must not look whole.
+                self._delete(f"{names[0]}/{last}")
+                files = [file for file in files if file != marker] + [marker]
+            for file in files:
+                name = file.relative_to(self.path).as_posix()
+                version = (file.stat().st_size, file.stat().st_mtime_ns)
+                if self._sent.get(name) != version or marker is not None:
+                    _upload(file, self._filesystem, self._at(name))
+                    self._sent[name] = version
+
+    def forget(self, name: str) -> None:
+        """Remove the working files of a folder; they are got again when they are asked for."""
+        shutil.rmtree(self.path / name, ignore_errors=True)
+        self._unlearn(name)
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder, here and there."""
+        super().remove(name)
+        self._unlearn(name)
+        with self._lock, self._explained("removed"):
+            self._delete(name)
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a subfolder another name: object stores copy."""
+        with self._explained("renamed"):
+            self._delete(new)
+            self._copy(self._at(name), self._at(new))
+        self.remove(name)
+
+    def copy(self, name: str, source: Folder, last: str = "") -> None:
+        """Copy a subfolder inside the object store, the marker last."""
+        assert isinstance(source, RemoteFolder)
+        self.remove(name)
+        with self._explained("copied"):
+            self._copy(source._at(name), self._at(name), last)
+
+    def _unlearn(self, name: str) -> None:
+        with self._lock:
+            for known in (self._sent, self._versions):
+                for key in [k for k in known if k == name or k.startswith(f"{name}/")]:
+                    del known[key]
+
+    def _at(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _files(self, name: str) -> Iterator[Path]:
+        path = self.path / name
+        if path.is_file():
+            yield path
+        yield from sorted(
+            file
+            for file in path.rglob("*")
+            if file.is_file()
+            and not any(p.startswith(".") for p in file.relative_to(self.path).parts)
+        )
+
+    def _delete(self, name: str) -> None:
+        from pyarrow.fs import FileType
+
+        (info,) = self._filesystem.get_file_info([self._at(name)])
+        if info.type == FileType.File:
+            self._filesystem.delete_file(info.path)
+        elif info.type == FileType.Directory:
+            self._filesystem.delete_dir(info.path)
+
+    def _copy(self, source: str, destination: str, last: str = "") -> None:
+        from pyarrow.fs import FileSelector, FileType
+
+        infos = self._filesystem.get_file_info(FileSelector(source, recursive=True))
+        files = [info.path for info in infos if info.type == FileType.File]
+        for path in sorted(files, key=lambda path: PurePosixPath(path).name == last):
+            self._filesystem.copy_file(path, destination + path.removeprefix(source))
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        with explained(self.location, what):
+            yield
+
+
+def filesystem(location: str) -> "tuple[FileSystem, str]":
+    """Return the file system of a location in an object store, and the path in it.
+
+    Raises:
+        StorageError: not a location that can be used.
+    """
+    from pyarrow import fs
+
+    with explained(location, "used"):
+        found: tuple[FileSystem, str] = fs.FileSystem.from_uri(absolute(location))
+    return found[0], found[1].rstrip("/")
+
+
+@contextmanager
+def explained(location: str, what: str) -> Iterator[None]:
+    """Turn the errors of an object store into one that says what to do."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise StorageError(
+            f"{location} cannot be {what}: {said[:500]}\nIs the bucket there, and may these "
+            "credentials use it? See AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and "
+            "AWS_ENDPOINT_URL, or GOOGLE_APPLICATION_CREDENTIALS"
+        ) from error
+
+
+# The cache of a machine
+
+
+def fetch(location: str | Path, marker: str) -> Path:
+    """Return a folder's files on this machine; from an object store they are fetched once.
+
+    All processes of a machine share the files. What none of them uses is removed when there is no
+    room for more.
+
+    Args:
+        location: a folder that is not changed any more; subfolders are not fetched.
+        marker: the file that makes the folder whole.
+
+    Raises:
+        IncompleteError: it has no marker.
+        StorageError: it cannot be read, or the cache has no room for it.
+    """
+    if not is_remote(location):
+        return Path(location)
+    from pyarrow.fs import FileSelector, FileType
+
+    store, root = filesystem(str(location))
+    with explained(str(location), "read"):
+        infos = store.get_file_info(FileSelector(root, allow_not_found=True))
+    files = {info.base_name: info for info in infos if info.type == FileType.File}
+    if marker not in files:
+        raise IncompleteError(f"{location} is absent or incomplete: it has no {marker}")
+    version = sorted((name, info.size, info.mtime_ns) for name, info in files.items())
+    # A folder that was replaced is another entry: its files have other times.
+    entry = _cache_folder() / hashlib.sha256(f"{location} {version}".encode()).hexdigest()[:24]
+    if entry in _held:
+        return entry
+    with _alone(_cache_folder()):
+        _hold(entry)
+        os.utime(entry)
+        if not (entry / COMPLETE).is_file():
+            try:
+                _make_room(sum(info.size for info in files.values()), str(location))
+                _fill(entry, store, [info.path for info in files.values()], str(location))
+            except StorageError:
+                _held.pop(entry).close()
+                raise
+    return entry
+
+
+def _fill(entry: Path, store: "FileSystem", files: Sequence[str], location: str) -> None:
+    with explained(location, "fetched"):
+        for file in files:
+            _download(store, file, entry / PurePosixPath(file).name)
+        (entry / COMPLETE).touch()
+
+
+def cache_limit_bytes() -> float:
+    """Return how much a machine may keep of what it has fetched.
+
+    Raises:
+        StorageError: MSVQA_CACHE_GB is not a number.
+    """
+    text = os.environ.get(CACHE_GB, str(DEFAULT_CACHE_GB))
+    try:
+        return float(text) * 1e9
+    except ValueError:
+        raise StorageError(f"{CACHE_GB}={text} is not a number of gigabytes") from None
+
+
+def _make_room(needed: int, location: str) -> None:
+    """Remove what no process uses, the longest unused first, until `needed` bytes fit."""
+    entries = [path.parent for path in _cache_folder().glob(f"*/{IN_USE}")]
+    sizes = {entry: _bytes_of(entry) for entry in entries}
+    limit = cache_limit_bytes()
+    for entry in sorted(entries, key=lambda path: path.stat().st_mtime):
+        if sum(sizes.values()) + needed <= limit:
+            return
+        if _is_unused(entry):
+            shutil.rmtree(entry)
+            del sizes[entry]
+    used = sum(sizes.values())
+    if used + needed > limit:
+        raise StorageError(
+            f"{location} needs {needed / 1e9:.3g} GB in {_cache_folder()}, which may hold "
+            f"{limit / 1e9:.3g} GB and has {used / 1e9:.3g} GB in use: raise {CACHE_GB}, or set "
+            f"{CACHE_FOLDER} to a larger disk, on every machine"
+        )
+
+
+_held: dict[Path, IO[str]] = {}
+
+
+def _hold(entry: Path) -> None:
+    """Mark an entry as used until this process ends."""
+    if entry in _held:
+        return
+    entry.mkdir(parents=True, exist_ok=True)
+    file = (entry / IN_USE).open("w")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    _held[entry] = file
+
+
+def _is_unused(entry: Path) -> bool:
+    with (entry / IN_USE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return entry not in _held
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process of the machine at a time change the cache; others wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / IN_USE).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _bytes_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
+
+def _cache_folder() -> Path:
+    return _machine_folder() / "fetched"
+
+
+def _machine_folder() -> Path:
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "msvqa"
+    return Path(os.environ.get(CACHE_FOLDER, default)).expanduser().absolute()
+
+
+# Working files of a process
+
+
+@cache
+def _remote_folder(location: str) -> RemoteFolder:
+    return RemoteFolder(location)
+
+
+def _working_folder() -> Path:
+    """Return a folder that lives as long as this process; sweep out those of dead ones."""
+    parent = _machine_folder() / "working"
+    parent.mkdir(parents=True, exist_ok=True)
+    for other in parent.iterdir():
+        if (other / IN_USE).is_file() and _is_unused(other):
+            shutil.rmtree(other, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    _hold(folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _download(store: "FileSystem", source: str, target: Path) -> None:
+    from pyarrow import fs
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        fs.copy_files(source, str(aside), source_filesystem=store)
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _upload(source: Path, store: "FileSystem", target: str) -> None:
+    from pyarrow import fs
+
+    options: dict[str, Any] = {"destination_filesystem": store}
+    fs.copy_files(str(source), target, **options)

@@ -1,0 +1,91 @@
+"""Whole jobs whose results live in an object store: a real server, real commands, real Ray."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from msvqa.data.datasets.synthetic import generate
+from msvqa.engine.checkpoint import read_weights
+from msvqa.recipe import parse
+from msvqa.run import Run
+from tests.faults.bench import Command
+from tests.object_store import BUCKET, object_store
+from tests.tiny import VIDEOS, raw_recipe
+
+PLACE = f"s3://{BUCKET}/msvqa"
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    with object_store():
+        monkeypatch.setenv("MSVQA_CACHE", str(tmp_path / "cache"))
+        yield
+
+
+def write_recipe(folder: Path, name: str, place: str) -> Path:
+    """Write a recipe of one stage whose results go to a place; videos stay on the disk."""
+    raw = raw_recipe(folder) | {"name": name, "runs": f"{place}/runs"}
+    raw["data"]["prepared"] = f"{place}/prepared"
+    raw["stages"] = [
+        raw["stages"][1] | {"init_from": None, "epochs": 12, "checkpoint": {"every_steps": 4}}
+    ]
+    raw["scaling"] = {"workers": 2, "cpus_per_worker": 0.5}
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(raw))
+    return file
+
+
+def run_of(recipe: Path) -> Run:
+    loaded = parse(yaml.safe_load(recipe.read_text()))
+    return Run(loaded.run_location, loaded)
+
+
+def command(verb: str, *words: str, recipe: Path) -> Command:
+    return Command(verb, *words, log=recipe.with_suffix(f".{verb}.log"))
+
+
+def has_checkpoint(run: Run) -> bool:
+    """Look now and then: the server runs in this process."""
+    time.sleep(0.3)
+    return any(name.endswith("/checkpoint.json") for name in run.folder.sizes("answer"))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_lives_in_an_object_store(tmp_path, store):
+    generate(tmp_path / "data", videos=VIDEOS)
+    there = write_recipe(tmp_path, "there", PLACE)
+    run = run_of(there)
+    stopped = command("train", str(there), recipe=there)
+    stopped.until(lambda: has_checkpoint(run), "a checkpoint")
+    stopped.kill(signal.SIGTERM)
+    assert stopped.ends() == 128 + signal.SIGTERM, stopped.said()
+    assert not run.is_finished("answer")
+    command("train", str(there), recipe=there).ends_well()
+
+    here = write_recipe(tmp_path, "here", str(tmp_path))
+    command("train", str(here), recipe=here).ends_well()
+    there_last, here_last = (one.checkpoint("answer", "last") for one in (run, run_of(here)))
+    weights = read_weights(run.locate(there_last))
+    for name, value in read_weights(here_last).items():
+        assert torch.equal(weights[name], value), name
+    rows = [row for row in run.metrics() if row["kind"] == "validation"]
+    expected = [row for row in run_of(here).metrics() if row["kind"] == "validation"]
+    assert [row["accuracy"] for row in rows] == [row["accuracy"] for row in expected]
+    names = run.folder.sizes()
+    assert any(name.startswith("tensorboard/") for name in names)
+    assert "logs/answer-worker1.log" in names
+
+    command("evaluate", run.location, "--split", "test", recipe=there).ends_well()
+    command("report", run.location, recipe=there).ends_well()
+    command("evaluate", run_of(here).location, "--split", "test", recipe=here).ends_well()
+    found = [one.evaluation("test") for one in (run, run_of(here))]
+    assert found[0][1].equals(found[1][1]), "the same predictions"
+    assert "report.html" in run.folder.sizes()
+    shards = list((tmp_path / "cache" / "fetched").glob("*/clips.npy"))
+    assert len(shards) == 1, "the store's shard was fetched once, by all processes together"
+    assert not (tmp_path / "p").exists(), "nothing was prepared on the disk"

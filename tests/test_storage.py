@@ -1,0 +1,191 @@
+"""Folders on disks and in a real S3-compatible server, and the cache of a machine."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from msvqa import storage
+from msvqa.errors import IncompleteError, StorageError
+from msvqa.recipe import parse
+from msvqa.storage import RemoteFolder, fetch, open_folder
+from tests.object_store import BUCKET, object_store
+from tests.tiny import raw_recipe
+
+
+@pytest.fixture(scope="module")
+def server():
+    with object_store() as environment:
+        yield environment
+
+
+@pytest.fixture
+def place(server, tmp_path, monkeypatch):
+    """A folder of the object store, with a cache of its own."""
+    monkeypatch.setenv(storage.CACHE_FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setattr(storage, "_held", {})
+    return f"s3://{BUCKET}/{tmp_path.name}"
+
+
+@pytest.fixture(params=["disk", "s3"])
+def location(request, tmp_path):
+    return str(tmp_path / "folder") if request.param == "disk" else request.getfixturevalue("place")
+
+
+def write(folder, name, text):
+    file = folder.path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def another_process(location):
+    """The folder as another process sees it: with working files of its own."""
+    return RemoteFolder(location) if storage.is_remote(location) else open_folder(location)
+
+
+def test_what_was_put_is_there_for_others(location):
+    folder = open_folder(location)
+    write(folder, "stage/step-1/weights", "12345")
+    write(folder, "stage/step-1/info", "{}")
+    write(folder, "stage/.step-2/weights", "half")
+    folder.put("stage/step-1", last="info")
+    other = another_process(location)
+    assert other.sizes("stage") == {"stage/step-1/weights": 5, "stage/step-1/info": 2}
+    assert other.get("stage/step-1/weights").read_text() == "12345"
+    assert not other.get("stage/step-2/weights").exists()
+    assert other.sizes("absent") == {}
+
+
+def test_news_arrive(location):
+    folder, other = open_folder(location), another_process(location)
+    for text in ("first", "second"):
+        write(folder, "metrics", text)
+        folder.put("metrics")
+        assert other.get("metrics").read_text() == text
+    folder.remove("metrics")
+    assert not other.get("metrics").exists()
+
+
+def test_what_a_process_writes_itself_is_not_replaced_by_what_it_sent(location):
+    folder = open_folder(location)
+    write(folder, "metrics", "sent")
+    folder.put("metrics")
+    write(folder, "metrics", "sent, and more since")
+    assert folder.get("metrics").read_text() == "sent, and more since"
+
+
+def test_rename_and_copy(location, tmp_path):
+    folder = open_folder(location)
+    for name in ("a/x", "a/marker", "b/old"):
+        write(folder, name, name)
+        folder.put(name)
+    folder.rename("a", "b")
+    assert sorted(another_process(location).sizes()) == ["b/marker", "b/x"]
+    copy = open_folder(storage.join(location, "copy"))
+    copy.copy("b", folder, last="marker")
+    assert sorted(another_process(copy.location).sizes()) == ["b/marker", "b/x"]
+
+
+def test_a_folder_without_its_marker_is_not_whole(place):
+    folder = open_folder(place)
+    write(folder, "shard/array", "123")
+    folder.put("shard/array")
+    with pytest.raises(IncompleteError, match=r"shard is absent or incomplete: it has no marker"):
+        fetch(f"{place}/shard", "marker")
+
+
+def test_the_marker_is_sent_last_and_is_away_while_files_are_replaced(place, monkeypatch):
+    folder, sent = open_folder(place), []
+    upload = storage._upload
+
+    def watched(source: Path, *to):
+        sent.append((source.name, "marker" in str(another_process(place).sizes("shard"))))
+        upload(source, *to)
+
+    monkeypatch.setattr(storage, "_upload", watched)
+    for _ in range(2):
+        for name in ("a", "marker", "z"):
+            write(folder, f"shard/{name}", name)
+        folder.put("shard", last="marker")
+    assert sent == [("a", False), ("z", False), ("marker", False)] * 2
+
+
+def test_processes_of_a_machine_fetch_once(place, tmp_path):
+    folder = open_folder(place)
+    for name in ("array", "marker"):
+        write(folder, f"shard/{name}", name)
+    folder.put("shard", last="marker")
+    found = fetch(f"{place}/shard", "marker")
+    assert (found / "array").read_text() == "array"
+    before = (found / "array").stat().st_ino
+    code = "import sys; from msvqa.storage import fetch; print(fetch(sys.argv[1], 'marker'))"
+    command = [sys.executable, "-c", code, f"{place}/shard"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert Path(done.stdout.strip()) == found
+    assert (found / "array").stat().st_ino == before, "the same file, not another one"
+
+
+def test_what_was_replaced_is_fetched_again(place):
+    folder = open_folder(place)
+    texts = []
+    for text in ("old", "new"):
+        write(folder, "shard/array", text)
+        write(folder, "shard/marker", "{}")
+        folder.put("shard", last="marker")
+        texts.append((fetch(f"{place}/shard", "marker") / "array").read_text())
+        time.sleep(1.1)  # S3 tells times in whole seconds
+    assert texts == ["old", "new"]
+
+
+def test_the_cache_is_bounded(place, tmp_path, monkeypatch):
+    monkeypatch.setenv(storage.CACHE_GB, "0.00001")  # 10 kB
+    folder = open_folder(place)
+    for name in "abc":
+        write(folder, f"{name}/array", name * 4000)
+        write(folder, f"{name}/marker", "{}")
+        folder.put(name, last="marker")
+    first, second = (fetch(f"{place}/{name}", "marker") for name in "ab")
+    with pytest.raises(StorageError, match=r"c needs 4e-06 GB in .* 8e-06 GB in use: raise MSVQA_"):
+        fetch(f"{place}/c", "marker")
+    storage._held.pop(first).close()  # as if the process that used it had ended
+    assert (fetch(f"{place}/c", "marker") / "array").read_text() == "c" * 4000
+    assert not first.exists()
+    assert second.exists()
+
+
+def test_working_files_of_dead_processes_are_swept_out(place, tmp_path):
+    code = (
+        "import os, sys; from msvqa.storage import open_folder; "
+        "print(open_folder(sys.argv[1]).path, flush=True); os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", code, place]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    left = Path(done.stdout.strip())
+    assert left.is_dir(), "a killed process cannot clean up"
+    RemoteFolder(place)
+    assert not left.exists()
+
+
+def test_a_file_that_may_not_be_written_is_explained(place):
+    folder = RemoteFolder("s3://no-such-bucket/x")
+    write(folder, "metrics", "1")
+    said = r"s3://no-such-bucket/x cannot be written.*\n.*AWS_ENDPOINT_URL"
+    with pytest.raises(StorageError, match=said):
+        folder.put("metrics")
+
+
+@pytest.mark.parametrize(
+    "override", ["runs=ftp://host/x", "clips.store=s3://", "data.root=s3://b/x"]
+)
+def test_locations_are_checked_with_the_recipe(tmp_path, override):
+    with pytest.raises(Exception, match=override.split("=")[1].split(":")[0] + "://"):
+        parse(raw_recipe(tmp_path), [override])
+
+
+def test_google_storage_is_understood():
+    store, path = storage.filesystem("gs://bucket/runs/a")
+    assert isinstance(store, fs.GcsFileSystem)
+    assert path == "bucket/runs/a"
