@@ -4,14 +4,19 @@ import signal
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 
 from msvqa.data.datasets.synthetic import generate
+from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import read_weights
+from msvqa.engine.loop import StageJob, train_stage
+from msvqa.engine.trainer import LocalHost
 from msvqa.recipe import parse
 from msvqa.run import Run
+from msvqa.storage import open_folder
 from tests.faults.bench import Command
 from tests.object_store import BUCKET, object_store
 from tests.tiny import VIDEOS, raw_recipe
@@ -36,6 +41,13 @@ def write_recipe(folder: Path, name: str, place: str) -> Path:
     raw["scaling"] = {"workers": 2, "cpus_per_worker": 0.5}
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(raw))
+    return file
+
+
+def write_space(folder: Path) -> Path:
+    file = folder / "space.yaml"
+    fields = {"stages.answer.optimizer.lr": {"grid": [1e-3, 1e-2]}}
+    file.write_text(yaml.safe_dump({"name": "lr", "fields": fields, "search": "grid"}))
     return file
 
 
@@ -89,3 +101,41 @@ def test_a_run_lives_in_an_object_store(tmp_path, store):
     shards = list((tmp_path / "cache" / "fetched").glob("*/clips.npy"))
     assert len(shards) == 1, "the store's shard was fetched once, by all processes together"
     assert not (tmp_path / "p").exists(), "nothing was prepared on the disk"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_lives_in_an_object_store(tmp_path, store):
+    generate(tmp_path / "data", videos=VIDEOS)
+    raw = raw_recipe(tmp_path) | {"runs": f"{PLACE}/runs"}
+    raw["data"]["prepared"] = f"{PLACE}/prepared"
+    recipe = tmp_path / "searched.yaml"
+    recipe.write_text(yaml.safe_dump(raw))
+    words = ("tune", str(recipe), str(write_space(tmp_path)))
+    command(*words, recipe=recipe).ends_well()
+    sweep = open_folder(f"{PLACE}/runs/tiny-lr")
+    assert {"trials.parquet", "search.html", "best.yaml"} <= {*sweep.sizes()}
+    trials = pq.read_table(sweep.get("trials.parquet")).to_pylist()
+    assert [trial["state"] for trial in trials] == ["finished", "finished"]
+    sizes = sweep.sizes()
+    command(*words, recipe=recipe).ends_well()
+    kept = {name: size for name, size in sizes.items() if "/step-" in name}
+    assert kept.items() <= sweep.sizes().items(), "a second start trains nothing again"
+
+    disk = tmp_path / "disk"
+    shared = Run.open(f"{PLACE}/runs/tiny-lr/shared")
+    for trial in trials:
+        run = Run.open(trial["path"])
+        job = StageJob(
+            recipe=run.recipe.to_dict(),
+            stage=1,
+            run=str(disk / trial["trial"]),
+            prepared=run.recipe.data.prepared,
+            store=store_location(run.recipe),
+            init_from=shared.locate(shared.checkpoint("reconstruct")),
+        )
+        Path(job.run).mkdir(parents=True)
+        train_stage(job, host := LocalHost(Path(job.run) / "answer"))
+        alone = read_weights(host.latest_checkpoint())
+        for name, value in read_weights(run.locate(run.checkpoint("answer", "last"))).items():
+            assert torch.equal(alone[name], value), (trial["trial"], name)
