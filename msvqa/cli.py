@@ -359,8 +359,8 @@ def _print_search(result: "Result") -> None:
     sweep, best = result.sweep, result.best
     done = sum(trial.state == "finished" for trial in result.trials)
     title = f"{sweep.location}: {done} of {len(result.trials)} trials finished"
-    names = [key.removeprefix("stages.") for key in sweep.space.fields]
-    table = _table(title, "trial", *names, sweep.goal.metric, "epochs", "steps", "time", "state")
+    names = [".".join(key.split(".")[-2:]) for key in sweep.space.fields]
+    table = _table("trial", *names, sweep.goal.metric, "epochs", "steps", "time", "state")
     for trial in result.trials:
         values = [
             f"{trial.values[key]:g}"
@@ -373,7 +373,7 @@ def _print_search(result: "Result") -> None:
             trial.name, *values, value, str(trial.epochs), str(trial.step),
             str(timedelta(seconds=int(trial.time_s))), trial.state,
         )  # fmt: skip
-    _print_table(table)
+    _print_table(table, title)
     for trial in result.trials:
         if trial.message:
             print(f"{trial.name} {trial.state}: {trial.message}")

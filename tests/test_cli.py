@@ -10,17 +10,22 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 import msvqa
 from msvqa import cli
 from msvqa.data.schema import Problem
 from msvqa.doctor import Check, Report
+from msvqa.engine.sweep import Best, Goal, Trial
 from msvqa.errors import DataError
 from msvqa.recipe import DataConfig, NamedConfig
+from msvqa.space import parse_space, plain
+from msvqa.tune import Result
 
 HELP_LIMIT_S = 0.3
 
@@ -319,6 +324,26 @@ def test_report_names_the_page_and_repeats_the_results(verb, recipe, tmp_path, c
     out = capsys.readouterr().out
     assert "run, split test: 8 of 9 questions" in out
     assert out.splitlines()[-1] == f"Report: {tmp_path / 'run' / 'report.html'}"
+
+
+def test_tune_prints_every_trial_under_the_right_heading(verb, recipe, tmp_path, capsys):
+    space = parse_space(
+        {"name": "lr", "fields": {"stages.first.optimizer.lr": {"grid": [0.1]}}, "search": "grid"}
+    )
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(plain(space)), encoding="utf-8")
+    values = {"stages.first.optimizer.lr": 0.1}
+    trial = Trial(name="trial-0000", path=tmp_path, values=values, state="finished", value=0.5)
+    goal = Goal("accuracy", "max", ("accuracy", "max"))
+    sweep = SimpleNamespace(path=Path("runs/small-lr"), space=space, goal=goal)
+    page = Path("runs/small-lr/search.html")
+    verb("tune", Result(sweep, [trial], Best(values, 0.5, None, [trial]), page))
+    assert cli.main(["tune", recipe, str(tmp_path / "space.yaml")]) == 0
+    out = capsys.readouterr().out
+    assert "runs/small-lr: 1 of 1 trials finished" in out
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
+    assert rows["trial"] == ["optimizer.lr", "accuracy", "epochs", "steps", "time", "state"]
+    assert rows["trial-0000"] == ["0.1", "0.5000", "0", "0", "0:00:00", "finished"]
+    assert "Best accuracy on val: 0.5000 (trial-0000)" in out
 
 
 class Answer:
