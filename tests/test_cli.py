@@ -332,10 +332,10 @@ def test_tune_prints_every_trial_under_the_right_heading(verb, recipe, tmp_path,
     )
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(plain(space)), encoding="utf-8")
     values = {"stages.first.optimizer.lr": 0.1}
-    trial = Trial(name="trial-0000", path=tmp_path, values=values, state="finished", value=0.5)
+    trial = Trial(name="trial-0000", location="", values=values, state="finished", value=0.5)
     goal = Goal("accuracy", "max", ("accuracy", "max"))
-    sweep = SimpleNamespace(path=Path("runs/small-lr"), space=space, goal=goal)
-    page = Path("runs/small-lr/search.html")
+    sweep = SimpleNamespace(location="runs/small-lr", space=space, goal=goal)
+    page = "runs/small-lr/search.html"
     verb("tune", Result(sweep, [trial], Best(values, 0.5, None, [trial]), page))
     assert cli.main(["tune", recipe, str(tmp_path / "space.yaml")]) == 0
     out = capsys.readouterr().out
