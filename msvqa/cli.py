@@ -123,7 +123,7 @@ def _add_doctor(verbs: Any) -> None:
         help="table of what --data finds (default: %(default)s)",
     )
     verb.add_argument(
-        "--timeout", metavar="S", type=float, default=60.0, help="longest time for one video"
+        "--timeout", metavar="S", type=_positive, default=60.0, help="longest time for one video"
     )
     verb.add_argument(
         "--speed", action="store_true", help="measure, and say how many decode workers are needed"
@@ -186,7 +186,7 @@ def _add_predict(verbs: Any) -> None:
     verb.add_argument("video", metavar="VIDEO", help="video file")
     verb.add_argument("question", metavar="QUESTION", help="the question, in quotation marks")
     verb.add_argument("--json", action="store_true", help="print JSON")
-    verb.add_argument("--top-k", metavar="K", type=int, default=5, help="answers to show (5)")
+    verb.add_argument("--top-k", metavar="K", type=_count, default=5, help="answers to show (5)")
 
 
 def _add_report(verbs: Any) -> None:
@@ -208,6 +208,18 @@ def _add_recipe(verbs: Any) -> None:
 def _add_completion(verbs: Any) -> None:
     verb = _verb(verbs, "completion", _completion, "print a script that completes words in a shell")
     verb.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+
+
+def _positive(text: str) -> float:
+    if not 0 < (number := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be more than 0, not {text}")
+    return number
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return number
 
 
 def _verb(verbs: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:

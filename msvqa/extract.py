@@ -117,7 +117,8 @@ def _extract(recipe: Recipe, videos: Sequence[Video], progress: Progress | None)
     wanted = {n: list(videos[i : i + size]) for n, i in enumerate(range(0, len(videos), size))}
     folder.path.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        done = {shard: _finished(location, shard, spec, wanted[shard]) for shard in wanted}
+        patience_s = recipe.clips.timeout_s
+        done = {n: _finished(location, n, spec, wanted[n], patience_s) for n in wanted}
         todo = {shard: wanted[shard] for shard, found in done.items() if found is None}
         if not todo and _index_is_current(location, wanted):
             return Store.open(location, spec)
@@ -158,15 +159,17 @@ def _pool(recipe: Recipe, resources: Resources) -> Pool:
 
 
 def _finished(
-    location: str, shard: int, spec: StoreSpec, videos: Sequence[Video]
+    location: str, shard: int, spec: StoreSpec, videos: Sequence[Video], timeout_s: float
 ) -> dict[str, Any] | None:
-    """Return a shard's description if it is whole and its files have not changed since."""
+    """Return a shard's description if it is whole and would not come out otherwise now."""
     found = stores.read_shard(location, shard, spec, _ids(videos))
     if found is None:
         return None
     for video, facts in zip(videos, found["videos"], strict=True):
         # The size alone: to hash all files again would cost as much as to decode them.
         if "bytes" in facts and _size(video.path) != facts["bytes"]:
+            return None
+        if facts["outcome"] == "timeout" and facts.get("timeout_s", 0.0) < timeout_s:
             return None
     return found
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from msvqa.data.text import AnswerList, tokenize
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
 from msvqa.engine.inputs import decode_videos
+from msvqa.engine.precision import autocast
 from msvqa.engine.prediction import check_answers, objective_of
 from msvqa.errors import DataError, RunError
 from msvqa.run import Run
@@ -51,7 +52,8 @@ class Answerer:
         # The classes of unknown answers are no answers: ask for so many more.
         self.objective.top_k = top_k + len(AnswerList.reserved)
         batch = self._question(question) | {"clips": self._clips(Path(video))}
-        with torch.inference_mode():
+        precision = self.loaded.recipe.stages[-1].precision
+        with torch.inference_mode(), autocast(self.device, precision):
             predictions = self.objective.predict({k: v.to(self.device) for k, v in batch.items()})
         top, probability = predictions["top"][0].tolist(), predictions["probability"][0].tolist()
         answers = [

@@ -8,7 +8,9 @@ runs/NAME/evaluate/SPLIT/         predictions.parquet, metrics.json
 runs/NAME/tensorboard/  logs/  report.html
 """
 
+import fcntl
 import json
+import logging
 import os
 import platform
 import sys
@@ -25,6 +27,8 @@ from msvqa.storage import Folder, absolute, is_remote, join, open_folder
 
 if TYPE_CHECKING:
     import pyarrow
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_INFO = "checkpoint.json"
 # Fields that may change when a run is resumed, because they do not change what is computed.
@@ -50,6 +54,26 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON so that no reader ever sees half a file."""
     with written_aside(path) as aside:
         aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def only_one(folder: Folder) -> Iterator[None]:
+    """Keep a second command out of a run or a search; object stores cannot.
+
+    Raises:
+        RunError: another command works there.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with (folder.path / ".command").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"another command works in {folder.location}: wait for its end, or stop it"
+            ) from None
+        except OSError as error:
+            logger.warning("%s cannot be locked: %s", folder.location, error)
+        yield
 
 
 class Run:

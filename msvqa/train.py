@@ -20,7 +20,7 @@ from msvqa.models.model import build_model
 from msvqa.objectives import OBJECTIVES
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, flatten, resolve
-from msvqa.run import Run
+from msvqa.run import Run, only_one
 from msvqa.storage import join
 
 FILE_KEYS = ("weights", "word_vectors", "appearance_hdf5", "motion_hdf5")
@@ -64,7 +64,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
         for stage in recipe.stages:
             progress.stage(stage.name, "is finished")
         return run
-    with cluster.connected() as resources:
+    with only_one(run.folder), cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=_data_cpus(recipe))
         store = None
         if not _decodes_while_training(recipe):

@@ -12,6 +12,7 @@ from msvqa.extract import extract
 from msvqa.page.search import write_page
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, parse
+from msvqa.run import only_one
 from msvqa.space import Space, last_stage_only, probe
 from msvqa.storage import absolute
 from msvqa.train import Progress, check, train
@@ -51,7 +52,8 @@ def tune(
     located = _located(recipe, prepared.location)
     shares = len(recipe.stages) > 1 and last_stage_only(recipe, space.fields)
     progress = progress or Progress()
-    with cluster.connected(dashboard=_wants_dashboard(recipe, space)) as resources:
+    dashboard = _wants_dashboard(recipe, space)
+    with only_one(sweep.folder), cluster.connected(dashboard=dashboard) as resources:
         for one in _by_store(located, probes):
             extract(one, progress=progress.on_extract)
         if shares:

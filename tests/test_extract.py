@@ -64,6 +64,16 @@ def content(folder: Path) -> dict[str, str]:
     return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
+def test_a_video_that_took_too_long_is_tried_again_with_more_time(ray_local, root):
+    hasty = recipe_of(root, "clips.timeout_s=0.001")
+    # The first one, at least, since its time includes the start of the decoding process.
+    with pytest.raises(DataError, match=r"\n  1: timeout: .*1\.avi: no result after 0\.001 s"):
+        extract(hasty)
+    with pytest.raises(DataError, match=r"\n  1: timeout"):
+        extract(hasty)
+    assert len(extract(recipe_of(root))) == 5
+
+
 def test_clips_are_those_of_the_plan(ray_local, root, small_shards):
     seen = []
     store = extract(recipe_of(root), progress=lambda *counts: seen.append(counts))

@@ -1,11 +1,14 @@
 """Run directories: found by name, refused with a reason, never read half-written."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from msvqa.errors import CheckpointError, RunError
-from msvqa.run import Run, write_json, written_aside
+from msvqa.run import Run, only_one, write_json, written_aside
+from msvqa.storage import open_folder
 from tests.tiny import make_recipe
 
 
@@ -55,3 +58,19 @@ def test_writing_aside_leaves_nothing_after_a_failure(tmp_path):
         raise OSError("disk full")
     assert json.loads(file.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_second_command_is_kept_out(tmp_path):
+    folder = open_folder(tmp_path / "run")
+    code = (
+        "import sys; from msvqa.run import only_one; from msvqa.storage import open_folder\n"
+        "with only_one(open_folder(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(folder.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(RunError, match=r"another command works in .*run: "), only_one(folder):
+            pass
+        other.kill()
+    with only_one(folder):
+        pass

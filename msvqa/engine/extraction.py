@@ -47,7 +47,7 @@ class ClipExtractor:
 
     def __init__(self, clips: ClipsConfig) -> None:
         self._clip_decoder = ClipDecoder(clips, [clips.size_px])
-        self._size = clips.size_px
+        self._clips = clips
 
     def extract(self, video_id: str, path: str) -> Entry:
         """Return the entry of a video."""
@@ -55,8 +55,8 @@ class ClipExtractor:
         try:
             decoded = self._clip_decoder.decode(path)
         except VideoError as error:
-            return rejected(video_id, error, facts)
-        arrays = {"clips": decoded.frames[self._size]}
+            return rejected(video_id, error, facts, self._clips)
+        arrays = {"clips": decoded.frames[self._clips.size_px]}
         facts |= decoding_facts(decoded)
         return Entry(video_id=video_id, outcome=decoded.outcome, facts=facts, arrays=arrays)
 
@@ -72,7 +72,7 @@ class FeatureExtractor:
     """
 
     def __init__(self, clips: ClipsConfig, features: FeaturesConfig, seed: int) -> None:
-        self._features = features
+        self._clips, self._features = clips, features
         self._seed = seed
         sizes = sorted({features.appearance_px, features.motion_px})
         self._clip_decoder = ClipDecoder(clips, sizes)
@@ -83,7 +83,7 @@ class FeatureExtractor:
         try:
             decoded = self._clip_decoder.decode(path)
         except VideoError as error:
-            return rejected(video_id, error, facts)
+            return rejected(video_id, error, facts, self._clips)
         frames = decoded.frames[self._features.appearance_px]  # (C, F, H, W, 3)
         clips = decoded.frames[self._features.motion_px]  # (C, F, H, W, 3)
         distinct, position = self._clip_decoder.distinct(decoded.num_frames)
@@ -190,8 +190,11 @@ def decoding_facts(decoded: Decoded) -> dict[str, Any]:
     }
 
 
-def rejected(video_id: str, error: VideoError, facts: dict[str, Any]) -> Entry:
+def rejected(video_id: str, error: VideoError, facts: dict[str, Any], clips: ClipsConfig) -> Entry:
     """Return the entry of a video that yields nothing."""
+    if error.outcome == "timeout":
+        # With more time it is tried again.
+        facts = facts | {"timeout_s": clips.timeout_s}
     return Entry(video_id=video_id, outcome=error.outcome, error=str(error), facts=facts)
 
 
