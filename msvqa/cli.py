@@ -246,9 +246,10 @@ def _add_overrides(
 
 def _load_recipe(path: str, overrides: Sequence[str] = ()) -> "Recipe":
     from msvqa.recipe import load
+    from msvqa.storage import is_remote, join
 
-    file = Path(path) / "recipe.yaml" if Path(path).is_dir() else Path(path)
-    return load(file, overrides)
+    is_run = not path.endswith(".yaml") if is_remote(path) else Path(path).is_dir()
+    return load(join(path, "recipe.yaml") if is_run else path, overrides)
 
 
 def _print_table(table: "Table", title: str = "") -> None:

@@ -32,7 +32,7 @@ from msvqa.data.text import AnswerList, Vocabulary, read_word_vectors, tokenize
 from msvqa.engine import cluster
 from msvqa.errors import DataError
 from msvqa.recipe import DataConfig
-from msvqa.storage import Folder, join, open_folder
+from msvqa.storage import Folder, is_remote, join, open_folder
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +69,18 @@ def prepare(config: DataConfig, *, need_videos: bool = True) -> Prepared:
         with _locked(storage.path):
             # Another process may have built it while this one waited.
             if not _is_current(location, identity):
-                storage.remove(INFO)
+                _forget(storage)
                 _build(storage.path, dataset, videos, identity, problems)
                 storage.put(*FILES)
                 storage.put(INFO)
     return Prepared.open(location)
+
+
+def _forget(storage: Folder) -> None:
+    """Remove what an earlier preparation has left in an object store; on a disk it is replaced."""
+    if is_remote(storage.location):
+        for name in (INFO, *FILES):
+            storage.remove(name)
 
 
 def summary(prepared: Prepared) -> list[str]:

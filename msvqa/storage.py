@@ -11,10 +11,13 @@ import atexit
 import fcntl
 import hashlib
 import os
+import re
 import shutil
+import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -28,10 +31,12 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 SCHEMES = ("s3", "gs")
+REMOTE = re.compile(rf"({'|'.join(SCHEMES)})://[A-Za-z0-9._-]+(/[A-Za-z0-9._=+,-]+)*/*")
 CACHE_FOLDER, CACHE_GB = "MSVQA_CACHE", "MSVQA_CACHE_GB"
 DEFAULT_CACHE_GB = 100.0
-COMPLETE = ".complete"
-IN_USE = ".in-use"
+DOWNLOADS = 8
+"""Small files that are got at the same time."""
+IN_USE, ONE_AT_A_TIME, NEEDED = ".in-use", ".one-at-a-time", ".needed-bytes"
 """Locked by every process that uses a folder; not `.lock`, which those who write in it take."""
 
 
@@ -51,16 +56,30 @@ def absolute(location: str | Path) -> str:
     """Return a location that holds in any working directory.
 
     Raises:
-        ValueError: an object store that cannot be used.
+        StorageError: an object store that cannot be used.
     """
     text = str(location)
     if not is_remote(text):
         return str(Path(text).expanduser().absolute())
-    scheme, _, rest = text.partition("://")
-    if scheme not in SCHEMES or not rest.strip("/"):
+    if "@" in text or "?" in text:
+        # Not repeated here: it may hold a password.
+        raise StorageError(
+            "a location in an object store takes no user and no options: credentials, region and "
+            "endpoint come from the environment"
+        )
+    if not REMOTE.fullmatch(text):
         known = " and ".join(f"{name}://BUCKET/FOLDER" for name in SCHEMES)
-        raise ValueError(f"{text}: not a path, and not one of {known}")
+        raise StorageError(
+            f"{text} is not a path, and not one of {known} (letters, digits and . _ - = + ,)"
+        )
     return text.rstrip("/")
+
+
+def _checked(location: str) -> str:
+    try:
+        return absolute(location)
+    except StorageError as error:
+        raise ValueError(str(error)) from None
 
 
 def _on_disk(location: str) -> str:
@@ -69,7 +88,7 @@ def _on_disk(location: str) -> str:
     return absolute(location)
 
 
-Location = Annotated[str, AfterValidator(absolute)]
+Location = Annotated[str, AfterValidator(_checked)]
 """A folder on a disk or in an object store. Relative paths start at the working directory and are
 stored absolute."""
 DiskPath = Annotated[str, AfterValidator(_on_disk)]
@@ -157,6 +176,10 @@ class Folder:
         aside.rename(path)
 
 
+Signature = tuple[int, int]
+"""Bytes and time of a file: another one of the same name differs in them."""
+
+
 class RemoteFolder(Folder):
     """A folder of an object store, with working files that belong to this process alone."""
 
@@ -166,9 +189,16 @@ class RemoteFolder(Folder):
         super().__init__(location)
         self._filesystem, self._root = filesystem(location)
         self.path = _working_folder()
-        self._versions: dict[str, tuple[int, int]] = {}
-        self._sent: dict[str, tuple[int, int]] = {}
+        self._got: dict[str, Signature] = {}
+        """What the store had of a file when it was got."""
+        self._same: dict[str, Signature] = {}
+        """What a working file was like when the store had the same."""
+        self._put: set[str] = set()
         self._lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process has working files of its own.
+        return open_folder, (self.location,)
 
     def sizes(self, under: str = "") -> dict[str, int]:
         """Return the bytes of all files below a subfolder, by their names in this folder."""
@@ -191,16 +221,24 @@ class RemoteFolder(Folder):
         from pyarrow.fs import FileType
 
         with self._lock, self._explained("read"):
-            wanted = [name for name in names if name not in self._sent]
+            wanted = [name for name in names if name not in self._put]
             infos = self._filesystem.get_file_info([self._at(name) for name in wanted])
+            changed = []
             for name, info in zip(wanted, infos, strict=True):
                 version = (info.size, info.mtime_ns)
                 if info.type != FileType.File:
                     (self.path / name).unlink(missing_ok=True)
-                elif self._versions.get(name) != version:
-                    _download(self._filesystem, info.path, self.path / name)
-                    self._versions[name] = version
+                    self._got.pop(name, None)
+                elif self._got.get(name) != version:
+                    changed.append((name, info.path, version))
+            with ThreadPoolExecutor(DOWNLOADS) as pool:
+                list(pool.map(self._bring, changed))
         return self.path / names[0]
+
+    def _bring(self, changed: "tuple[str, str, Signature]") -> None:
+        name, source, version = changed
+        _download(self._filesystem, source, self.path / name)
+        self._got[name], self._same[name] = version, _signature(self.path / name)
 
     def put(self, *names: str, last: str = "") -> None:
         """Send what has changed since it was sent."""
@@ -212,11 +250,11 @@ class RemoteFolder(Folder):
                 self._delete(f"{names[0]}/{last}")
                 files = [file for file in files if file != marker] + [marker]
             for file in files:
-                name = file.relative_to(self.path).as_posix()
-                version = (file.stat().st_size, file.stat().st_mtime_ns)
-                if self._sent.get(name) != version or marker is not None:
+                name, now = file.relative_to(self.path).as_posix(), _signature(file)
+                if self._same.get(name) != now or marker is not None:
                     _upload(file, self._filesystem, self._at(name))
-                    self._sent[name] = version
+                    self._same[name] = now
+                    self._put.add(name)
 
     def forget(self, name: str) -> None:
         """Remove the working files of a folder; they are got again when they are asked for."""
@@ -246,9 +284,10 @@ class RemoteFolder(Folder):
 
     def _unlearn(self, name: str) -> None:
         with self._lock:
-            for known in (self._sent, self._versions):
-                for key in [k for k in known if k == name or k.startswith(f"{name}/")]:
-                    del known[key]
+            for key in [k for k in self._same if k == name or k.startswith(f"{name}/")]:
+                del self._same[key]
+                self._got.pop(key, None)
+                self._put.discard(key)
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -307,6 +346,10 @@ def explained(location: str, what: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())
+        if "No space left on device" in said:
+            raise StorageError(
+                f"{location} cannot be {what}, {_machine_folder()} is full"
+            ) from error
         raise StorageError(
             f"{location} cannot be {what}: {said[:500]}\nIs the bucket there, and may these "
             "credentials use it? See AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and "
@@ -344,26 +387,38 @@ def fetch(location: str | Path, marker: str) -> Path:
     version = sorted((name, info.size, info.mtime_ns) for name, info in files.items())
     # A folder that was replaced is another entry: its files have other times.
     entry = _cache_folder() / hashlib.sha256(f"{location} {version}".encode()).hexdigest()[:24]
-    if entry in _held:
-        return entry
+    sizes = {name: info.size for name, info in files.items()}
     with _alone(_cache_folder()):
         _hold(entry)
-        os.utime(entry)
-        if not (entry / COMPLETE).is_file():
-            try:
-                _make_room(sum(info.size for info in files.values()), str(location))
-                _fill(entry, store, [info.path for info in files.values()], str(location))
-            except StorageError:
-                _held.pop(entry).close()
-                raise
+        if not _is_whole(entry, sizes):
+            _make_room(entry, sum(sizes.values()), str(location))
+            (entry / NEEDED).write_text(str(sum(sizes.values())), encoding="utf-8")
+    with _alone(entry), explained(str(location), "fetched"):
+        for name in sizes if not _is_whole(entry, sizes) else ():
+            _download(store, files[name].path, entry / name)
+    if not _is_whole(entry, sizes):
+        raise StorageError(f"{location} was changed while it was fetched: try again")
+    os.utime(entry)
     return entry
 
 
-def _fill(entry: Path, store: "FileSystem", files: Sequence[str], location: str) -> None:
-    with explained(location, "fetched"):
-        for file in files:
-            _download(store, file, entry / PurePosixPath(file).name)
-        (entry / COMPLETE).touch()
+def _is_whole(entry: Path, sizes: Mapping[str, int]) -> bool:
+    files = [entry / name for name in sizes]
+    return all(f.is_file() and f.stat().st_size == sizes[f.name] for f in files)
+
+
+def check_cache(location: str, nbytes: int) -> None:
+    """Refuse what is read again and again and does not fit into the cache of a machine.
+
+    Raises:
+        StorageError: says how much it is and how much may be kept.
+    """
+    if is_remote(location) and nbytes > cache_limit_bytes():
+        raise StorageError(
+            f"{location} has {nbytes / 1e9:.3g} GB, but a machine keeps at most "
+            f"{cache_limit_bytes() / 1e9:.3g} GB of what it fetches: raise {CACHE_GB} on every "
+            "machine, or put it on a disk that all machines reach"
+        )
 
 
 def cache_limit_bytes() -> float:
@@ -379,19 +434,20 @@ def cache_limit_bytes() -> float:
         raise StorageError(f"{CACHE_GB}={text} is not a number of gigabytes") from None
 
 
-def _make_room(needed: int, location: str) -> None:
+def _make_room(entry: Path, needed: int, location: str) -> None:
     """Remove what no process uses, the longest unused first, until `needed` bytes fit."""
-    entries = [path.parent for path in _cache_folder().glob(f"*/{IN_USE}")]
-    sizes = {entry: _bytes_of(entry) for entry in entries}
+    others = [path.parent for path in _cache_folder().glob(f"*/{IN_USE}") if path.parent != entry]
+    sizes = {other: _bytes_of(other) for other in others}
     limit = cache_limit_bytes()
-    for entry in sorted(entries, key=lambda path: path.stat().st_mtime):
+    for other in sorted(others, key=lambda path: path.stat().st_mtime):
         if sum(sizes.values()) + needed <= limit:
             return
-        if _is_unused(entry):
-            shutil.rmtree(entry)
-            del sizes[entry]
+        if _is_unused(other):
+            shutil.rmtree(other)
+            del sizes[other]
     used = sum(sizes.values())
     if used + needed > limit:
+        _held.pop(entry).close()
         raise StorageError(
             f"{location} needs {needed / 1e9:.3g} GB in {_cache_folder()}, which may hold "
             f"{limit / 1e9:.3g} GB and has {used / 1e9:.3g} GB in use: raise {CACHE_GB}, or set "
@@ -407,13 +463,13 @@ def _hold(entry: Path) -> None:
     if entry in _held:
         return
     entry.mkdir(parents=True, exist_ok=True)
-    file = (entry / IN_USE).open("w")
+    file = (entry / IN_USE).open("a+")  # network shares lock only what may be read and written
     fcntl.flock(file, fcntl.LOCK_SH)
     _held[entry] = file
 
 
 def _is_unused(entry: Path) -> bool:
-    with (entry / IN_USE).open("w") as file:
+    with (entry / IN_USE).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -423,15 +479,20 @@ def _is_unused(entry: Path) -> bool:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Let one process of the machine at a time change the cache; others wait."""
+    """Let one process of the machine at a time change a folder; others wait."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / IN_USE).open("w") as file:
+    with (folder / ONE_AT_A_TIME).open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _bytes_of(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+def _bytes_of(entry: Path) -> int:
+    """Return what an entry has, or will have when it is whole."""
+    present = sum(file.stat().st_size for file in entry.iterdir() if file.is_file())
+    try:
+        return max(present, int((entry / NEEDED).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return present
 
 
 def _cache_folder() -> Path:
@@ -440,7 +501,9 @@ def _cache_folder() -> Path:
 
 def _machine_folder() -> Path:
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "msvqa"
-    return Path(os.environ.get(CACHE_FOLDER, default)).expanduser().absolute()
+    folder = Path(os.environ.get(CACHE_FOLDER, default)).expanduser().absolute()
+    # Machines may share it, but locks are not always seen by all.
+    return folder / socket.gethostname()
 
 
 # Working files of a process
@@ -454,14 +517,19 @@ def _remote_folder(location: str) -> RemoteFolder:
 def _working_folder() -> Path:
     """Return a folder that lives as long as this process; sweep out those of dead ones."""
     parent = _machine_folder() / "working"
-    parent.mkdir(parents=True, exist_ok=True)
-    for other in parent.iterdir():
-        if (other / IN_USE).is_file() and _is_unused(other):
-            shutil.rmtree(other, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(dir=parent))
-    _hold(folder)
+    with _alone(parent):
+        for other in parent.iterdir():
+            if (other / IN_USE).is_file() and _is_unused(other):
+                shutil.rmtree(other, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=parent))
+        _hold(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def _signature(file: Path) -> Signature:
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _download(store: "FileSystem", source: str, target: Path) -> None:

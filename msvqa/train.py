@@ -21,7 +21,7 @@ from msvqa.objectives import OBJECTIVES
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, flatten, resolve
 from msvqa.run import Run, only_one
-from msvqa.storage import join
+from msvqa.storage import check_cache, join
 
 FILE_KEYS = ("weights", "word_vectors", "appearance_hdf5", "motion_hdf5")
 """Fields of a recipe that name a file, wherever they stand."""
@@ -68,7 +68,9 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
         placement = cluster.place(recipe.scaling, resources, data_cpus=_data_cpus(recipe))
         store = None
         if not _decodes_while_training(recipe):
-            store = extract(recipe, progress=progress.on_extract).location
+            extracted = extract(recipe, progress=progress.on_extract)
+            check_cache(extracted.location, extracted.nbytes)
+            store = extracted.location
         for index, stage in enumerate(recipe.stages):
             state = _state(run, stage.name)
             progress.stage(stage.name, state)

@@ -11,6 +11,33 @@ from pyarrow import fs
 BUCKET = "bucket"
 
 
+class Downloads(logging.Handler):
+    """Counts what the server was asked for."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name_of_file, self.count = name, 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count one line of the server's log."""
+        line = record.getMessage()
+        self.count += "GET " in line and f"/{self.name_of_file} " in line
+
+
+@contextmanager
+def downloads(name: str) -> Iterator[Downloads]:
+    """Count how often a file of this name is downloaded from the server of this process."""
+    log, counter = logging.getLogger("werkzeug"), Downloads(name)
+    level = log.level
+    log.addHandler(counter)
+    log.setLevel(logging.INFO)
+    try:
+        yield counter
+    finally:
+        log.setLevel(level)
+        log.removeHandler(counter)
+
+
 @contextmanager
 def object_store() -> Iterator[dict[str, str]]:
     """Run a server for the block; yield the environment that leads to it and to no other."""

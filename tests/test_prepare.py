@@ -12,6 +12,7 @@ from msvqa.errors import DataError
 from msvqa.prepare import prepare, summary
 from msvqa.recipe import DataConfig
 from tests.msvd_folder import QUESTIONS, STEMS, write_msvd
+from tests.object_store import BUCKET, object_store
 
 N_QUESTIONS = {"train": 30_933, "val": 6_415, "test": 13_157}
 N_VIDEOS = {"train": 1_161, "val": 245, "test": 504}
@@ -218,3 +219,18 @@ def test_a_subset_equals_the_golden_one_with_word_vectors(golden, msvd_annotatio
     np.testing.assert_array_equal(
         split.answer_id[np.argsort(split.question_id)], expected["top20/answers"]
     )
+
+
+def test_files_of_an_earlier_preparation_leave_the_object_store(root, monkeypatch, tmp_path):
+    monkeypatch.setenv("MSVQA_CACHE", str(tmp_path / "cache"))
+    (root / "glove.txt").write_text("what 0.5 0.5\n")
+    with object_store():
+        vectors = {"word_vectors": str(root / "glove.txt"), "word_size": 2}
+        there = {"prepared": f"s3://{BUCKET}/p"}
+        with_vectors = _config(root, **vectors).model_copy(update=there)
+        without = _config(root).model_copy(update=there)
+        assert prepare(with_vectors).word_vectors() is not None
+        first = prepare(without)
+        assert first.word_vectors() is None
+        again = prepare(without)
+        assert again.path == first.path, "nothing was built and fetched again"

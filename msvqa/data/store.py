@@ -173,6 +173,11 @@ class Store:
             )
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return len(self) * sum(array.nbytes for array in self.spec.arrays.values())
+
+    @property
     def video_ids(self) -> list[str]:
         """Videos that have arrays."""
         return list(self._place)
@@ -216,10 +221,14 @@ class Store:
     def _open_shard(self, shard: int) -> Arrays:
         folder = fetch(join(self.location, *shard_name(shard).split("/")), SHARD)
         rows = self._rows[shard]
-        return {
-            name: _open_array(folder / f"{name}.npy", (rows, *array.shape), array.dtype)
-            for name, array in self.spec.arrays.items()
-        }
+        try:
+            return {
+                name: _open_array(folder / f"{name}.npy", (rows, *array.shape), array.dtype)
+                for name, array in self.spec.arrays.items()
+            }
+        except StoreError as error:
+            copy = f"\nIt is a copy: remove {folder}, and it is fetched again"
+            raise StoreError(f"{error}{copy if is_remote(self.location) else ''}") from None
 
 
 def clip_spec(recipe: Recipe) -> StoreSpec:

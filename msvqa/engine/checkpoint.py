@@ -173,14 +173,15 @@ def read_info(location: str | Path) -> dict[str, Any]:
         info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = int(info["format"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
+        raise CheckpointError(f"{join(location, CHECKPOINT_INFO)} is damaged: {error}") from None
     if version > FORMAT:
         raise CheckpointError(
             f"{location} has format {version}, this version reads up to {FORMAT}: update msvqa"
         )
     # Absent in checkpoints that were made before it was introduced.
     if info.pop("sha256", None) not in (None, _sha256_of_info(info)):
-        raise CheckpointError(f"{path} is damaged: its content has changed since it was written")
+        place = join(location, CHECKPOINT_INFO)
+        raise CheckpointError(f"{place} is damaged: its content has changed since it was written")
     for name, entry in info["files"].items():
         file, place = folder / name, join(location, name)
         if not file.is_file() or file.stat().st_size != entry["bytes"]:

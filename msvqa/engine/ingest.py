@@ -13,7 +13,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from msvqa.data.store import StoreSpec, write_shard
 from msvqa.engine.extraction import ClipDecoder, ClipExtractor, Extractor, open_extractor
-from msvqa.errors import ClusterError, StoreError, VideoError
+from msvqa.errors import ClusterError, StorageError, StoreError, VideoError
 from msvqa.recipe import ClipsConfig, parse
 
 VIDEOS_PER_BLOCK = 2
@@ -100,7 +100,7 @@ class ShardWriter:
         entries = (self._extractor.extract(video.video_id, video.path) for video in videos)
         try:
             write_shard(self._job.store, shard, self._spec, entries, self._job.made_with)
-        except OSError as error:
+        except (OSError, StorageError) as error:
             # No exception: Ray Data would report its own frames, and start the shard again.
             return str(error)
         return ""

@@ -5,6 +5,7 @@ is there while a stage is trained, and a request is written into it: an open fil
 current also on network shares, where news of a file's existence may come a minute late.
 """
 
+import logging
 import signal
 import threading
 import time
@@ -16,7 +17,10 @@ from types import FrameType
 from msvqa.errors import StorageError
 from msvqa.storage import open_folder
 
+logger = logging.getLogger(__name__)
+
 STOP_FILE = "stop"
+ASK_AGAIN_S = 2.0
 
 
 class StopRequest:
@@ -57,7 +61,7 @@ class StopRequest:
             came.append(number)
             if len(came) > 1:
                 raise KeyboardInterrupt
-            self.ask(signal.Signals(number).name)
+            self._ask_patiently(signal.Signals(number).name)
 
         self._file.write_text("", encoding="utf-8")
         self._run.put(STOP_FILE)
@@ -69,7 +73,20 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            self._run.remove(STOP_FILE)
+            try:
+                self._run.remove(STOP_FILE)
+            except StorageError as error:
+                # The next start empties it.
+                logger.warning("%s", error)
+
+    def _ask_patiently(self, why: str) -> None:
+        try:
+            self.ask(why)
+        except StorageError as error:
+            logger.warning("the request to stop is sent again in %g s: %s", ASK_AGAIN_S, error)
+            again = threading.Timer(ASK_AGAIN_S, self._ask_patiently, (why,))
+            again.daemon = True
+            again.start()
 
 
 def _in_main_thread() -> bool:

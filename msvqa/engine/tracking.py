@@ -74,10 +74,10 @@ class Tracker:
         send_living(self.run)
 
 
-def send_living(run: Run) -> None:
-    """Send what has grown to the object store that the run is in."""
+def send_living(run: Run, *names: str) -> None:
+    """Send what has grown to the object store that the run is in, or only some of it."""
     try:
-        run.folder.put(*LIVING)
+        run.folder.put(*(names or LIVING))
     except StorageError as error:
         logger.warning("%s", error)
 

@@ -102,7 +102,9 @@ class RayHost:
         if error:
             raise AgreedError(CheckpointError(error))
         checkpoint = None
-        if self.rank == 0:
+        if self.rank > 0:
+            send_living(self._run, "logs")
+        else:
             checkpoint = self._train.Checkpoint(self._run.locate(self._folder / name))
         self._train.report(
             dict(numbers),
@@ -200,7 +202,7 @@ def train_stage_on_ray(
 
     stage = run.recipe.stages[job.stage]
     watch = RoomWatch(placement, stage.name)
-    notes: Any = RoomNotes(watch.key, run.path, stage.name)
+    notes: Any = RoomNotes(watch.key, run.location, stage.name)
     trainer = TorchTrainer(
         _train_function,  # type: ignore[arg-type] # Ray passes on what it returns
         train_loop_config=job.to_dict(),
@@ -340,9 +342,7 @@ def _train_function(job: dict[str, Any]) -> MSVQAError | None:
 
 def log_to_file(run: Run, stage: str, rank: int) -> None:
     """Send what this package logs in this process to a file of the run."""
-    folder = run.path / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / f"{stage}-worker{rank}.log")
+    handler = logging.FileHandler(_earlier_log(run, f"{stage}-worker{rank}.log"))
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     root = logging.getLogger("msvqa")
     root.handlers = [handler]
@@ -352,9 +352,7 @@ def log_to_file(run: Run, stage: str, rank: int) -> None:
 @contextmanager
 def logged_to(run: Run, name: str) -> Iterator[None]:
     """Send what this package logs in the block to a file too, which is there when needed."""
-    file = run.path / "logs" / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(file, delay=True)
+    handler = logging.FileHandler(_earlier_log(run, name), delay=True)
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     handler.setLevel(logging.WARNING)
     ours = logging.getLogger("msvqa")
@@ -364,7 +362,14 @@ def logged_to(run: Run, name: str) -> Iterator[None]:
     finally:
         ours.removeHandler(handler)
         handler.close()
-        run.folder.put(f"logs/{name}")
+        send_living(run, f"logs/{name}")
+
+
+def _earlier_log(run: Run, name: str) -> Path:
+    """Return a log, with what earlier starts have written into it."""
+    file = run.folder.get(f"logs/{name}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
 
 
 def _worker_count(placement: cluster.Placement) -> Any:

@@ -7,7 +7,6 @@ room, and the driver, which has the console, reads the notes.
 import logging
 import time
 import uuid
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -31,6 +30,8 @@ from msvqa.errors import StoppedError
 logger = logging.getLogger(__name__)
 
 SAY_AGAIN_S = 300.0
+SHRINKS_WITHIN_S = 60.0
+"""So long nothing is said where there seems to be room for fewer workers."""
 PAUSE_S = 1.0
 NAMESPACE = b"msvqa"
 WAITING = b"waiting"
@@ -40,7 +41,7 @@ WAITING = b"waiting"
 class RoomNotes(ControllerCallback):
     """Runs in the controller: notes whether there is room, and ends a stage that was to stop."""
 
-    def __init__(self, key: bytes, run: Path, stage: str) -> None:
+    def __init__(self, key: bytes, run: str, stage: str) -> None:
         self._key, self._run, self._stage = key, run, stage
         self._noted, self._workers = b"", 0
 
@@ -86,6 +87,7 @@ class RoomWatch:
         self._placement, self._stage = placement, stage
         self._training: bytes | None = None
         self._waits, self._said_at = False, float("-inf")
+        self._since: float | None = None
 
     def look(self) -> None:
         """Say what has changed since the last look."""
@@ -96,8 +98,13 @@ class RoomWatch:
             if self._waits or self._training not in (None, noted):
                 logger.warning("stage %s goes on with %s workers", self._stage, noted.decode())
             self._training, self._waits, self._said_at = noted, False, float("-inf")
-        elif time.monotonic() - self._said_at > SAY_AGAIN_S and not self._shrinks():
-            self._waits, self._said_at = True, time.monotonic()
+            self._since = None
+            return
+        now = time.monotonic()
+        self._since = self._since or now
+        soon = self._shrinks() and now - self._since < SHRINKS_WITHIN_S
+        if now - self._said_at > SAY_AGAIN_S and not soon:
+            self._waits, self._said_at = True, now
             logger.warning("stage %s waits for %s: %s", self._stage, self._placement, _room())
 
     def _shrinks(self) -> bool:

@@ -87,11 +87,11 @@ class Watchdog:
 
     def _watch(self) -> None:
         assert self._limit_s is not None
-        stacks = self._logs / f"{self._stage}-worker{self._rank}-stacks.txt"
+        stacks = self._folder.get(f"{self._stage}-worker{self._rank}-stacks.txt")
         with stacks.open("a", encoding="utf-8") as file:
             try:
                 self._look(self._limit_s, file)
-            except (OSError, StorageError) as error:
+            except OSError as error:
                 logger.warning("the watchdog ends, since it cannot write: %s", error)
             finally:
                 faulthandler.cancel_dump_traceback_later()
@@ -100,22 +100,32 @@ class Watchdog:
 
     def _look(self, limit_s: float, stacks: IO[str]) -> None:
         written_for = -1
+        while True:
+            try:
+                written_for = self._look_once(limit_s, stacks, written_for)
+            except StorageError as error:
+                # One that gives up would be taken for a worker that is missing.
+                logger.warning("the watchdog tries again: %s", error)
+            if self._ended.wait(limit_s / BEATS_PER_LIMIT):
+                return
+
+    def _look_once(self, limit_s: float, stacks: IO[str], written_for: int) -> int:
+        """Beat; write stacks and a verdict where it is time; return what they were last for."""
+        # Read first: a process that was stopped may go on while its beat is written.
+        begun, doing, since, limited = self._now
         self._beat()
-        while not self._ended.wait(limit_s / BEATS_PER_LIMIT):
-            # Read first: a process that was stopped may go on while its beat is written.
-            begun, doing, since, limited = self._now
-            self._beat()
-            # Fires when this thread does not come back: native code holds the interpreter.
-            faulthandler.dump_traceback_later(limit_s + GIL_GRACE_S, file=stacks)
-            late = limited and time.monotonic() - since > limit_s
-            if begun != written_for and (late or self._silent_others(limit_s)):
-                written_for = begun
-                faulthandler.dump_traceback(file=stacks, all_threads=True)
-                self._folder.put(Path(stacks.name).name)
-                # A beat later the others have said where they are.
-                self._ended.wait(limit_s / BEATS_PER_LIMIT)
-                self._beat()
-                self._name_missing(limit_s, doing)
+        # Fires when this thread does not come back: native code holds the interpreter.
+        faulthandler.dump_traceback_later(limit_s + GIL_GRACE_S, file=stacks)
+        late = limited and time.monotonic() - since > limit_s
+        if begun == written_for or not (late or self._silent_others(limit_s)):
+            return written_for
+        faulthandler.dump_traceback(file=stacks, all_threads=True)
+        self._folder.put(Path(stacks.name).name)
+        # A beat later the others have said where they are.
+        self._ended.wait(limit_s / BEATS_PER_LIMIT)
+        self._beat()
+        self._name_missing(limit_s, doing)
+        return begun
 
     def _name_missing(self, limit_s: float, doing: str) -> None:
         verdict = name_missing(self._beats(), self._workers, limit_s)
