@@ -1,4 +1,4 @@
-"""The whole job by real commands on a cluster of two nodes that share the given storage alone."""
+"""Whole jobs by real commands on a cluster of two nodes that share the given storage alone."""
 
 import stat
 from pathlib import Path
@@ -11,6 +11,7 @@ from msvqa.data.store import Store, store_location
 from msvqa.recipe import parse
 from msvqa.run import Run
 from tests.faults.bench import SMALL_SHARDS, Command
+from tests.object_store import BUCKET, downloads, object_store
 from tests.ray_nodes import can_have_own_files, running_nodes
 from tests.tiny import VIDEOS, raw_recipe
 
@@ -78,3 +79,26 @@ def test_the_whole_job_on_two_nodes(storage, recipe):
     assert all(trial.is_finished("answer") for trial in trials)
     logs = [(trial.path / "logs") / "answer-worker0.log" for trial in trials]
     assert modes(logs) == WRITTEN_BY_BOTH
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_each_node_fetches_from_an_object_store_what_it_reads(storage, recipe, monkeypatch):
+    generate(storage / "data", videos=VIDEOS)
+    place, log = f"s3://{BUCKET}/nodes", recipe.with_suffix(".remote.log")
+    words = (f"runs={place}/runs", f"data.prepared={place}/prepared", "scaling.workers=2")
+    monkeypatch.setenv("HOME", str(recipe.parent))
+    with object_store(), downloads("clips.npy") as fetched:
+        with running_nodes(shared=[storage] if can_have_own_files() else None) as nodes:
+            for _ in range(2):
+                nodes.add()
+            with nodes.joined():
+                Command("train", str(recipe), *words, log=log, before=SMALL_SHARDS).ends_well()
+            kept = [
+                list(node.folder.glob(".cache/msvqa/*/fetched/*/clips.npy")) for node in nodes.nodes
+            ]
+        assert Run.open(f"{place}/runs/tiny").is_finished("answer")
+    head, *workers = kept
+    assert not head, "it trains nothing"
+    assert all(workers), "both have trained"
+    assert fetched.count == sum(map(len, workers)), "each shard once for a node"
