@@ -246,8 +246,9 @@ def _add_overrides(
 
 def _load_recipe(path: str, overrides: Sequence[str] = ()) -> "Recipe":
     from msvqa.recipe import load
-    from msvqa.storage import is_remote, join
+    from msvqa.storage import absolute, is_remote, join
 
+    path = absolute(path) if is_remote(path) else path
     is_run = not path.endswith(".yaml") if is_remote(path) else Path(path).is_dir()
     return load(join(path, "recipe.yaml") if is_run else path, overrides)
 

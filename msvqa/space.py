@@ -117,8 +117,10 @@ class Space(Config):
             problems.append(f"search grid needs listed values: {', '.join(ranges)}")
         if self.search == "optuna" and grids:
             problems.append(f"search optuna takes choice in place of grid: {', '.join(grids)}")
-        if (self.search == "grid") == (self.samples is not None):
-            problems.append("samples: search grid takes none, the others need it")
+        if self.search == "grid" and self.samples is not None:
+            problems.append("samples: search grid takes none, it tries all values")
+        if self.search != "grid" and self.samples is None:
+            problems.append(f"samples: is missing, search {self.search} needs the number of trials")
         if (self.metric is None) != (self.mode is None):
             problems.append("metric and mode go together")
         if self.scheduler.name == "pbt" and (self.search != "random" or grids):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 SCHEMES = ("s3", "gs")
+HALF_REMOTE = re.compile(rf"({'|'.join(SCHEMES)}):(?!//)")
 REMOTE = re.compile(rf"({'|'.join(SCHEMES)})://[A-Za-z0-9._-]+(/[A-Za-z0-9._=+,-]+)*/*")
 CACHE_FOLDER, CACHE_GB = "MSVQA_CACHE", "MSVQA_CACHE_GB"
 DEFAULT_CACHE_GB = 100.0
@@ -59,6 +60,8 @@ def absolute(location: str | Path) -> str:
         StorageError: an object store that cannot be used.
     """
     text = str(location)
+    if HALF_REMOTE.match(text):
+        raise StorageError(f"{text} is a path; an object store is written s3://BUCKET/FOLDER")
     if not is_remote(text):
         return str(Path(text).expanduser().absolute())
     if "@" in text or "?" in text:
@@ -84,8 +87,9 @@ def _checked(location: str) -> str:
 
 def _on_disk(location: str) -> str:
     if is_remote(location):
-        raise ValueError(f"{location}: must be on a disk that all machines reach")
-    return absolute(location)
+        # Not repeated here: it may hold a password.
+        raise ValueError("must be on a disk that all machines reach, not in an object store")
+    return _checked(location)
 
 
 Location = Annotated[str, AfterValidator(_checked)]

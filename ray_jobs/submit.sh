@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Submit a file of ray_jobs/ to a Ray cluster, follow its logs and exit with its exit code.
 #
-#   ray_jobs/submit.sh train configs/quickstart.yaml data.root=/shared/videos \
+#   ray_jobs/submit.sh train configs/quickstart.yaml data.root=/shared/synthetic \
 #       data.prepared=/shared/prepared runs=/shared/runs
 #
 # The first word names the file, the others are those of `msvqa`. Environment:

@@ -48,6 +48,14 @@ def test_a_cloud_has_workers_for_both_kinds_of_work(name):
     assert sum(kind["max_workers"] for kind in types.values()) <= config["max_workers"]
 
 
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_only_folders_at_the_top_stay_behind(name):
+    """Without the slash rsync would leave `msvqa/data` behind as well."""
+    excluded = read(name)["rsync_exclude"]
+    assert "/data" in excluded
+    assert all(pattern.startswith("/") for pattern in excluded)
+
+
 def test_spot_machines_are_workers_only(config):
     spot = {
         name

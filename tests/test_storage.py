@@ -10,7 +10,7 @@ import pytest
 from pyarrow import fs
 
 from msvqa import storage
-from msvqa.errors import IncompleteError, StorageError
+from msvqa.errors import IncompleteError, RecipeError, StorageError
 from msvqa.recipe import parse
 from msvqa.storage import RemoteFolder, fetch, open_folder
 from tests.object_store import BUCKET, object_store
@@ -215,7 +215,8 @@ def test_a_store_larger_than_the_cache_is_refused(place, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "location", ["s3://key:secret@b/x", "s3://b/x?endpoint_override=h:1", "s3://b/a b", "ftp://h/x"]
+    "location",
+    ["s3://key:secret@b/x", "s3://b/x?endpoint_override=h:1", "s3://b/a b", "ftp://h/x", "s3:/b/x"],
 )
 def test_locations_take_neither_secrets_nor_options(location):
     with pytest.raises(StorageError) as error:
@@ -227,7 +228,7 @@ def test_locations_take_neither_secrets_nor_options(location):
     "override", ["runs=ftp://host/x", "clips.store=s3://", "data.root=s3://b/x"]
 )
 def test_locations_are_checked_with_the_recipe(tmp_path, override):
-    with pytest.raises(Exception, match=override.split("=")[1].split(":")[0] + "://"):
+    with pytest.raises(RecipeError, match=f"- {override.partition('=')[0]}: "):
         parse(raw_recipe(tmp_path), [override])
 
 
