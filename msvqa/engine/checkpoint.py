@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from msvqa.data.store import hash_file
 from msvqa.data.text import AnswerList, Vocabulary
 from msvqa.errors import CheckpointError, IncompleteError
 from msvqa.models.model import Model, Sizes, build_model
@@ -95,8 +96,7 @@ def save_checkpoint(folder: Path, content: Content) -> None:
         aside.mkdir(parents=True)
         _write(aside, content)
         _flush(aside)
-        if folder.exists():
-            shutil.rmtree(folder)
+        open_folder(folder.parent).remove(folder.name)
         aside.rename(folder)
         _flush(folder.parent, files=False)
     except (OSError, SafetensorError) as error:
@@ -116,7 +116,7 @@ def _write(folder: Path, content: Content) -> None:
     content.vocabulary.save(folder / "vocabulary.json")
     content.answers.save(folder / "answers.json")
     files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)}
         for path in sorted(folder.iterdir())
     }
     info = {
@@ -187,7 +187,7 @@ def read_info(location: str | Path) -> dict[str, Any]:
         if not file.is_file() or file.stat().st_size != entry["bytes"]:
             found = file.stat().st_size if file.is_file() else 0
             raise CheckpointError(f"{place} is damaged: {found} of {entry['bytes']} bytes")
-        if _sha256(file) != entry["sha256"]:
+        if hash_file(file) != entry["sha256"]:
             raise CheckpointError(
                 f"{place} is damaged: its content has changed since it was written"
             )
@@ -291,12 +291,3 @@ def _flush(folder: Path, *, files: bool = True) -> None:
 
 def _sha256_of_info(info: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    # Not hashlib.file_digest, which came with Python 3.11.
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
