@@ -33,7 +33,9 @@ def modes(files):
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What all nodes see: the videos, what is prepared, and the runs."""
-    return tmp_path_factory.mktemp("storage")
+    folder = tmp_path_factory.mktemp("storage")
+    generate(folder / "data", videos=VIDEOS)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,6 @@ def recipe(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_whole_job_on_two_nodes(storage, recipe):
-    generate(storage / "data", videos=VIDEOS)
     parsed, log = parse(yaml.safe_load(recipe.read_text())), recipe.with_suffix(".log")
     run = Run(parsed.run_location, parsed)
 
@@ -84,7 +85,6 @@ def test_the_whole_job_on_two_nodes(storage, recipe):
 @pytest.mark.ray
 @pytest.mark.slow
 def test_each_node_fetches_from_an_object_store_what_it_reads(storage, recipe, monkeypatch):
-    generate(storage / "data", videos=VIDEOS)
     place, log = f"s3://{BUCKET}/nodes", recipe.with_suffix(".remote.log")
     words = (f"runs={place}/runs", f"data.prepared={place}/prepared", "scaling.workers=2")
     monkeypatch.setenv("HOME", str(recipe.parent))

@@ -109,7 +109,7 @@ class Bench:
             "name": name,
             "stages": raw_recipe(self.folder)["stages"][:1],
         }
-        raw["stages"][0] |= {"epochs": 5, "checkpoint": {"every_steps": 2, "keep": 3}}
+        raw["stages"][0] |= {"epochs": 8, "checkpoint": {"every_steps": 2, "keep": 3}}
         raw["scaling"] = {"workers": 2, "cpus_per_worker": 0.5}
         raw |= changes
         file = self.folder / f"{name}.yaml"

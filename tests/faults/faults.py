@@ -47,8 +47,14 @@ def driver_killed(bench: Bench, name: str) -> list[str]:
     command = bench.train(recipe)
     command.until(bench.reached(recipe), "step 8")
     orphans = command.training_workers()
+    # Workers outlive the driver for seconds, in which they could finish so short a stage: one of
+    # them stands still, so that the other has to wait for it.
+    orphans[-1].suspend()
     command.kill()
-    bench.train(recipe).ends_well()
+    resumed = bench.train(recipe)
+    resumed.until(lambda: not _is_alive(orphans[0]), "the end of a worker without a driver")
+    orphans[-1].resume()
+    resumed.ends_well()
     return _lost_after_resuming(bench, recipe) + still_running(orphans)
 
 
