@@ -29,8 +29,11 @@ REQUIREMENTS = [
     "shtab>=1.7",
 ]
 DEVELOPMENT = [
+    "cryptography>=42",
+    "gcp-storage-emulator>=2024.8",
     "hypothesis>=6.100",
     "jsonschema>=4.18",
+    "kubernetes-validate>=1.30",
     "moto[server]>=5.0",
     "mypy>=1.11",
     "psutil>=5.9",

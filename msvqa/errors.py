@@ -54,7 +54,7 @@ class StorageError(MSVQAError):
 
 
 class IncompleteError(StorageError):
-    """A folder in an object store that is absent or not whole."""
+    """A folder that is absent, or not whole because it has no marker."""
 
 
 class RunError(MSVQAError):

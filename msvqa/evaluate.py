@@ -15,11 +15,14 @@ from msvqa.data.text import AnswerList
 from msvqa.engine import cluster
 from msvqa.engine.prediction import PredictionJob, check_answers, predict_on_ray
 from msvqa.errors import DataError
-from msvqa.evaluators.question_answering import QuestionAnswering
+from msvqa.evaluators import EVALUATORS
+from msvqa.evaluators.evaluator import Evaluator
 from msvqa.extract import extract
+from msvqa.files import write_json, written_aside
+from msvqa.objectives import OBJECTIVES
 from msvqa.prepare import prepare
-from msvqa.recipe import Recipe
-from msvqa.run import Run, write_json, written_aside
+from msvqa.recipe import Recipe, resolve
+from msvqa.run import Run
 from msvqa.storage import join
 
 
@@ -66,7 +69,7 @@ def record(
     predictions: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
     """Count what a checkpoint of the run predicted; write the predictions and their metrics."""
-    evaluator = QuestionAnswering(run.recipe.evaluation)
+    evaluator = _evaluator(run.recipe)
     train = read_split(prepared, "train", run.recipe.folds, present_only=False)
     metrics = {"run": run.recipe.name, "checkpoint": str(checkpoint.relative_to(run.path))}
     kinds = prepared.info["question_types"]
@@ -76,6 +79,12 @@ def record(
     write_json(folder / "metrics.json", metrics)
     run.folder.put(f"evaluate/{questions.name}", last="metrics.json")
     return metrics
+
+
+def _evaluator(recipe: Recipe) -> Evaluator:
+    objective = resolve(recipe.stages[-1].objective.name, OBJECTIVES, "objective")
+    kind: type[Evaluator] = resolve(objective.evaluator, EVALUATORS, "evaluator")
+    return kind(recipe.evaluation)
 
 
 def _questions(recipe: Recipe, prepared: Prepared, name: str) -> Split:

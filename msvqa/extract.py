@@ -117,9 +117,13 @@ def _extract(recipe: Recipe, videos: Sequence[Video], progress: Progress | None)
     wanted = {n: list(videos[i : i + size]) for n, i in enumerate(range(0, len(videos), size))}
     folder.path.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
+        found = stores.read_shards(location, spec, {n: _ids(wanted[n]) for n in wanted})
         patience_s = recipe.clips.timeout_s
-        done = {n: _finished(location, n, spec, wanted[n], patience_s) for n in wanted}
-        todo = {shard: wanted[shard] for shard, found in done.items() if found is None}
+        done = {
+            n: shard if _is_current(shard, wanted[n], patience_s) else None
+            for n, shard in found.items()
+        }
+        todo = {n: wanted[n] for n, shard in done.items() if shard is None}
         if not todo and _index_is_current(location, wanted):
             return Store.open(location, spec)
         folder.remove(stores.INDEX)
@@ -158,20 +162,17 @@ def _pool(recipe: Recipe, resources: Resources) -> Pool:
     return Pool(workers, cluster.gpu_share(workers, resources.gpus) if encodes else 0.0)
 
 
-def _finished(
-    location: str, shard: int, spec: StoreSpec, videos: Sequence[Video], timeout_s: float
-) -> dict[str, Any] | None:
-    """Return a shard's description if it is whole and would not come out otherwise now."""
-    found = stores.read_shard(location, shard, spec, _ids(videos))
+def _is_current(found: dict[str, Any] | None, videos: Sequence[Video], timeout_s: float) -> bool:
+    """Whether a shard is there, and would not come out otherwise now."""
     if found is None:
-        return None
+        return False
     for video, facts in zip(videos, found["videos"], strict=True):
         # The size alone: to hash all files again would cost as much as to decode them.
         if "bytes" in facts and _size(video.path) != facts["bytes"]:
-            return None
+            return False
         if facts["outcome"] == "timeout" and facts.get("timeout_s", 0.0) < timeout_s:
-            return None
-    return found
+            return False
+    return True
 
 
 def _size(path: str) -> int:

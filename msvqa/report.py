@@ -2,17 +2,17 @@
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from msvqa.errors import MSVQAError
+from msvqa.files import written_aside
 from msvqa.models.model import Sizes, build_model
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective
@@ -29,8 +29,9 @@ from msvqa.page.curves import stage_panels
 from msvqa.page.figures import Panel, TypeAccuracy, draw_panel, draw_types
 from msvqa.page.footage import Footage
 from msvqa.page.reconstructions import Reconstructed, reconstruct
+from msvqa.page.template import fill
 from msvqa.recipe import StageConfig, resolve
-from msvqa.run import Run, written_aside
+from msvqa.run import Run
 
 FIRST_SPLITS = ("test", "val")
 """Splits in the order of the page; others follow by name."""
@@ -102,21 +103,16 @@ def report(run_path: str | Path) -> str:
 def _render(run: Run) -> str:
     footage = Footage(run.recipe)
     stages = _stages(run)
-    environment = Environment(
-        loader=PackageLoader("msvqa"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    filters: dict[str, Callable[..., Any]] = {
         "percent": _percent,
         "points": _points,
         "number": _number,
         "duration": _duration,
         "sentence": _sentence,
     }
-    return environment.get_template("report.html.j2").render(
+    return fill(
+        "report.html.j2",
+        filters,
         recipe=run.recipe,
         recipe_yaml=run.recipe.to_yaml(),
         parameters=_count_parameters(run),

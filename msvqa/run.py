@@ -22,8 +22,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from msvqa.errors import CheckpointError, RunError, did_you_mean, one_of
+from msvqa.files import write_json, written_aside
 from msvqa.recipe import Recipe, differences, load
-from msvqa.storage import Folder, absolute, is_remote, join, open_folder
+from msvqa.storage import Folder, Kept, absolute, is_remote, join, open_folder
 
 if TYPE_CHECKING:
     import pyarrow
@@ -36,24 +37,6 @@ FREE_TO_CHANGE = ("runs", "scaling.", "faults.", "evaluation.", "data.allow_miss
 VERSIONS_OF = (
     "msvqa", "ray", "torch", "torchvision", "numpy", "av", "decord", "pyarrow", "h5py", "nltk",
 )  # fmt: skip
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` only when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield aside
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that no reader ever sees half a file."""
-    with written_aside(path) as aside:
-        aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -76,25 +59,15 @@ def only_one(folder: Folder) -> Iterator[None]:
         yield
 
 
-class Run:
+class Run(Kept):
     """The results of one experiment."""
 
     def __init__(self, location: str | Path, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.folder: Folder = open_folder(location)
+        self.folder = open_folder(location)
 
     def __repr__(self) -> str:
         return f"Run({self.location!r})"
-
-    @property
-    def location(self) -> str:
-        """Where the run is, for every machine."""
-        return self.folder.location
-
-    @property
-    def path(self) -> Path:
-        """Where its files are on this machine."""
-        return self.folder.path
 
     @classmethod
     def open(cls, location: str | Path) -> "Run":

@@ -35,6 +35,8 @@ HALF_REMOTE = re.compile(rf"({'|'.join(SCHEMES)}):(?!//)")
 REMOTE = re.compile(rf"({'|'.join(SCHEMES)})://[A-Za-z0-9._-]+(/[A-Za-z0-9._=+,-]+)*/*")
 CACHE_FOLDER, CACHE_GB = "MSVQA_CACHE", "MSVQA_CACHE_GB"
 DEFAULT_CACHE_GB = 100.0
+RETRIES_S = 60
+"""How long Google's client tries again by itself; S3's has a limit of its own."""
 DOWNLOADS = 8
 """Small files that are got at the same time."""
 IN_USE, ONE_AT_A_TIME, NEEDED = ".in-use", ".one-at-a-time", ".needed-bytes"
@@ -97,6 +99,22 @@ Location = Annotated[str, AfterValidator(_checked)]
 stored absolute."""
 DiskPath = Annotated[str, AfterValidator(_on_disk)]
 """A file or folder on a disk, stored absolute."""
+
+
+class Kept:
+    """Something that is kept in a folder: a run, a search."""
+
+    folder: "Folder"
+
+    @property
+    def location(self) -> str:
+        """Where it is, for every machine."""
+        return self.folder.location
+
+    @property
+    def path(self) -> Path:
+        """Where its files are on this machine."""
+        return self.folder.path
 
 
 def open_folder(location: str | Path) -> "Folder":
@@ -314,7 +332,9 @@ class RemoteFolder(Folder):
         if info.type == FileType.File:
             self._filesystem.delete_file(info.path)
         elif info.type == FileType.Directory:
-            self._filesystem.delete_dir(info.path)
+            # In Google's store a folder is its files: it is not found when they are gone.
+            with suppress(FileNotFoundError):
+                self._filesystem.delete_dir(info.path)
 
     def _copy(self, source: str, destination: str, last: str = "") -> None:
         from pyarrow.fs import FileSelector, FileType
@@ -338,8 +358,12 @@ def filesystem(location: str) -> "tuple[FileSystem, str]":
     """
     from pyarrow import fs
 
+    uri = absolute(location)
+    if uri.startswith("gs:"):
+        # Without credentials Google's client would try for 15 minutes and say nothing.
+        uri += f"?retry_limit_seconds={RETRIES_S}"
     with explained(location, "used"):
-        found: tuple[FileSystem, str] = fs.FileSystem.from_uri(absolute(location))
+        found: tuple[FileSystem, str] = fs.FileSystem.from_uri(uri)
     return found[0], found[1].rstrip("/")
 
 
@@ -379,6 +403,8 @@ def fetch(location: str | Path, marker: str) -> Path:
         StorageError: it cannot be read, or the cache has no room for it.
     """
     if not is_remote(location):
+        if not Path(location, marker).is_file():
+            raise IncompleteError(f"{location} is absent or incomplete: it has no {marker}")
         return Path(location)
     from pyarrow.fs import FileSelector, FileType
 

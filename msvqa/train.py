@@ -10,6 +10,7 @@ from msvqa.data.dataset import Prepared
 from msvqa.data.features import feature_files
 from msvqa.engine import cluster
 from msvqa.engine.checkpoint import newest_checkpoint
+from msvqa.engine.inputs import model_sizes
 from msvqa.engine.loop import StageJob
 from msvqa.engine.rehearsal import Estimate, rehearse
 from msvqa.engine.tracking import Row
@@ -144,20 +145,11 @@ def _model_problems(recipe: Recipe) -> list[str]:
     import torch
 
     from msvqa.engine.optim import check_groups
-    from msvqa.models.model import Sizes
 
-    features = recipe.features
-    sizes = Sizes(
-        vocabulary=2, answers=2, num_clips=recipe.clips.num_clips,
-        frames_per_clip=recipe.clips.frames_per_clip, size_px=recipe.clips.size_px,
-        appearance_width=features.appearance_width if features else None,
-        motion_width=features.motion_width if features else None,
-        word_size=recipe.data.word_size,
-    )  # fmt: skip
     problems = []
     try:
         with torch.device("meta"):
-            model = build_model(recipe, sizes)
+            model = build_model(recipe, model_sizes(recipe, None))
     except ValueError as error:
         return [f"model: {error}"]
     for number, stage in enumerate(recipe.stages):

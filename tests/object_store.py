@@ -1,46 +1,61 @@
-"""A real S3-compatible server on loopback, with what a process must know to use it."""
+"""Real servers of object stores on loopback, with what a process must know to use them."""
 
+import json
 import logging
 import os
-from collections.abc import Iterator
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from http.server import HTTPServer
+from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from gcp_storage_emulator.handlers.buckets import create_bucket
+from gcp_storage_emulator.server import RequestHandler, Storage
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
 BUCKET = "bucket"
 
 
+LOGS = [logging.getLogger(name) for name in ("werkzeug", "gcp_storage_emulator")]
+
+
 class Downloads(logging.Handler):
-    """Counts what the server was asked for."""
+    """Counts what the servers were asked for."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name_of_file, self.count = name, 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count one line of the server's log."""
+        """Count one line of a server's log."""
         line = record.getMessage()
-        self.count += "GET " in line and f"/{self.name_of_file} " in line
+        forms = (f"/{self.name_of_file} ", f"%2F{self.name_of_file}?alt=media ")
+        self.count += "GET " in line and any(form in line for form in forms)
 
 
 @contextmanager
 def downloads(name: str) -> Iterator[Downloads]:
-    """Count how often a file of this name is downloaded from the server of this process."""
-    log, counter = logging.getLogger("werkzeug"), Downloads(name)
-    level = log.level
-    log.addHandler(counter)
-    log.setLevel(logging.INFO)
+    """Count how often a file of this name is downloaded from the servers of this process."""
+    counter, levels = Downloads(name), [log.level for log in LOGS]
+    for log in LOGS:
+        log.addHandler(counter)
+        log.setLevel(logging.INFO)
     try:
         yield counter
     finally:
-        log.setLevel(level)
-        log.removeHandler(counter)
+        for log, level in zip(LOGS, levels, strict=True):
+            log.setLevel(level)
+            log.removeHandler(counter)
 
 
 @contextmanager
-def object_store() -> Iterator[dict[str, str]]:
-    """Run a server for the block; yield the environment that leads to it and to no other."""
+def object_store() -> Iterator[None]:
+    """Run an S3-compatible server for the block; the environment leads to it and to no other."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -52,13 +67,66 @@ def object_store() -> Iterator[dict[str, str]]:
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    before = dict(os.environ)
-    os.environ.update(environment)
     try:
-        store, _ = fs.FileSystem.from_uri(f"s3://{BUCKET}?allow_bucket_creation=true")
-        store.create_dir(BUCKET)
-        yield environment
+        with _environment(environment):
+            store, _ = fs.FileSystem.from_uri(f"s3://{BUCKET}?allow_bucket_creation=true")
+            store.create_dir(BUCKET)
+            yield
+    finally:
+        server.stop()
+
+
+@contextmanager
+def google_store() -> Iterator[None]:
+    """Run a server of Google Cloud Storage for the block, likewise."""
+    storage = Storage(use_memory_fs=True)
+    create_bucket(BUCKET, storage)
+    server = HTTPServer(("127.0.0.1", 0), partial(RequestHandler, storage))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            account = Path(folder) / "service-account.json"
+            account.write_text(json.dumps(_service_account()))
+            environment = {
+                "GOOGLE_APPLICATION_CREDENTIALS": str(account),
+                "CLOUD_STORAGE_EMULATOR_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            }
+            with _environment(environment):
+                yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _service_account() -> Mapping[str, str]:
+    """Make credentials as Google's console gives them: the client signs its own tokens with it."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return {
+        "type": "service_account",
+        "project_id": "tests",
+        "private_key_id": "tests",
+        "private_key": pem.decode(),
+        "client_email": "tests@tests.iam.gserviceaccount.com",
+        "client_id": "1",
+        "token_uri": "https://oauth2.googleapis.com/token",
+    }
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
     finally:
         os.environ.clear()
         os.environ.update(before)
-        server.stop()
+
+
+STORES = {"s3": object_store, "gs": google_store}
+"""Servers by the schemes of their locations."""

@@ -38,13 +38,14 @@ VERBS = (
     "doctor", "prepare", "extract", "train", "tune", "evaluate", "predict", "export", "report",
     "serve",
 )  # fmt: skip
-LEAVES = {"errors", "recipe", "run", "space", "storage", "strict_yaml", "data.batch"}
+LEAVES = {"errors", "files", "recipe", "run", "space", "storage", "strict_yaml", "data.batch"}
 MAY_IMPORT = {
     "errors": set(),
+    "files": set(),
     "strict_yaml": {"errors"},
     "storage": {"errors"},
     "recipe": {"errors", "storage", "strict_yaml"},
-    "run": {"errors", "recipe", "storage"},
+    "run": {"errors", "files", "recipe", "storage"},
     "space": {"errors", "recipe", "strict_yaml"},
     "losses": LEAVES,
     "metrics": LEAVES,

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import ray
 import yaml
@@ -69,14 +70,11 @@ def test_the_schema_finds_mistakes(validator, path, value):
 
 @pytest.mark.parametrize("name", ["raycluster", "rayjob"])
 def test_kubernetes_takes_the_pods(name):
-    kubernetes = pytest.importorskip(
-        "kubernetes_validate", reason="the whole schema of pods needs pip install of it"
-    )
     for pod in pods_of(name):
         content = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": pod}
-        kubernetes.validate(content, "1.30", strict=True)
+        kubernetes_validate.validate(content, "1.30", strict=True)
     for content in yaml.safe_load_all((KUBERAY / "storage.yaml").read_text(encoding="utf-8")):
-        kubernetes.validate(content, "1.30", strict=True)
+        kubernetes_validate.validate(content, "1.30", strict=True)
 
 
 @pytest.mark.parametrize("name", ["raycluster", "rayjob"])

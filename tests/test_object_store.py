@@ -19,19 +19,18 @@ from msvqa.engine.loop import StageJob, train_stage
 from msvqa.engine.trainer import LocalHost
 from msvqa.recipe import parse
 from msvqa.run import Run
-from msvqa.storage import open_folder
+from msvqa.storage import filesystem, open_folder
 from tests.faults.bench import Command
-from tests.object_store import BUCKET, downloads, object_store
+from tests.object_store import BUCKET, STORES, downloads
 from tests.tiny import VIDEOS, raw_recipe
 
-PLACE = f"s3://{BUCKET}/msvqa"
 
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    with object_store():
-        monkeypatch.setenv("MSVQA_CACHE", str(tmp_path / "cache"))
-        yield
+@pytest.fixture(params=STORES)
+def place(request, tmp_path, monkeypatch):
+    """A folder of an object store that is served by this process."""
+    monkeypatch.setenv("MSVQA_CACHE", str(tmp_path / "cache"))
+    with STORES[request.param]():
+        yield f"{request.param}://{BUCKET}/msvqa"
 
 
 def write_recipe(folder: Path, name: str, place: str) -> Path:
@@ -71,16 +70,16 @@ def checkpoints_of(run: Run) -> set[str]:
 
 def times_of(folder: str) -> dict[str, int]:
     """Return when the files of checkpoints were written."""
-    store, _ = fs.FileSystem.from_uri(f"s3://{BUCKET}")
-    infos = store.get_file_info(fs.FileSelector(folder, recursive=True))
+    store, path = filesystem(folder)
+    infos = store.get_file_info(fs.FileSelector(path, recursive=True))
     return {info.path: info.mtime_ns for info in infos if "/step-" in info.path and info.size}
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_run_lives_in_an_object_store(tmp_path, store):
+def test_a_run_lives_in_an_object_store(tmp_path, place):
     generate(tmp_path / "data", videos=VIDEOS)
-    there = write_recipe(tmp_path, "there", PLACE)
+    there = write_recipe(tmp_path, "there", place)
     run = run_of(there)
     stopped = command("train", str(there), recipe=there)
     stopped.until(lambda: checkpoints_of(run), "a checkpoint")
@@ -125,26 +124,26 @@ def test_a_run_lives_in_an_object_store(tmp_path, store):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_search_lives_in_an_object_store(tmp_path, store):
+def test_a_search_lives_in_an_object_store(tmp_path, place):
     generate(tmp_path / "data", videos=VIDEOS)
-    raw = raw_recipe(tmp_path) | {"runs": f"{PLACE}/runs"}
-    raw["data"]["prepared"] = f"{PLACE}/prepared"
+    raw = raw_recipe(tmp_path) | {"runs": f"{place}/runs"}
+    raw["data"]["prepared"] = f"{place}/prepared"
     recipe = tmp_path / "searched.yaml"
     recipe.write_text(yaml.safe_dump(raw))
     words = ("tune", str(recipe), str(write_space(tmp_path)))
     command(*words, recipe=recipe).ends_well()
-    sweep = open_folder(f"{PLACE}/runs/tiny-lr")
+    sweep = open_folder(f"{place}/runs/tiny-lr")
     assert {"trials.parquet", "search.html", "best.yaml"} <= {*sweep.sizes()}
     trials = pq.read_table(sweep.get("trials.parquet")).to_pylist()
     assert [trial["state"] for trial in trials] == ["finished", "finished"]
-    before = times_of(f"{BUCKET}/msvqa/runs/tiny-lr")
+    before = times_of(f"{place}/runs/tiny-lr")
     command(*words, recipe=recipe).ends_well()
-    after = times_of(f"{BUCKET}/msvqa/runs/tiny-lr")
+    after = times_of(f"{place}/runs/tiny-lr")
     assert before
     assert before.items() <= after.items(), "a second start trains nothing again"
 
     disk = tmp_path / "disk"
-    shared = Run.open(f"{PLACE}/runs/tiny-lr/shared")
+    shared = Run.open(f"{place}/runs/tiny-lr/shared")
     for trial in trials:
         run = Run.open(trial["path"])
         job = StageJob(

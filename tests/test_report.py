@@ -17,7 +17,7 @@ from msvqa.data.dataset import Prepared
 from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import load_checkpoint
 from msvqa.engine.inputs import open_inputs
-from msvqa.engine.loop import StageJob, train_stage
+from msvqa.engine.loop import train_stage
 from msvqa.engine.prediction import objective_of, predict_split
 from msvqa.engine.trainer import LocalHost
 from msvqa.errors import RunError
@@ -29,7 +29,7 @@ from msvqa.page.pictures import spread, strip
 from msvqa.recipe import Recipe
 from msvqa.report import report
 from msvqa.run import Run
-from tests.tiny import make_data, make_recipe
+from tests.tiny import make_data, make_job, make_recipe
 
 ATTACK = '<script>alert("hi")</script> & $x_{'
 
@@ -60,14 +60,7 @@ class Page(HTMLParser):
 
 
 def train(recipe: Recipe, stage: int) -> Run:
-    run = Run.create(recipe)
-    job = StageJob(
-        recipe=recipe.to_dict(),
-        stage=stage,
-        run=str(run.path),
-        prepared=str(recipe.data.prepared),
-        store=str(store_location(recipe)),
-    )
+    run, job = make_job(recipe, stage)
     train_stage(job, LocalHost(run.stage_dir(recipe.stages[stage].name)))
     return run
 
@@ -176,7 +169,7 @@ def test_a_run_before_its_first_step_has_a_page(tmp_path):
     assert "No split has been evaluated yet" in page.words
     assert "Nothing has been logged for this stage yet" in page.words
     assert "has no checkpoint yet" in page.words
-    assert "is not a complete prepared folder" in page.words
+    assert "is absent or incomplete: it has no prepare.json" in page.words
 
 
 def test_a_run_of_the_first_stage_alone_has_its_reconstructions(whole, tmp_path, without_curves):
@@ -197,7 +190,7 @@ def test_frames_come_from_the_files_where_the_store_is_gone(whole, page, tmp_pat
     decoded = Page(report(run.path))
     frames = [[a for a in p.addresses if a.startswith("data:")] for p in (page, decoded)]
     assert frames[0] == frames[1]
-    assert "does not exist" in decoded.words
+    assert "is absent or incomplete: it has no store.json" in decoded.words
 
 
 def test_absent_videos_are_named(whole, tmp_path, without_curves):

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from msvqa.errors import CheckpointError, RunError
-from msvqa.run import Run, only_one, write_json, written_aside
+from msvqa.files import write_json, written_aside
+from msvqa.run import Run, only_one
 from msvqa.storage import open_folder
 from tests.tiny import make_recipe
 

@@ -1,39 +1,49 @@
-"""Folders on disks and in a real S3-compatible server, and the cache of a machine."""
+"""Folders on disks and in real object stores, and the cache of a machine."""
 
 import pickle
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from pyarrow import fs
 
 from msvqa import storage
 from msvqa.errors import IncompleteError, RecipeError, StorageError
 from msvqa.recipe import parse
 from msvqa.storage import RemoteFolder, fetch, open_folder
-from tests.object_store import BUCKET, object_store
+from tests.object_store import BUCKET, STORES
 from tests.tiny import raw_recipe
 
 
 @pytest.fixture(scope="module")
-def server():
-    with object_store() as environment:
-        yield environment
+def servers():
+    with ExitStack() as stack:
+        for server in STORES.values():
+            stack.enter_context(server())
+        yield
 
 
 @pytest.fixture
-def place(server, tmp_path, monkeypatch):
-    """A folder of the object store, with a cache of its own."""
+def cache(tmp_path, monkeypatch):
+    """A cache of its own, in which nothing is in use."""
     monkeypatch.setenv(storage.CACHE_FOLDER, str(tmp_path / "cache"))
     monkeypatch.setattr(storage, "_held", {})
-    return f"s3://{BUCKET}/{tmp_path.name}"
 
 
-@pytest.fixture(params=["disk", "s3"])
-def location(request, tmp_path):
-    return str(tmp_path / "folder") if request.param == "disk" else request.getfixturevalue("place")
+@pytest.fixture(params=STORES)
+def place(request, servers, cache, tmp_path):
+    """A folder of an object store."""
+    return f"{request.param}://{BUCKET}/{tmp_path.name}"
+
+
+@pytest.fixture(params=["disk", *STORES])
+def location(request, servers, cache, tmp_path):
+    """A folder on a disk or of an object store."""
+    if request.param == "disk":
+        return str(tmp_path / "folder")
+    return f"{request.param}://{BUCKET}/{tmp_path.name}"
 
 
 def write(folder, name, text):
@@ -171,9 +181,9 @@ def test_working_files_of_dead_processes_are_swept_out(place, tmp_path):
 
 
 def test_a_file_that_may_not_be_written_is_explained(place):
-    folder = RemoteFolder("s3://no-such-bucket/x")
+    folder = RemoteFolder(f"{place.partition('//')[0]}//no-such-bucket/x")
     write(folder, "metrics", "1")
-    said = r"s3://no-such-bucket/x cannot be written.*\n.*AWS_ENDPOINT_URL"
+    said = r"//no-such-bucket/x cannot be written.*\n.*AWS_ENDPOINT_URL"
     with pytest.raises(StorageError, match=said):
         folder.put("metrics")
 
@@ -232,7 +242,12 @@ def test_locations_are_checked_with_the_recipe(tmp_path, override):
         parse(raw_recipe(tmp_path), [override])
 
 
-def test_google_storage_is_understood():
-    store, path = storage.filesystem("gs://bucket/runs/a")
-    assert isinstance(store, fs.GcsFileSystem)
-    assert path == "bucket/runs/a"
+def test_google_storage_without_credentials_is_explained_in_time(servers, cache, monkeypatch):
+    monkeypatch.setattr(storage, "RETRIES_S", 2)
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    for name in ("HOME", "GCE_METADATA_ROOT"):  # where Google's machines and users have others
+        monkeypatch.setenv(name, "/nowhere")
+    folder, start = RemoteFolder(f"gs://{BUCKET}/x"), time.monotonic()
+    with pytest.raises(StorageError, match=r"gs://bucket/x cannot be listed: .*\n.*GOOGLE_APPLI"):
+        folder.sizes()
+    assert time.monotonic() - start < 30

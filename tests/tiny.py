@@ -7,8 +7,10 @@ from msvqa.data.dataset import Prepared
 from msvqa.data.datasets.synthetic import generate
 from msvqa.data.store import Entry, Store, clip_spec, store_location, write_index, write_shard
 from msvqa.engine.inputs import decode_videos
+from msvqa.engine.loop import StageJob
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, parse
+from msvqa.run import Run
 
 VIDEOS = {"train": 6, "val": 3, "test": 3}
 
@@ -53,6 +55,20 @@ def raw_recipe(folder: Path) -> dict[str, Any]:
 def make_recipe(folder: Path, *overrides: str) -> Recipe:
     """Return the recipe with overrides."""
     return parse(raw_recipe(folder), overrides)
+
+
+def make_job(recipe: Recipe, stage: int, start: Path | None = None) -> tuple[Run, StageJob]:
+    """Create the run of a recipe; return it with the job of one of its stages."""
+    run = Run.create(recipe)
+    job = StageJob(
+        recipe=recipe.to_dict(),
+        stage=stage,
+        run=run.location,
+        prepared=str(recipe.data.prepared),
+        store=store_location(recipe),
+        init_from=str(start) if start else None,
+    )
+    return run, job
 
 
 def make_data(folder: Path) -> tuple[Prepared, Store]:

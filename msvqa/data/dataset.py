@@ -19,6 +19,7 @@ from msvqa.data import DATASETS
 from msvqa.data.annotations import Annotations
 from msvqa.data.text import AnswerList, Vocabulary
 from msvqa.errors import DataError, IncompleteError, did_you_mean, one_of
+from msvqa.files import hash_file
 from msvqa.recipe import DataConfig, resolve
 from msvqa.storage import absolute, fetch
 
@@ -136,7 +137,7 @@ class Dataset(ABC):
 
     def fingerprint(self) -> dict[str, str]:
         """Return the SHA-256 of every source file by name."""
-        return {path.name: _sha256(path) for path in self.source_files()}
+        return {path.name: hash_file(path) for path in self.source_files()}
 
 
 def open_dataset(config: DataConfig) -> Dataset:
@@ -156,14 +157,6 @@ def open_dataset(config: DataConfig) -> Dataset:
     if not dataset.root.is_dir():
         raise DataError(f"no folder {dataset.root}; data.root is the folder of the data set")
     return dataset
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,12 +233,8 @@ class Prepared:
         location = absolute(location)
         try:
             path = fetch(location, INFO)
-        except IncompleteError:
-            path = None
-        if path is None or not (path / INFO).is_file():
-            raise DataError(
-                f"{location} is not a complete prepared folder; run `msvqa prepare` first"
-            )
+        except IncompleteError as error:
+            raise DataError(f"{error}; run `msvqa prepare` first") from None
         file = path / INFO
         if file.stat().st_size > MAX_INFO_BYTES:
             raise DataError(f"{file} is larger than {MAX_INFO_BYTES} bytes")

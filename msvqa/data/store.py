@@ -15,7 +15,6 @@ microsecond and no copy, and any process writes its shards without a lock.
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,8 +27,9 @@ import numpy as np
 
 from msvqa.data.dataset import prepared_location
 from msvqa.errors import IncompleteError, StorageError, StoreError
+from msvqa.files import flush, hash_file, write_json
 from msvqa.recipe import FeaturesConfig, NamedConfig, Recipe
-from msvqa.storage import absolute, fetch, is_remote, join, open_folder
+from msvqa.storage import Folder, absolute, fetch, is_remote, join, open_folder
 
 STORE_FORMAT = 1
 INDEX, SHARD = "store.json", "shard.json"
@@ -138,11 +138,8 @@ class Store:
         location = absolute(location)
         try:
             path = fetch(location, INDEX)
-        except IncompleteError:
-            path = None
-        if path is None or not (path / INDEX).is_file():
-            state = "is not complete" if path and path.is_dir() else "does not exist"
-            raise StoreError(f"store {location} {state}; run `msvqa extract` with its recipe")
+        except IncompleteError as error:
+            raise StoreError(f"store {error}; run `msvqa extract` with its recipe") from None
         index = read_json(path / INDEX)
         if index is None or index.get("format") != STORE_FORMAT:
             file = join(location, INDEX)
@@ -215,7 +212,9 @@ class Store:
         """Size and hash of the source file and counts of the decoder, for every video."""
         folder = open_folder(self.location)
         names = sorted(name for name in folder.sizes("shards") if name.endswith(f"/{SHARD}"))
-        found = [read_json(folder.get(name)) or {} for name in names]
+        if names:
+            folder.get(*names)
+        found = [read_json(folder.path / name) or {} for name in names]
         return {video["video_id"]: video for shard in found for video in shard["videos"]}
 
     def _open_shard(self, shard: int) -> Arrays:
@@ -340,7 +339,7 @@ def write_shard(
         for array, buffer in buffers.items():
             with (aside / f"{array}.npy").open("wb") as file:
                 np.save(file, buffer[: len(rows)], allow_pickle=False)
-                _flush(file)
+                flush(file)
         write_json(aside / SHARD, description)
         aside.chmod(0o755)
         _put_in_place(aside, final)
@@ -357,27 +356,49 @@ def read_shard(
     store: str | Path, shard: int, spec: StoreSpec, videos: Sequence[str]
 ) -> dict[str, Any] | None:
     """Return the description of a shard that is whole, made as `spec` says and of these videos."""
-    folder, place = open_folder(store), shard_name(shard)
-    found = read_json(folder.get(f"{place}/{SHARD}"))
+    return read_shards(store, spec, {shard: videos})[shard]
+
+
+def read_shards(
+    store: str | Path, spec: StoreSpec, shards: Mapping[int, Sequence[str]]
+) -> dict[int, dict[str, Any] | None]:
+    """Return what `read_shard` does of many, with few requests to an object store."""
+    if not shards:
+        return {}
+    folder = open_folder(store)
+    files = [f"{shard_name(shard)}/{SHARD}" for shard in shards]
+    folder.get(*files)
+    under = shard_name(next(iter(shards))) if len(shards) == 1 else "shards"
+    sizes = folder.sizes(under) if is_remote(store) else None
+    return {
+        shard: _read_whole(folder, file, spec, videos, sizes)
+        for file, (shard, videos) in zip(files, shards.items(), strict=True)
+    }
+
+
+def _read_whole(
+    folder: Folder,
+    file: str,
+    spec: StoreSpec,
+    videos: Sequence[str],
+    sizes: Mapping[str, int] | None,
+) -> dict[str, Any] | None:
+    found = read_json(folder.path / file)
     if found is None or found.get("format") != STORE_FORMAT:
         return None
     if found["spec"] != spec.to_dict() or [v["video_id"] for v in found["videos"]] != list(videos):
         return None
-    if is_remote(store):
-        # The store has taken whole files, the description last: to read all again would cost.
-        sizes, rows = folder.sizes(place), len(found["rows"])
-        whole = all(
-            sizes.get(f"{place}/{name}.npy", 0) >= rows * array.nbytes
-            for name, array in spec.arrays.items()
-        )
-        return found if whole else None
-    whole = all(
-        _has_rows(
-            folder.path / place / f"{name}.npy", (len(found["rows"]), *array.shape), array.dtype
-        )
-        for name, array in spec.arrays.items()
-    )
-    return found if whole else None
+    place, rows = PurePosixPath(file).parent, len(found["rows"])
+    for name, array in spec.arrays.items():
+        data = str(place / f"{name}.npy")
+        if sizes is None:
+            whole = _has_rows(folder.path / data, (rows, *array.shape), array.dtype)
+        else:
+            # The store has taken whole files, the description last: to read all would cost.
+            whole = sizes.get(data, 0) >= rows * array.nbytes
+        if not whole:
+            return None
+    return found
 
 
 def write_index(
@@ -414,15 +435,6 @@ def remove_leftovers(store: str | Path, num_shards: int) -> None:
             folder.remove(f"shards/{shard}")
 
 
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def read_json(file: Path) -> dict[str, Any] | None:
     """Return a JSON object, or None where there is none to be read."""
     try:
@@ -432,20 +444,6 @@ def read_json(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None
-
-
-def write_json(file: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON aside, then give it its name."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as stream:
-        json.dump(data, stream, indent=1)
-        _flush(stream)
-    aside.replace(file)
-
-
-def _flush(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _fill(buffers: Mapping[str, np.ndarray], row: int, entry: Entry) -> None:

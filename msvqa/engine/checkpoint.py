@@ -24,12 +24,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from msvqa.data.store import hash_file
 from msvqa.data.text import AnswerList, Vocabulary
 from msvqa.errors import CheckpointError, IncompleteError
+from msvqa.files import hash_file, write_json
 from msvqa.models.model import Model, Sizes, build_model
 from msvqa.recipe import Recipe, load
-from msvqa.run import CHECKPOINT_INFO, Run, write_json
+from msvqa.run import CHECKPOINT_INFO, Run
 from msvqa.storage import absolute, fetch, join, open_folder
 
 logger = logging.getLogger(__name__)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from msvqa.data.sampling import sample_clips
-from msvqa.data.store import Entry, hash_file
+from msvqa.data.store import Entry
 from msvqa.data.video import Decoded, IsolatedDecoder
 from msvqa.errors import VideoError
+from msvqa.files import hash_file
 from msvqa.models.encoders import ENCODERS
 from msvqa.recipe import ClipsConfig, FeaturesConfig, NamedConfig, Recipe, resolve
 

@@ -204,12 +204,12 @@ def make_resident(source: StoreSource, device: torch.device) -> Inputs:
     return Inputs(split=split, source=ResidentSource(), resident=resident)
 
 
-def model_sizes(recipe: Recipe, prepared: Prepared) -> Sizes:
-    """Return what a model of the recipe must know of its data."""
+def model_sizes(recipe: Recipe, prepared: Prepared | None) -> Sizes:
+    """Return what a model of the recipe must know of its data; without data, of any words."""
     features = recipe.features
     return Sizes(
-        vocabulary=len(prepared.vocabulary),
-        answers=len(prepared.answers),
+        vocabulary=len(prepared.vocabulary) if prepared else 2,
+        answers=len(prepared.answers) if prepared else 2,
         num_clips=recipe.clips.num_clips,
         frames_per_clip=recipe.clips.frames_per_clip,
         size_px=recipe.clips.size_px,

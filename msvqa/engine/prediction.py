@@ -110,7 +110,7 @@ def check_answers(recipe: Recipe) -> None:
         RunError: says which stage it is.
     """
     stage = recipe.stages[-1]
-    if not resolve(stage.objective.name, OBJECTIVES, "objective").answers_questions:
+    if resolve(stage.objective.name, OBJECTIVES, "objective").evaluator is None:
         raise RunError(
             f"the last stage of run {recipe.name!r}, {stage.name!r} ({stage.objective.name}), "
             "answers no questions: only a run that ends with a stage such as answering can be "

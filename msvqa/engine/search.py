@@ -44,8 +44,9 @@ from msvqa.engine.trainer import (
     train_stage_on_ray,
 )
 from msvqa.errors import CheckpointError, ClusterError, MSVQAError, NonFiniteLossError
+from msvqa.files import write_json, written_aside
 from msvqa.recipe import parse
-from msvqa.run import CHECKPOINT_INFO, Run, write_json, written_aside
+from msvqa.run import CHECKPOINT_INFO, Run
 from msvqa.space import FieldRange, Space, parse_space
 from msvqa.storage import is_remote, join, open_folder
 

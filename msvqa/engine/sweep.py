@@ -11,7 +11,6 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -19,11 +18,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from msvqa.errors import RunError, one_of
+from msvqa.files import write_json, written_aside
 from msvqa.objectives import OBJECTIVES
 from msvqa.recipe import Recipe, differences, load, parse, resolve
-from msvqa.run import FREE_TO_CHANGE, Run, write_json, written_aside
+from msvqa.run import FREE_TO_CHANGE, Run
 from msvqa.space import Space, Values, changes, plain, values_of, with_values
-from msvqa.storage import Folder, join, open_folder
+from msvqa.storage import Folder, Kept, join, open_folder
 from msvqa.strict_yaml import read_file
 
 BASE, SPACE = "recipe-before.yaml", "space.yaml"
@@ -110,7 +110,7 @@ class Best:
     trials: Sequence[Trial]
 
 
-class Sweep:
+class Sweep(Kept):
     """The directory of one search."""
 
     def __init__(self, recipe: Recipe, space: Space) -> None:
@@ -118,16 +118,6 @@ class Sweep:
         self.name = f"{recipe.name}-{space.name}"
         self.folder = open_folder(join(recipe.runs, self.name))
         self.goal = _goal(recipe, space)
-
-    @property
-    def location(self) -> str:
-        """Where the search is, for every machine."""
-        return self.folder.location
-
-    @property
-    def path(self) -> Path:
-        """Where its own files are on this machine; those of the trials belong to their runs."""
-        return self.folder.path
 
     @classmethod
     def create(cls, recipe: Recipe, space: Space) -> "Sweep":

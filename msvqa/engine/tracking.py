@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from msvqa.errors import StorageError
-from msvqa.run import Run, written_aside
+from msvqa.files import written_aside
+from msvqa.run import Run
 from msvqa.storage import Folder
 
 logger = logging.getLogger(__name__)

@@ -17,12 +17,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from msvqa.engine.tracking import following_lines
 from msvqa.errors import StorageError
-from msvqa.run import written_aside
+from msvqa.files import written_aside
 from msvqa.storage import open_folder
 
 logger = logging.getLogger(__name__)
@@ -71,12 +70,7 @@ class Watchdog:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()

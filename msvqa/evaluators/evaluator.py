@@ -34,7 +34,3 @@ class Evaluator(ABC):
             train: the questions that baselines are fitted on.
             kinds: kinds of questions in the order of reports; others follow as they appear.
         """
-
-    @abstractmethod
-    def lines(self, metrics: Mapping[str, Any]) -> list[str]:
-        """Return the metrics as a readable table."""

@@ -72,34 +72,6 @@ class QuestionAnswering(Evaluator):
             },
         }
 
-    def lines(self, metrics: Mapping[str, Any]) -> list[str]:
-        """Return one line per type and one for all, then the baselines."""
-        rows = [("type", "accuracy", "95 % interval", "question only", "n")]
-        rows += [_row(kind, numbers) for kind, numbers in metrics["per_type"].items()]
-        rows.append(_row("all", metrics))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        baselines = [
-            f"{name.replace('_', ' ')} {_percent(value)}"
-            for name, value in metrics["baselines"].items()
-        ]
-        return [
-            *("  ".join(map(str.rjust, row, widths)) for row in rows),
-            f"{metrics['n']} of {metrics['n_expected']} questions of split {metrics['split']}, "
-            f"{metrics['n_videos']} videos, {metrics['n_unknown_answers']} unknown answers",
-            "text alone: " + ", ".join(baselines),
-        ]
-
-
-def _row(kind: str, numbers: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
-    low, high = map(_percent, numbers["accuracy_interval"])
-    return (
-        kind,
-        _percent(numbers["accuracy"]),
-        f"{low} to {high}",
-        _percent(numbers["question_only_accuracy"]),
-        str(numbers["n"]),
-    )
-
 
 def _row_of(
     compared: Mapping[str, np.ndarray], video: np.ndarray, chosen: np.ndarray
@@ -116,7 +88,3 @@ def _row_of(
 def _number(value: float) -> float | None:
     """Return the value, or None where there is none: JSON has no NaN."""
     return None if math.isnan(value) else value
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f} %"

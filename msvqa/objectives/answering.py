@@ -38,7 +38,7 @@ class Answering(Objective):
 
     config: Config
     model: GraphModel
-    answers_questions: ClassVar[bool] = True
+    evaluator: ClassVar[str | None] = "question_answering"
 
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
 

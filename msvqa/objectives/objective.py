@@ -28,8 +28,8 @@ class Objective(nn.Module):
     monitor: ClassVar[tuple[str, Literal["max", "min"]]]
     """Validation metric that chooses the best checkpoint, and its direction."""
 
-    answers_questions: ClassVar[bool] = False
-    """Whether `predict` returns answers, so that the stage can be evaluated and asked."""
+    evaluator: ClassVar[str | None] = None
+    """Which of `EVALUATORS` counts what `predict` returns; none where nothing can be asked."""
 
     top_k = 5
     """Answers per question that `predict` returns, where it answers; may be set on an instance."""

@@ -7,15 +7,16 @@ from datetime import datetime, timezone
 from typing import Any
 
 import matplotlib
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
 from msvqa.engine.sweep import Best, Sweep, Trial
+from msvqa.files import written_aside
 from msvqa.page.figures import FAINT, INK, ORANGE, draw_svg
-from msvqa.run import Run, written_aside
+from msvqa.page.template import fill
+from msvqa.run import Run
 from msvqa.storage import join
 
 PAGE = "search.html"
@@ -40,14 +41,8 @@ class Coordinate:
 
 def write_page(sweep: Sweep, trials: Sequence[Trial], best: Best | None) -> str:
     """Write the page into the sweep and return its place; `trials` are ordered, the best first."""
-    environment = Environment(
-        loader=PackageLoader("msvqa"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("search.html.j2").render(
+    text = fill(
+        "search.html.j2",
         sweep=sweep,
         trials=trials,
         best=best,

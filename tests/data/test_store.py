@@ -118,13 +118,13 @@ def test_pickled_arrays_are_refused(store):
 
 
 def test_incomplete_or_absent(store, tmp_path):
-    with pytest.raises(StoreError, match="does not exist"):
+    with pytest.raises(StoreError, match=r"nothing is absent or incomplete.*`msvqa extract`"):
         Store.open(tmp_path / "nothing")
     (store.path / "store.json").write_text("{")
     with pytest.raises(StoreError, match="damaged"):
         Store.open(store.path)
     (store.path / "store.json").unlink()
-    with pytest.raises(StoreError, match="not complete"):
+    with pytest.raises(StoreError, match="is absent or incomplete: it has no store.json"):
         Store.open(store.path)
 
 

@@ -5,13 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from msvqa.data.store import store_location
 from msvqa.engine.distributed import wrap
-from msvqa.engine.loop import StageJob, StageLoop
+from msvqa.engine.loop import StageLoop
 from msvqa.engine.trainer import LocalHost
-from msvqa.run import Run
 from tests.engine.gloo import run_in_two_processes
-from tests.tiny import make_recipe
+from tests.tiny import make_job, make_recipe
 
 
 def first_gradients(rank: int, tiny: Path, folder: Path, stage: int) -> dict[str, torch.Tensor]:
@@ -30,14 +28,7 @@ def first_gradients(rank: int, tiny: Path, folder: Path, stage: int) -> dict[str
         # Large enough that a wrong reduction of the sum shows beside the cross-entropy.
         "stages.1.objective.beta=1e-3",
     )
-    run = Run.create(recipe)
-    job = StageJob(
-        recipe=recipe.to_dict(),
-        stage=stage,
-        run=str(run.path),
-        prepared=str(recipe.data.prepared),
-        store=str(store_location(recipe)),
-    )
+    run, job = make_job(recipe, stage)
     host = LocalHost(run.path / "checkpoints")
     host.rank = rank
     loop = StageLoop(job, host)

@@ -18,7 +18,7 @@ from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import Position, load_checkpoint, read_weights
 from msvqa.engine.distributed import gather_objects
 from msvqa.engine.inputs import open_inputs
-from msvqa.engine.loop import Saver, StageJob, train_stage
+from msvqa.engine.loop import Saver, train_stage
 from msvqa.engine.prediction import objective_of, predict_split
 from msvqa.engine.trainer import LocalHost
 from msvqa.errors import CheckpointError, NonFiniteLossError, RunError
@@ -28,7 +28,7 @@ from msvqa.predict import from_pretrained
 from msvqa.recipe import Recipe, parse
 from msvqa.run import Run
 from tests.engine.gloo import run_in_two_processes
-from tests.tiny import make_recipe
+from tests.tiny import make_job, make_recipe
 
 
 class StoppingHost(LocalHost):
@@ -66,15 +66,7 @@ class GroupHost(StoppingHost):
 def train(
     recipe: Recipe, stage: int, host: LocalHost | None = None, start: Path | None = None
 ) -> Position:
-    run = Run.create(recipe)
-    job = StageJob(
-        recipe=recipe.to_dict(),
-        stage=stage,
-        run=str(run.path),
-        prepared=str(recipe.data.prepared),
-        store=str(store_location(recipe)),
-        init_from=str(start) if start else None,
-    )
+    run, job = make_job(recipe, stage, start)
     return train_stage(job, host or LocalHost(run.stage_dir(recipe.stages[stage].name)))
 
 

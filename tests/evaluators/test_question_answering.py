@@ -81,14 +81,6 @@ def test_reference_rule_counts_unknown(train, test):
     assert QuestionAnswering(config).evaluate(PREDICTIONS, test, train)["accuracy"] == 0.75
 
 
-def test_lines_name_types_and_counts(train, test):
-    evaluator = QuestionAnswering(EvaluationConfig())
-    lines = evaluator.lines(evaluator.evaluate(PREDICTIONS, test, train))
-    assert [line.split()[0] for line in lines[1:5]] == ["what", "who", "when", "all"]
-    assert "4 of 6 questions of split test" in lines[5]
-    assert "best possible 75.00 %" in lines[6]
-
-
 def test_refuses_missing_rows(train, test):
     with pytest.raises(DataError, match="3 predictions for 4 questions"):
         QuestionAnswering(EvaluationConfig()).evaluate({"top": PREDICTIONS["top"][:3]}, test, train)
