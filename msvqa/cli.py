@@ -115,6 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_doctor(verbs: Any) -> None:
     verb = _verb(verbs, "doctor", _doctor, "check this machine, a recipe and a folder of videos")
     verb.add_argument("recipe", nargs="?", metavar="RECIPE", help="recipe to check as well")
+    _add_overrides(verb)
     verb.add_argument("--data", metavar="DIR", help="check every video and annotation in DIR")
     verb.add_argument(
         "--out",
@@ -178,6 +179,7 @@ def _add_evaluate(verbs: Any) -> None:
     verb = _verb(verbs, "evaluate", _evaluate, "answer every question of a split and count")
     verb.add_argument("path", metavar="RUN", help="run folder, for example runs/demo")
     verb.add_argument("--split", metavar="SPLIT", required=True, help="for example val or test")
+    _add_overrides(verb, "where data is and how much runs at once, this time: data.root=DIR")
 
 
 def _add_predict(verbs: Any) -> None:
@@ -281,10 +283,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
     report = doctor(
         arguments.recipe,
         arguments.data,
-        out=Path(arguments.out),
+        overrides=arguments.overrides,
         timeout_s=arguments.timeout,
         speed=arguments.speed,
     )
+    if arguments.data is not None:
+        report.write_problems(Path(arguments.out))
     _print_report(report)
     return EXIT_PROBLEMS if report.failed else 0
 
@@ -465,7 +469,7 @@ class ProgressLines:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from msvqa.evaluate import evaluate
 
-    metrics = evaluate(arguments.path, arguments.split)
+    metrics = evaluate(arguments.path, arguments.split, arguments.overrides)
     _print_accuracy(metrics, arguments.path, arguments.split)
     return 0
 

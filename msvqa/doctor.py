@@ -76,12 +76,26 @@ class Report:
             names[problem.kind].append(f"{problem.path or problem.video_id}{row}")
         return dict(names)
 
+    def write_problems(self, file: Path) -> None:
+        """Write the table of all problems.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        from msvqa.data.problems import write_problems
+
+        try:
+            write_problems(self.problems, file)
+        except OSError as error:
+            raise DataError(f"{file} cannot be written: {error}") from None
+        self.problems_file = file
+
 
 def doctor(
     recipe: str | Path | None = None,
     data: str | Path | None = None,
     *,
-    out: Path = Path("problems.parquet"),
+    overrides: Sequence[str] = (),
     timeout_s: float = 60.0,
     speed: bool = False,
 ) -> Report:
@@ -90,15 +104,14 @@ def doctor(
     Args:
         recipe: recipe file; it also says which data set `data` holds.
         data: folder with a data set, or with nothing but videos.
-        out: table of problems to write when `data` is given.
+        overrides: `key=value` fields of the recipe to change.
         timeout_s: longest time for one video.
         speed: also measure how fast this machine decodes and computes.
     """
     report = Report([check() for check in ENVIRONMENT])
-    loaded = _load(recipe, report) if recipe is not None else None
+    loaded = _load(recipe, overrides, report) if recipe is not None else None
     if data is not None:
         _check_data(Path(data), loaded, timeout_s, report)
-        _write(report, out)
     if speed:
         report.checks += speed_checks(Path(data) if data is not None else None, loaded)
     return report
@@ -241,9 +254,9 @@ ENVIRONMENT: tuple[Callable[[], Check], ...] = (
 # The recipe
 
 
-def _load(path: str | Path, report: Report) -> Recipe | None:
+def _load(path: str | Path, overrides: Sequence[str], report: Report) -> Recipe | None:
     try:
-        recipe = load(path)
+        recipe = load(path, overrides)
     except RecipeError as error:
         report.checks.append(Check(name="recipe", status="fail", detail=str(error)))
         return None
@@ -415,16 +428,6 @@ def _video_check(folder: Path, probes: dict[str, "Probe"]) -> Check:
 def _first_details(problems: Sequence["Problem"], shown: int = 3) -> str:
     more = [f"and {len(problems) - shown} more"] if len(problems) > shown else []
     return "\n  ".join([*(problem.detail for problem in problems[:shown]), *more])
-
-
-def _write(report: Report, out: Path) -> None:
-    from msvqa.data.problems import write_problems
-
-    try:
-        write_problems(report.problems, out)
-    except OSError as error:
-        raise DataError(f"{out} cannot be written: {error}") from None
-    report.problems_file = out
 
 
 # The speed

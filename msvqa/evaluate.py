@@ -1,6 +1,6 @@
 """Evaluate: answer every question of a split with a run's best checkpoint, and count."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,39 @@ from msvqa.data.schema import PREDICTIONS
 from msvqa.data.text import AnswerList
 from msvqa.engine import cluster
 from msvqa.engine.prediction import PredictionJob, check_answers, predict_on_ray
-from msvqa.errors import DataError
+from msvqa.errors import DataError, RecipeError, one_of
 from msvqa.evaluators import EVALUATORS
 from msvqa.evaluators.evaluator import Evaluator
 from msvqa.extract import extract
 from msvqa.files import write_json, written_aside
 from msvqa.objectives import OBJECTIVES
 from msvqa.prepare import prepare
-from msvqa.recipe import Recipe, resolve
-from msvqa.run import Run
+from msvqa.recipe import Recipe, differences, parse, resolve
+from msvqa.run import FREE_TO_CHANGE, Run
 from msvqa.storage import join
 
+ELSEWHERE = (
+    *FREE_TO_CHANGE, "data.root", "data.prepared", "clips.store", "clips.cache", "clips.timeout_s",
+    "features.store",
+)  # fmt: skip
+"""Fields that may be other than in training: where things are, and how the work is done."""
 
-def evaluate(run: str | Path, split: str) -> dict[str, Any]:
+
+def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Return the metrics of a split; writes them and the predictions into the run.
+
+    Args:
+        run: location of the run.
+        split: name of the split.
+        overrides: `key=value` for this time alone, of the fields in `ELSEWHERE`.
 
     Raises:
         RunError, CheckpointError: there is no trained model.
+        RecipeError: an override that is wrong, or that would change what was trained.
         DataError: no such split, or none of its videos is present.
     """
     opened = Run.open(run)
-    recipe = opened.recipe
+    opened.recipe = recipe = _changed(opened.recipe, overrides)
     checkpoint = opened.checkpoint()
     check_answers(recipe)
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
@@ -79,6 +91,16 @@ def record(
     write_json(folder / "metrics.json", metrics)
     run.folder.put(f"evaluate/{questions.name}", last="metrics.json")
     return metrics
+
+
+def _changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Return the recipe with overrides that leave the trained model what it is."""
+    changed = parse(recipe.to_dict(), overrides)
+    refused = [line for line in differences(recipe, changed) if not line.startswith(ELSEWHERE)]
+    if refused:
+        allowed = one_of([key.rstrip(".") for key in ELSEWHERE])
+        raise RecipeError([f"{line}: was trained so; may change: {allowed}" for line in refused])
+    return changed
 
 
 def _evaluator(recipe: Recipe) -> Evaluator:

@@ -280,8 +280,8 @@ METRICS = {
 
 def test_evaluate_prints_counts_beside_the_baseline(verb, capsys):
     calls = verb("evaluate", METRICS)
-    assert cli.main(["evaluate", "runs/demo", "--split", "test"]) == 0
-    assert calls == [(("runs/demo", "test"), {})]
+    assert cli.main(["evaluate", "runs/demo", "--split", "test", "data.root=there"]) == 0
+    assert calls == [(("runs/demo", "test", ["data.root=there"]), {})]
     out = capsys.readouterr().out
     assert "runs/demo, split test: 8 of 9 questions" in out
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
@@ -293,22 +293,25 @@ def test_evaluate_prints_counts_beside_the_baseline(verb, capsys):
     assert rows["all"] == ["8", "0.5000", *interval, "0.1250", "0.2500", "0.9000"]
 
 
-def test_doctor_shows_what_to_do_and_exits_with_1_on_a_failure(verb, capsys):
+def test_doctor_shows_what_to_do_and_exits_with_1_on_a_failure(verb, capsys, monkeypatch, tmp_path):
     checks = [
         Check(name="ray", status="fail", detail="absent", advice="pip install 'ray[train]'"),
         Check(name="disk", status="ok", detail="9 GiB"),
     ]
     problems = [Problem(kind="partial", path=f"{n}.avi", detail="") for n in range(10)]
-    report = Report(checks, problems, problems_file=Path("problems.parquet"))
+    report = Report(checks, problems)
+    monkeypatch.chdir(tmp_path)
     calls = verb("doctor", report)
-    assert cli.main(["doctor", "r.yaml", "--data", "videos", "--timeout", "5"]) == 1
+    assert cli.main(["doctor", "r.yaml", "--data", "videos", "--timeout", "5", "seed=1"]) == 1
     ((recipe, data), options) = calls[0]
+    assert options["overrides"] == ["seed=1"]
     assert (recipe, data, options["timeout_s"]) == ("r.yaml", "videos", 5.0)
     out = capsys.readouterr().out
     assert "→ pip install 'ray[train]'" in out
     assert "partial (10): 0.avi, 1.avi" in out
     assert "… 2 more" in out
     assert "problems.parquet" in out
+    assert len(pq.read_table("problems.parquet")) == 10
     report.checks.pop(0)
     assert cli.main(["doctor"]) == 0
 

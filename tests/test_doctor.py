@@ -15,6 +15,7 @@ from msvqa.data.isolation import Isolated
 from msvqa.doctor import Check, Report, doctor, probe_videos
 from msvqa.errors import DataError
 from tests import barcode_video
+from tests.tiny import make_recipe
 
 
 def statuses(report):
@@ -35,7 +36,7 @@ def expected_outcomes(readme: Path):
 
 
 def test_every_clip_gets_the_outcome_that_is_documented(clips, tmp_path):
-    report = doctor(data=clips, out=tmp_path / "problems.parquet")
+    report = doctor(data=clips)
     expected = expected_outcomes(clips / "README.md")
     assert len(expected) == 22
     assert {name: found.outcome for name, found in report.probes.items()} == expected
@@ -59,7 +60,8 @@ def test_problems_are_written_by_name(clip, tmp_path):
         "notes.txt": b"no video",
     }.items():
         (folder / name).write_bytes(content)
-    report = doctor(data=tmp_path / "data", out=tmp_path / "problems.parquet")
+    report = doctor(data=tmp_path / "data")
+    report.write_problems(tmp_path / "problems.parquet")
     rows = pq.read_table(tmp_path / "problems.parquet").to_pylist()
     assert {row["path"]: row["kind"] for row in rows} == {
         "truncated.avi": "partial",
@@ -121,7 +123,7 @@ def write_msvd(folder, videos):
 
 def test_a_known_layout_gets_its_annotations_checked_too(clip, tmp_path):
     write_msvd(tmp_path / "data", {"one.avi": clip})
-    report = doctor(data=tmp_path / "data", out=tmp_path / "problems.parquet")
+    report = doctor(data=tmp_path / "data")
     kinds = report.problems_by_kind()
     assert set(kinds) == {"empty_text", "missing_video", "two_splits", "unknown_video"}
     assert kinds["empty_text"] == ["train_qa.json row 2"]
@@ -133,14 +135,14 @@ def test_a_known_layout_gets_its_annotations_checked_too(clip, tmp_path):
 def test_broken_annotations_are_one_problem(tmp_path):
     write_msvd(tmp_path / "data", {})
     (tmp_path / "data" / "train_qa.json").write_text("[{", encoding="utf-8")
-    report = doctor(data=tmp_path / "data", out=tmp_path / "problems.parquet")
+    report = doctor(data=tmp_path / "data")
     assert list(report.problems_by_kind()) == ["invalid_source"]
     assert report.failed
 
 
 def test_annotations_without_videos_are_a_warning_beside_the_missing_list(tmp_path):
     write_msvd(tmp_path / "data", {})
-    report = doctor(data=tmp_path / "data", out=tmp_path / "problems.parquet")
+    report = doctor(data=tmp_path / "data")
     assert statuses(report)["videos"] == "warn"
     missing = report.problems_by_kind()["missing_video"]
     assert set(missing) == {"video/one.avi", "video/two.avi"}
@@ -149,7 +151,7 @@ def test_annotations_without_videos_are_a_warning_beside_the_missing_list(tmp_pa
 def test_a_table_of_problems_that_cannot_be_written_is_an_error(clip, tmp_path):
     (tmp_path / "a.avi").symlink_to(clip)
     with pytest.raises(DataError, match="cannot be written"):
-        doctor(data=tmp_path, out=tmp_path / "absent" / "problems.parquet")
+        doctor(data=tmp_path).write_problems(tmp_path / "absent" / "problems.parquet")
 
 
 def test_an_absent_or_empty_folder_is_an_error(tmp_path):
@@ -193,6 +195,13 @@ def test_a_bad_recipe_fails_with_all_its_problems(tmp_path):
     assert recipe.status == "fail"
     assert "model.name: unknown model" in recipe.detail
     assert "stages: is missing" in recipe.detail
+
+
+def test_a_recipe_is_checked_with_what_is_changed_in_it(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(make_recipe(tmp_path).to_yaml(), encoding="utf-8")
+    assert statuses(doctor(file))["recipe"] == "ok"
+    assert statuses(doctor(file, overrides=["model.heads=3"]))["recipe"] == "fail"
 
 
 def test_a_report_fails_only_on_failures():

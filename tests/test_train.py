@@ -1,6 +1,7 @@
 """Train, evaluate and predict on a real Ray cluster, with two workers."""
 
 import json
+import shutil
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,6 +88,22 @@ def test_evaluation_and_prediction_agree(run, folder):
     answers = msvqa.from_pretrained(run.path).answer(video, row["question"])
     assert [answer.text for answer in answers] == row["top"]
     assert answers[0].probability == pytest.approx(row["probability"][0], abs=1e-5)
+
+
+@pytest.mark.ray
+def test_evaluation_where_the_data_is_elsewhere(run, folder, tmp_path):
+    expected = evaluate(run.path, "test")
+    elsewhere = shutil.copytree(folder / "data", tmp_path / "moved")
+    overrides = [f"data.root={elsewhere}", f"data.prepared={tmp_path / 'p'}"]
+    assert evaluate(run.path, "test", [*overrides, "scaling.data_workers=1"]) == expected
+    assert (tmp_path / "p" / "prepare.json").is_file()
+    assert "moved" not in (run.path / "recipe.yaml").read_text()
+
+
+def test_evaluation_does_not_change_what_was_trained(tmp_path):
+    run = Run.create(make_recipe(tmp_path))
+    with pytest.raises(RecipeError, match=r"clips\.size_px: 32 -> 64: was trained so; may change"):
+        evaluate(run.path, "test", ["clips.size_px=64"])
 
 
 @pytest.mark.ray

@@ -124,7 +124,7 @@ def test_incomplete_or_absent(store, tmp_path):
     with pytest.raises(StoreError, match="damaged"):
         Store.open(store.path)
     (store.path / "store.json").unlink()
-    with pytest.raises(StoreError, match="is absent or incomplete: it has no store.json"):
+    with pytest.raises(StoreError, match=r"is absent or incomplete: it has no store\.json"):
         Store.open(store.path)
 
 
