@@ -11,7 +11,10 @@ from msvqa.engine.checkpoint import newest_checkpoint
 from msvqa.run import Run
 from tests.faults.bench import STAGE, Bench, Command, content_of_store, validations
 from tests.ray_nodes import Nodes, running_nodes
+from tests.tiny import raw_recipe
 
+EPOCH = 6
+"""Steps of an epoch of the tiny experiment."""
 VIDEOS = {"train": 40, "val": 4, "test": 4}
 
 
@@ -78,6 +81,32 @@ def node_lost_with_a_fixed_number_of_workers(bench: Bench, name: str) -> list[st
     return bench.lost(recipe)
 
 
+def node_joins_with_a_range_of_workers(bench: Bench, name: str) -> list[str]:
+    """A node joins while one of at most two workers trains: two go on, from a checkpoint."""
+    stages = raw_recipe(bench.folder)["stages"][:1]
+    # Ray looks for new nodes once a minute.
+    stages[0] |= {"epochs": 1000, "checkpoint": {"every_steps": 50, "keep": 2}}
+    recipe = bench.recipe_file(name, stages=stages, scaling={"workers": {"min": 1, "max": 2}})
+    run = bench.run(recipe)
+    with running_nodes() as nodes:
+        nodes.add()
+        with nodes.joined():
+            command = bench.train(recipe)
+        command.until(bench.reached(recipe, 50), "step 50")
+        nodes.add()
+        command.until(lambda: "goes on with 2 workers" in command.said(), "more workers")
+        command.until(lambda: len(_begun(run)) == 2, "the second start")
+        command.kill(signal.SIGTERM)
+        code = command.ends()
+    assert code == 128 + signal.SIGTERM, f"exit code {code}:\n{command.said()}"
+    alone, together = _begun(run)
+    assert alone.startswith("worker 0 of 1 ") and together.startswith("worker 0 of 2 "), together
+    resumed = int(together.rpartition("after step ")[2].split()[0])
+    assert resumed >= 50, together
+    steps = {row["step"] for row in run.metrics() if row["kind"] == "validation"}
+    return [f"step {step}" for step in range(EPOCH, resumed + 1, EPOCH) if step not in steps]
+
+
 def stopped_while_waiting_for_a_node(bench: Bench, name: str) -> list[str]:
     """SIGTERM while two workers wait for a node: exit code 143; with the node, the rest."""
     recipe = bench.recipe_file(name, scaling={"workers": 2})
@@ -121,5 +150,6 @@ NODE_FAULTS = (
     node_lost_extracting,
     node_lost_with_a_range_of_workers,
     node_lost_with_a_fixed_number_of_workers,
+    node_joins_with_a_range_of_workers,
     stopped_while_waiting_for_a_node,
 )
