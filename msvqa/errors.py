@@ -50,7 +50,11 @@ class ClusterError(MSVQAError):
 
 
 class StorageError(MSVQAError):
-    """A place in an object store that cannot be used, or a cache that is too small."""
+    """A folder that cannot be read or written now."""
+
+
+class CacheError(MSVQAError):
+    """A machine that may not keep as much as has to be fetched from an object store."""
 
 
 class IncompleteError(StorageError):

@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator
 
-from msvqa.errors import IncompleteError, StorageError
+from msvqa.errors import CacheError, IncompleteError, StorageError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -39,6 +39,8 @@ RETRIES_S = 60
 """How long Google's client tries again by itself; S3's has a limit of its own."""
 DOWNLOADS = 8
 """Small files that are got at the same time."""
+TRIED, TRIED_BYTES = ".tried", 1 << 16
+"""More than what a full disk may still have room for in blocks that are begun."""
 IN_USE, ONE_AT_A_TIME, NEEDED = ".in-use", ".one-at-a-time", ".needed-bytes"
 """Locked by every process that uses a folder; not `.lock`, which those who write in it take."""
 
@@ -161,6 +163,16 @@ class Folder:
             names: of files and folders inside this one; those that are absent are passed over.
             last: the marker of a single folder.
         """
+
+    def try_writing(self) -> None:
+        """Write a small file and remove it.
+
+        Raises:
+            OSError, StorageError: the folder cannot be written now.
+        """
+        (self.path / TRIED).write_bytes(bytes(TRIED_BYTES))
+        self.put(TRIED)
+        self.remove(TRIED)
 
     def forget(self, name: str) -> None:
         """Remove the working files of a folder that was put."""
@@ -400,7 +412,8 @@ def fetch(location: str | Path, marker: str) -> Path:
 
     Raises:
         IncompleteError: it has no marker.
-        StorageError: it cannot be read, or the cache has no room for it.
+        StorageError: it cannot be read.
+        CacheError: the cache has no room for it.
     """
     if not is_remote(location):
         if not Path(location, marker).is_file():
@@ -441,10 +454,10 @@ def check_cache(location: str, nbytes: int) -> None:
     """Refuse what is read again and again and does not fit into the cache of a machine.
 
     Raises:
-        StorageError: says how much it is and how much may be kept.
+        CacheError: says how much it is and how much may be kept.
     """
     if is_remote(location) and nbytes > cache_limit_bytes():
-        raise StorageError(
+        raise CacheError(
             f"{location} has {nbytes / 1e9:.3g} GB, but a machine keeps at most "
             f"{cache_limit_bytes() / 1e9:.3g} GB of what it fetches: raise {CACHE_GB} on every "
             "machine, or put it on a disk that all machines reach"
@@ -455,13 +468,13 @@ def cache_limit_bytes() -> float:
     """Return how much a machine may keep of what it has fetched.
 
     Raises:
-        StorageError: MSVQA_CACHE_GB is not a number.
+        CacheError: MSVQA_CACHE_GB is not a number.
     """
     text = os.environ.get(CACHE_GB, str(DEFAULT_CACHE_GB))
     try:
         return float(text) * 1e9
     except ValueError:
-        raise StorageError(f"{CACHE_GB}={text} is not a number of gigabytes") from None
+        raise CacheError(f"{CACHE_GB}={text} is not a number of gigabytes") from None
 
 
 def _make_room(entry: Path, needed: int, location: str) -> None:
@@ -478,7 +491,7 @@ def _make_room(entry: Path, needed: int, location: str) -> None:
     used = sum(sizes.values())
     if used + needed > limit:
         _held.pop(entry).close()
-        raise StorageError(
+        raise CacheError(
             f"{location} needs {needed / 1e9:.3g} GB in {_cache_folder()}, which may hold "
             f"{limit / 1e9:.3g} GB and has {used / 1e9:.3g} GB in use: raise {CACHE_GB}, or set "
             f"{CACHE_FOLDER} to a larger disk, on every machine"

@@ -53,25 +53,41 @@ def downloads(name: str) -> Iterator[Downloads]:
             log.removeHandler(counter)
 
 
+class S3Server:
+    """An S3-compatible server on one port; its content outlives a stop."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        """Answer; again on the same port."""
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
+        self._server.start()
+        _, self.port = self._server.get_host_and_port()
+
+    def stop(self) -> None:
+        """Answer nobody any more."""
+        self._server.stop()
+
+
 @contextmanager
-def object_store() -> Iterator[None]:
+def object_store() -> Iterator[S3Server]:
     """Run an S3-compatible server for the block; the environment leads to it and to no other."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
+    server = S3Server()
     environment = {
         "AWS_ACCESS_KEY_ID": "tests",
         "AWS_SECRET_ACCESS_KEY": "tests",
         "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     try:
         with _environment(environment):
             store, _ = fs.FileSystem.from_uri(f"s3://{BUCKET}?allow_bucket_creation=true")
             store.create_dir(BUCKET)
-            yield
+            yield server
     finally:
         server.stop()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from msvqa import storage
-from msvqa.errors import IncompleteError, RecipeError, StorageError
+from msvqa.errors import CacheError, IncompleteError, RecipeError, StorageError
 from msvqa.recipe import parse
 from msvqa.storage import RemoteFolder, fetch, open_folder
 from tests.object_store import BUCKET, STORES
@@ -100,6 +100,18 @@ def test_rename_and_copy(location, tmp_path):
     assert sorted(another_process(copy.location).sizes()) == ["b/marker", "b/x"]
 
 
+def test_trying_to_write_leaves_nothing(location):
+    folder = open_folder(location)
+    folder.path.mkdir(exist_ok=True)
+    folder.try_writing()
+    assert list(folder.path.iterdir()) in ([], [folder.path / storage.IN_USE])
+    if storage.is_remote(location):
+        found, path = storage.filesystem(location)
+        assert not found.get_file_info(f"{path}/{storage.TRIED}").is_file
+        with pytest.raises(StorageError, match="cannot be written"):
+            RemoteFolder(f"{location.partition('//')[0]}//no-such-bucket/x").try_writing()
+
+
 def test_a_folder_without_its_marker_is_not_whole(place):
     folder = open_folder(place)
     write(folder, "shard/array", "123")
@@ -159,7 +171,7 @@ def test_the_cache_is_bounded(place, tmp_path, monkeypatch):
         write(folder, f"{name}/marker", "{}")
         folder.put(name, last="marker")
     first, second = (fetch(f"{place}/{name}", "marker") for name in "ab")
-    with pytest.raises(StorageError, match=r"c needs 4e-06 GB in .* 8\.\d*e-06 GB in use: raise"):
+    with pytest.raises(CacheError, match=r"c needs 4e-06 GB in .* 8\.\d*e-06 GB in use: raise"):
         fetch(f"{place}/c", "marker")
     storage._held.pop(first).close()  # as if the process that used it had ended
     assert (fetch(f"{place}/c", "marker") / "array").read_text() == "c" * 4000
@@ -220,7 +232,7 @@ def test_a_store_larger_than_the_cache_is_refused(place, monkeypatch):
     monkeypatch.setenv(storage.CACHE_GB, "1")
     storage.check_cache(place, 999_000_000)
     storage.check_cache("/a/disk", 5_000_000_000)
-    with pytest.raises(StorageError, match=r"has 5 GB, but a machine keeps at most 1 GB"):
+    with pytest.raises(CacheError, match=r"has 5 GB, but a machine keeps at most 1 GB"):
         storage.check_cache(place, 5_000_000_000)
 
 

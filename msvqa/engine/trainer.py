@@ -24,17 +24,19 @@ from msvqa.errors import (
     CheckpointError,
     MSVQAError,
     NonFiniteLossError,
-    RunError,
     StoppedError,
     StorageError,
 )
 from msvqa.recipe import StageConfig, parse
 from msvqa.run import CHECKPOINT_INFO, Run
+from msvqa.storage import Folder
 
 logger = logging.getLogger(__name__)
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Ray's list of the checkpoints of a stage."""
+PAUSE_S = 1.0
+"""Between looks at storage that has failed."""
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -192,8 +194,44 @@ def train_stage_on_ray(
     Raises:
         NonFiniteLossError and other user errors of the loop.
         StoppedError: a signal or the run's file `stop` asked for it.
+        StorageError: the run cannot be written, again and again or for too long.
         ray.train.TrainingFailedError: workers died more often than is put up with.
     """
+    faults, failures = run.recipe.faults, 0
+    while True:
+        try:
+            _train_stage(job, run, placement, on_row, callbacks)
+            return
+        except StorageError as error:
+            # Ray has files of its own in the run, and does not try again.
+            failures += 1
+            too_often = 0 <= faults.max_failures < failures
+            if too_often or not _is_back(run.folder, faults.storage_wait_s):
+                raise
+            name = run.recipe.stages[job.stage].name
+            logger.warning("%s\nIt is back: stage %s goes on from its last checkpoint", error, name)
+
+
+def _is_back(folder: Folder, wait_s: float) -> bool:
+    """Wait until a folder can be written again, at most so long."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            folder.try_writing()
+            return True
+        except (OSError, StorageError):
+            if time.monotonic() > deadline:
+                return False
+        time.sleep(PAUSE_S)
+
+
+def _train_stage(
+    job: StageJob,
+    run: Run,
+    placement: cluster.Placement,
+    on_row: Callable[[Row], None] | None,
+    callbacks: tuple[Any, ...],
+) -> None:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -281,7 +319,7 @@ def _fit(trainer: Any, look: Callable[[], None]) -> MSVQAError | None:
                 return cause
         for cause in causes:
             if isinstance(cause, OSError):
-                raise RunError(
+                raise StorageError(
                     f"training stopped, since a file or folder cannot be used: {cause}\n"
                     "Make room or bring the storage back, and the same command continues"
                 ) from error

@@ -174,9 +174,9 @@ class Bench:
 
 def final_weights(run: Run) -> Mapping[str, torch.Tensor]:
     """Return the weights at the end of the stage, from a checkpoint that is whole."""
-    path = run.checkpoint(STAGE, "last")
-    assert read_info(path)["finished"], f"{path} is not the end of the stage"
-    return read_weights(path)
+    place = run.locate(run.checkpoint(STAGE, "last"))
+    assert read_info(place)["finished"], f"{place} is not the end of the stage"
+    return read_weights(place)
 
 
 def validations(run: Run) -> list[tuple[object, ...]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
+import pytest
 
 from msvqa.data.sampling import sample_clips
 from msvqa.data.store import Store
@@ -24,6 +25,7 @@ from tests.faults.bench import STAGE, Bench, Command, shards_of, store_of
 from tests.faults.disks import small_disk
 from tests.faults.nodes import NODE_FAULTS
 from tests.models.small import make_dualvgr
+from tests.object_store import BUCKET, object_store
 from tests.tiny import raw_recipe
 
 Fault = Callable[[Bench, str], list[str]]
@@ -216,6 +218,24 @@ def storage_away_for_a_while(bench: Bench, name: str) -> list[str]:
         return bench.lost(recipe)
 
 
+def object_store_away_for_a_while(bench: Bench, name: str) -> list[str]:
+    """An object store that does not answer for a while: training waits and goes on by itself."""
+    place = f"s3://{BUCKET}/{name}"
+    with object_store() as server, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MSVQA_CACHE", str(bench.folder / f"{name}-cache"))
+        recipe = bench.recipe_file(name, runs=place)
+        run = bench.run(recipe)
+        command = bench.train(recipe)
+        checkpoint = f"{STAGE}/step-{8:08d}/checkpoint.json"
+        command.until(lambda: checkpoint in run.folder.sizes(STAGE), "step 8")
+        server.stop()
+        command.until(lambda: "cannot be" in command.said(), "the first failure")
+        time.sleep(5)
+        server.start()
+        command.ends_well()
+        return bench.lost(recipe)
+
+
 def _logs_elsewhere(bench: Bench, recipe: Path) -> Path:
     """Put the logs of a run on a disk that has room: what happens is read from them."""
     elsewhere, logs = recipe.with_suffix(".logs"), bench.run(recipe).path / "logs"
@@ -346,6 +366,7 @@ FAULTS: dict[str, Fault] = {
         worker_killed, driver_killed, interrupted, interrupted_twice, terminated,
         checkpoint_truncated, checkpoint_changed, checkpoint_of_a_newer_version,
         checkpoint_of_another_model, disk_full_at_a_checkpoint, storage_away_for_a_while,
+        object_store_away_for_a_while,
         disk_full_at_a_shard, extraction_worker_killed, extraction_driver_killed,
         decoder_hangs_or_crashes, worker_silent, *NODE_FAULTS,
     )
