@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msvqa.data import DATASETS
 from msvqa.errors import DataError, MSVQAError, RecipeError
 from msvqa.recipe import ClipsConfig, DataConfig, Recipe, load, parse_data, resolve
+from msvqa.storage import is_remote
 
 if TYPE_CHECKING:
     from msvqa.data.dataset import Dataset
@@ -107,7 +108,12 @@ def doctor(
         overrides: `key=value` fields of the recipe to change.
         timeout_s: longest time for one video.
         speed: also measure how fast this machine decodes and computes.
+
+    Raises:
+        DataError: no such folder on a disk.
     """
+    if data is not None and is_remote(data):
+        raise DataError(f"--data reads every video to its end: copy {data} to a disk, or mount it")
     report = Report([check() for check in ENVIRONMENT])
     loaded = _load(recipe, overrides, report) if recipe is not None else None
     if data is not None:

@@ -13,6 +13,7 @@ from msvqa.data import store as stores
 from msvqa.data.annotations import several
 from msvqa.data.dataset import Prepared
 from msvqa.data.features import FeatureFiles, check_ids, feature_files, write_hdf5
+from msvqa.data.root import Root, open_root
 from msvqa.data.store import Store, StoreSpec
 from msvqa.engine import cluster
 from msvqa.engine.cluster import Resources
@@ -52,7 +53,7 @@ def extract(recipe: Recipe, *, hdf5: Path | None = None, progress: Progress | No
         _check_rows(recipe, files, _ids(videos))
     if hdf5 is not None:
         check_ids(_ids(videos))
-    store = _extract(recipe, videos, progress)
+    store = _extract(recipe, videos, open_root(prepared.root), progress)
     if store.rejected and not recipe.data.allow_missing:
         raise DataError(_rejected_message(store))
     if hdf5 is not None:
@@ -108,7 +109,9 @@ def _check_rows(recipe: Recipe, files: FeatureFiles, video_ids: Sequence[str]) -
     )
 
 
-def _extract(recipe: Recipe, videos: Sequence[Video], progress: Progress | None) -> Store:
+def _extract(
+    recipe: Recipe, videos: Sequence[Video], root: Root, progress: Progress | None
+) -> Store:
     spec, location = stores.store_spec(recipe), stores.store_location(recipe)
     folder = open_folder(location)
     if folder.get(stores.INDEX).is_file():
@@ -120,7 +123,7 @@ def _extract(recipe: Recipe, videos: Sequence[Video], progress: Progress | None)
         found = stores.read_shards(location, spec, {n: _ids(wanted[n]) for n in wanted})
         patience_s = recipe.clips.timeout_s
         done = {
-            n: shard if _is_current(shard, wanted[n], patience_s) else None
+            n: shard if _is_current(shard, wanted[n], root, patience_s) else None
             for n, shard in found.items()
         }
         todo = {n: wanted[n] for n, shard in done.items() if shard is None}
@@ -162,22 +165,24 @@ def _pool(recipe: Recipe, resources: Resources) -> Pool:
     return Pool(workers, cluster.gpu_share(workers, resources.gpus) if encodes else 0.0)
 
 
-def _is_current(found: dict[str, Any] | None, videos: Sequence[Video], timeout_s: float) -> bool:
+def _is_current(
+    found: dict[str, Any] | None, videos: Sequence[Video], root: Root, timeout_s: float
+) -> bool:
     """Whether a shard is there, and would not come out otherwise now."""
     if found is None:
         return False
     for video, facts in zip(videos, found["videos"], strict=True):
         # The size alone: to hash all files again would cost as much as to decode them.
-        if "bytes" in facts and _size(video.path) != facts["bytes"]:
+        if "bytes" in facts and _size(video, root) != facts["bytes"]:
             return False
         if facts["outcome"] == "timeout" and facts.get("timeout_s", 0.0) < timeout_s:
             return False
     return True
 
 
-def _size(path: str) -> int:
-    file = Path(path)
-    return file.stat().st_size if file.is_file() else -1
+def _size(video: Video, root: Root) -> int | None:
+    name = root.name_of(video.path)
+    return None if name is None else root.size(name)
 
 
 def _index_is_current(location: str, wanted: dict[int, list[Video]]) -> bool:

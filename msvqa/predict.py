@@ -46,12 +46,13 @@ class Answerer:
         """Return the most probable answers, best first.
 
         Raises:
-            VideoError: the file yields no frames.
-            DataError: there is no such file, or the question is empty.
+            VideoError: the file yields no frames, or there is none.
+            DataError: the question is empty.
+            StorageError: the file is in an object store that cannot be read.
         """
         # The classes of unknown answers are no answers: ask for so many more.
         self.objective.top_k = top_k + len(AnswerList.reserved)
-        batch = self._question(question) | {"clips": self._clips(Path(video))}
+        batch = self._question(question) | {"clips": self._clips(video)}
         precision = self.loaded.recipe.stages[-1].precision
         with torch.inference_mode(), autocast(self.device, precision):
             predictions = self.objective.predict({k: v.to(self.device) for k, v in batch.items()})
@@ -72,9 +73,7 @@ class Answerer:
             "video_index": torch.zeros(1, dtype=torch.int64),
         }
 
-    def _clips(self, video: Path) -> Tensor:
-        if not video.is_file():
-            raise DataError(f"there is no video file {video}")
+    def _clips(self, video: str | Path) -> Tensor:
         (arrays,) = decode_videos([str(video)], self.loaded.recipe.clips)
         return torch.from_numpy(arrays["clips"])[None]
 

@@ -52,6 +52,7 @@ def prepare(config: DataConfig, *, need_videos: bool = True) -> Prepared:
 
     Raises:
         DataError: annotations cannot be used, or videos are missing and that is not allowed.
+        StorageError: an object store that cannot be read or written.
         ClusterError: the folders do not outlive this job.
     """
     location = prepared_location(config)

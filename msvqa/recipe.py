@@ -58,7 +58,7 @@ class NamedConfig(Config):
 class DataConfig(NamedConfig):
     """Fields that every data set has."""
 
-    root: DiskPath
+    root: Location
     """Folder with the videos and annotations."""
     prepared: Location | None = None
     """Folder for the manifest and vocabulary; by default `prepared/NAME-<id of root>`."""

@@ -7,13 +7,10 @@ come from the environment or the files that the vendors' own tools read, for exa
 AWS_ACCESS_KEY_ID, AWS_REGION and AWS_ENDPOINT_URL.
 """
 
-import atexit
-import fcntl
 import hashlib
 import os
 import re
 import shutil
-import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -21,11 +18,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator
 
 from msvqa.errors import CacheError, IncompleteError, StorageError
+from msvqa.machine import (
+    CACHE_FOLDER,
+    IN_USE,
+    alone,
+    hold,
+    is_unused,
+    machine_folder,
+    release,
+    working_folder,
+)
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
 SCHEMES = ("s3", "gs")
 HALF_REMOTE = re.compile(rf"({'|'.join(SCHEMES)}):(?!//)")
 REMOTE = re.compile(rf"({'|'.join(SCHEMES)})://[A-Za-z0-9._-]+(/[A-Za-z0-9._=+,-]+)*/*")
-CACHE_FOLDER, CACHE_GB = "MSVQA_CACHE", "MSVQA_CACHE_GB"
+CACHE_GB = "MSVQA_CACHE_GB"
 DEFAULT_CACHE_GB = 100.0
 RETRIES_S = 60
 """How long Google's client tries again by itself; S3's has a limit of its own."""
@@ -41,8 +48,9 @@ DOWNLOADS = 8
 """Small files that are got at the same time."""
 TRIED, TRIED_BYTES = ".tried", 1 << 16
 """More than what a full disk may still have room for in blocks that are begun."""
-IN_USE, ONE_AT_A_TIME, NEEDED = ".in-use", ".one-at-a-time", ".needed-bytes"
-"""Locked by every process that uses a folder; not `.lock`, which those who write in it take."""
+NEEDED = ".needed-bytes"
+BLOCK_BYTES = 16 * 1024**2
+"""How much of a file one request asks for."""
 
 
 def is_remote(location: str | Path) -> bool:
@@ -210,6 +218,26 @@ class Folder:
         aside.rename(path)
 
 
+@contextmanager
+def on_this_disk(location: str | Path) -> Iterator[Path]:
+    """Give a file's path on this machine; one in an object store is brought here for the block.
+
+    Args:
+        location: of a file whose name may hold any characters. Where there is no such file, neither
+            is there one at the path.
+
+    Raises:
+        StorageError: the object store cannot be read; that says nothing about the file.
+    """
+    if not is_remote(location):
+        yield Path(location)
+        return
+    scheme, _, rest = str(location).partition("://")
+    bucket, _, name = rest.partition("/")
+    with _remote_folder(f"{scheme}://{bucket}").lent(name) as path:
+        yield path
+
+
 Signature = tuple[int, int]
 """Bytes and time of a file: another one of the same name differs in them."""
 
@@ -222,7 +250,7 @@ class RemoteFolder(Folder):
     def __init__(self, location: str) -> None:
         super().__init__(location)
         self._filesystem, self._root = filesystem(location)
-        self.path = _working_folder()
+        self.path = working_folder()
         self._got: dict[str, Signature] = {}
         """What the store had of a file when it was got."""
         self._same: dict[str, Signature] = {}
@@ -236,6 +264,14 @@ class RemoteFolder(Folder):
 
     def sizes(self, under: str = "") -> dict[str, int]:
         """Return the bytes of all files below a subfolder, by their names in this folder."""
+        return {
+            name: size
+            for name, size in self.all_sizes(under).items()
+            if not any(part.startswith(".") for part in PurePosixPath(name).parts)
+        }
+
+    def all_sizes(self, under: str = "") -> dict[str, int]:
+        """Return the same with what is hidden: of files that are not ours."""
         from pyarrow.fs import FileSelector, FileType
 
         where = self._at(under) if under else self._root
@@ -243,12 +279,7 @@ class RemoteFolder(Folder):
             selector = FileSelector(where, recursive=True, allow_not_found=True)
             infos = self._filesystem.get_file_info(selector)
         files = [info for info in infos if info.type == FileType.File]
-        named = {info.path.removeprefix(self._root).strip("/"): info.size for info in files}
-        return {
-            name: size
-            for name, size in named.items()
-            if not any(part.startswith(".") for part in PurePosixPath(name).parts)
-        }
+        return {info.path.removeprefix(f"{self._root}/"): info.size for info in files}
 
     def get(self, *names: str) -> Path:
         """Bring files here that others have written; what this process has put is the newest."""
@@ -273,6 +304,31 @@ class RemoteFolder(Folder):
         name, source, version = changed
         _download(self._filesystem, source, self.path / name)
         self._got[name], self._same[name] = version, _signature(self.path / name)
+
+    @contextmanager
+    def lent(self, name: str) -> Iterator[Path]:
+        """Bring one file here for the block; the path does not exist where the store has none."""
+        with tempfile.TemporaryDirectory(dir=self.path) as folder:
+            # Not under its own name, which a disk may not be able to hold.
+            path = Path(folder, f"file{PurePosixPath(name).suffix[:20]}")
+            with explained(join(self.location, name), "read"):
+                self._copy_here(name, path)
+            yield path
+
+    def _copy_here(self, name: str, path: Path) -> None:
+        from pyarrow.fs import FileType
+
+        try:
+            # As it is: by default names such as x.gz are unpacked.
+            source = self._filesystem.open_input_stream(self._at(name), compression=None)
+        except FileNotFoundError:
+            (info,) = self._filesystem.get_file_info([self._root])
+            if info.type == FileType.NotFound:
+                # Else all files of a bucket that is gone would count as absent, one by one.
+                raise
+            return
+        with source, path.open("wb") as file:
+            shutil.copyfileobj(source, file, BLOCK_BYTES)
 
     def put(self, *names: str, last: str = "") -> None:
         """Send what has changed since it was sent."""
@@ -388,7 +444,7 @@ def explained(location: str, what: str) -> Iterator[None]:
         said = " ".join(str(error).split())
         if "No space left on device" in said:
             raise StorageError(
-                f"{location} cannot be {what}, {_machine_folder()} is full"
+                f"{location} cannot be {what}, {machine_folder()} is full"
             ) from error
         raise StorageError(
             f"{location} cannot be {what}: {said[:500]}\nIs the bucket there, and may these "
@@ -431,12 +487,12 @@ def fetch(location: str | Path, marker: str) -> Path:
     # A folder that was replaced is another entry: its files have other times.
     entry = _cache_folder() / hashlib.sha256(f"{location} {version}".encode()).hexdigest()[:24]
     sizes = {name: info.size for name, info in files.items()}
-    with _alone(_cache_folder()):
-        _hold(entry)
+    with alone(_cache_folder()):
+        hold(entry)
         if not _is_whole(entry, sizes):
             _make_room(entry, sum(sizes.values()), str(location))
             (entry / NEEDED).write_text(str(sum(sizes.values())), encoding="utf-8")
-    with _alone(entry), explained(str(location), "fetched"):
+    with alone(entry), explained(str(location), "fetched"):
         for name in sizes if not _is_whole(entry, sizes) else ():
             _download(store, files[name].path, entry / name)
     if not _is_whole(entry, sizes):
@@ -485,48 +541,17 @@ def _make_room(entry: Path, needed: int, location: str) -> None:
     for other in sorted(others, key=lambda path: path.stat().st_mtime):
         if sum(sizes.values()) + needed <= limit:
             return
-        if _is_unused(other):
+        if is_unused(other):
             shutil.rmtree(other)
             del sizes[other]
     used = sum(sizes.values())
     if used + needed > limit:
-        _held.pop(entry).close()
+        release(entry)
         raise CacheError(
             f"{location} needs {needed / 1e9:.3g} GB in {_cache_folder()}, which may hold "
             f"{limit / 1e9:.3g} GB and has {used / 1e9:.3g} GB in use: raise {CACHE_GB}, or set "
             f"{CACHE_FOLDER} to a larger disk, on every machine"
         )
-
-
-_held: dict[Path, IO[str]] = {}
-
-
-def _hold(entry: Path) -> None:
-    """Mark an entry as used until this process ends."""
-    if entry in _held:
-        return
-    entry.mkdir(parents=True, exist_ok=True)
-    file = (entry / IN_USE).open("a+")  # network shares lock only what may be read and written
-    fcntl.flock(file, fcntl.LOCK_SH)
-    _held[entry] = file
-
-
-def _is_unused(entry: Path) -> bool:
-    with (entry / IN_USE).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return entry not in _held
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process of the machine at a time change a folder; others wait."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ONE_AT_A_TIME).open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _bytes_of(entry: Path) -> int:
@@ -539,14 +564,7 @@ def _bytes_of(entry: Path) -> int:
 
 
 def _cache_folder() -> Path:
-    return _machine_folder() / "fetched"
-
-
-def _machine_folder() -> Path:
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "msvqa"
-    folder = Path(os.environ.get(CACHE_FOLDER, default)).expanduser().absolute()
-    # Machines may share it, but locks are not always seen by all.
-    return folder / socket.gethostname()
+    return machine_folder() / "fetched"
 
 
 # Working files of a process
@@ -555,19 +573,6 @@ def _machine_folder() -> Path:
 @cache
 def _remote_folder(location: str) -> RemoteFolder:
     return RemoteFolder(location)
-
-
-def _working_folder() -> Path:
-    """Return a folder that lives as long as this process; sweep out those of dead ones."""
-    parent = _machine_folder() / "working"
-    with _alone(parent):
-        for other in parent.iterdir():
-            if (other / IN_USE).is_file() and _is_unused(other):
-                shutil.rmtree(other, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(dir=parent))
-        _hold(folder)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def _signature(file: Path) -> Signature:

@@ -18,39 +18,48 @@ from gcp_storage_emulator.server import RequestHandler, Storage
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
+from msvqa import storage
+from msvqa.storage import filesystem
+
 BUCKET = "bucket"
 
 
 LOGS = [logging.getLogger(name) for name in ("werkzeug", "gcp_storage_emulator")]
 
 
-class Downloads(logging.Handler):
-    """Counts what the servers were asked for."""
+class Requests(logging.Handler):
+    """What the servers of this process were asked for, one line each."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.name_of_file, self.count = name, 0
+        self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count one line of a server's log."""
-        line = record.getMessage()
-        forms = (f"/{self.name_of_file} ", f"%2F{self.name_of_file}?alt=media ")
-        self.count += "GET " in line and any(form in line for form in forms)
+        """Keep one line of a server's log."""
+        self.lines.append(record.getMessage())
+
+    def downloads(self, ending: str) -> int:
+        """Count how often files were downloaded whose names end so."""
+        # Google's servers give what is known of a file under its bare address.
+        ends = [f"{ending}{'?alt=media' * ('/storage/v1/' in line)} " for line in self.lines]
+        return sum(
+            "GET " in line and end in line for line, end in zip(self.lines, ends, strict=True)
+        )
 
 
 @contextmanager
-def downloads(name: str) -> Iterator[Downloads]:
-    """Count how often a file of this name is downloaded from the servers of this process."""
-    counter, levels = Downloads(name), [log.level for log in LOGS]
+def requests() -> Iterator[Requests]:
+    """Watch what the servers of this process are asked for."""
+    watcher, levels = Requests(), [log.level for log in LOGS]
     for log in LOGS:
-        log.addHandler(counter)
+        log.addHandler(watcher)
         log.setLevel(logging.INFO)
     try:
-        yield counter
+        yield watcher
     finally:
         for log, level in zip(LOGS, levels, strict=True):
             log.setLevel(level)
-            log.removeHandler(counter)
+            log.removeHandler(watcher)
 
 
 class S3Server:
@@ -133,10 +142,20 @@ def _service_account() -> Mapping[str, str]:
     }
 
 
+def send(folder: Path, location: str) -> None:
+    """Put all files of a folder on the disk into a folder of a server, under the same names."""
+    store, root = filesystem(location)
+    for file in (path for path in folder.rglob("*") if path.is_file()):
+        with store.open_output_stream(f"{root}/{file.relative_to(folder)}") as target:
+            target.write(file.read_bytes())
+
+
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.update(variables)
+    # A process has one client for each place: not one that knows an earlier server.
+    storage._remote_folder.cache_clear()
     try:
         yield
     finally:

@@ -21,7 +21,7 @@ from msvqa.recipe import parse
 from msvqa.run import Run
 from msvqa.storage import filesystem, open_folder
 from tests.faults.bench import Command
-from tests.object_store import BUCKET, STORES, downloads
+from tests.object_store import BUCKET, STORES, requests
 from tests.tiny import VIDEOS, raw_recipe
 
 
@@ -111,9 +111,9 @@ def test_a_run_lives_in_an_object_store(tmp_path, place):
     assert "logs/answer-worker1.log" in names
 
     shutil.rmtree(tmp_path / "cache")
-    with downloads("clips.npy") as fetched:
+    with requests() as watched:
         command("evaluate", run.location, "--split", "test", recipe=there).ends_well()
-    assert fetched.count == 1, "once, by all processes of the machine together"
+    assert watched.downloads("clips.npy") == 1, "once, by all processes of the machine together"
     command("report", run.location, recipe=there).ends_well()
     command("evaluate", run_of(here).location, "--split", "test", recipe=here).ends_well()
     found = [one.evaluation("test") for one in (run, run_of(here))]

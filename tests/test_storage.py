@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from msvqa import storage
+from msvqa import machine, storage
 from msvqa.errors import CacheError, IncompleteError, RecipeError, StorageError
 from msvqa.recipe import parse
 from msvqa.storage import RemoteFolder, fetch, open_folder
@@ -29,7 +29,7 @@ def servers():
 def cache(tmp_path, monkeypatch):
     """A cache of its own, in which nothing is in use."""
     monkeypatch.setenv(storage.CACHE_FOLDER, str(tmp_path / "cache"))
-    monkeypatch.setattr(storage, "_held", {})
+    monkeypatch.setattr(machine, "_held", {})
 
 
 @pytest.fixture(params=STORES)
@@ -173,7 +173,7 @@ def test_the_cache_is_bounded(place, tmp_path, monkeypatch):
     first, second = (fetch(f"{place}/{name}", "marker") for name in "ab")
     with pytest.raises(CacheError, match=r"c needs 4e-06 GB in .* 8\.\d*e-06 GB in use: raise"):
         fetch(f"{place}/c", "marker")
-    storage._held.pop(first).close()  # as if the process that used it had ended
+    machine.release(first)  # as if the process that used it had ended
     assert (fetch(f"{place}/c", "marker") / "array").read_text() == "c" * 4000
     assert not first.exists()
     assert second.exists()
@@ -247,7 +247,7 @@ def test_locations_take_neither_secrets_nor_options(location):
 
 
 @pytest.mark.parametrize(
-    "override", ["runs=ftp://host/x", "clips.store=s3://", "data.root=s3://b/x"]
+    "override", ["runs=ftp://host/x", "clips.store=s3://", "data.word_vectors=s3://b/x"]
 )
 def test_locations_are_checked_with_the_recipe(tmp_path, override):
     with pytest.raises(RecipeError, match=f"- {override.partition('=')[0]}: "):

@@ -11,7 +11,7 @@ from msvqa.data.store import Store, store_location
 from msvqa.recipe import parse
 from msvqa.run import Run
 from tests.faults.bench import SMALL_SHARDS, Command
-from tests.object_store import BUCKET, downloads, object_store
+from tests.object_store import BUCKET, object_store, requests
 from tests.ray_nodes import can_have_own_files, running_nodes
 from tests.tiny import VIDEOS, raw_recipe
 
@@ -88,7 +88,7 @@ def test_each_node_fetches_from_an_object_store_what_it_reads(storage, recipe, m
     place, log = f"s3://{BUCKET}/nodes", recipe.with_suffix(".remote.log")
     words = (f"runs={place}/runs", f"data.prepared={place}/prepared", "scaling.workers=2")
     monkeypatch.setenv("HOME", str(recipe.parent))
-    with object_store(), downloads("clips.npy") as fetched:
+    with object_store(), requests() as watched:
         with running_nodes(shared=[storage] if can_have_own_files() else None) as nodes:
             for _ in range(2):
                 nodes.add()
@@ -101,4 +101,4 @@ def test_each_node_fetches_from_an_object_store_what_it_reads(storage, recipe, m
     head, *workers = kept
     assert not head, "it trains nothing"
     assert all(workers), "both have trained"
-    assert fetched.count == sum(map(len, workers)), "each shard once for a node"
+    assert watched.downloads("clips.npy") == sum(map(len, workers)), "each shard once for a node"

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msvqa.data.root import SourceFile
 from msvqa.data.schema import Problem
 from msvqa.data.text import question_text
 from msvqa.errors import DataError, did_you_mean
 
-MAX_FILE_BYTES = 2_000_000_000
 MAX_QUESTION_LENGTH = 10_000
 MAX_PATH_LENGTH = 1_000
 MAX_NAME_BYTES = 255
@@ -79,24 +79,8 @@ class Annotations:
         self.rows = list(first.values())
 
 
-def check_size(path: Path) -> None:
-    """Refuse a file that is absent, not a plain file, or too large to be read.
-
-    Raises:
-        DataError: says which.
-    """
-    if not path.is_file():
-        there = sorted(file.name for file in path.parent.glob(f"*{path.suffix}"))[:MAX_SHOWN]
-        hint = did_you_mean(path.name, there) or (
-            f"; there are {', '.join(there)}" if there else ""
-        )
-        raise DataError(f"no file {path}{hint}")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise DataError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
-
-
 def read_elements(
-    path: Path,
+    file: SourceFile,
     keys: Mapping[str, tuple[type, ...]],
     row_of: Callable[[int, dict[str, Any]], Row],
     annotations: Annotations,
@@ -104,20 +88,20 @@ def read_elements(
     """Read a JSON list of objects into rows.
 
     Args:
-        path: the file.
+        file: the file.
         keys: keys that each element must have, with the types allowed.
         row_of: makes a row of an element's number and content.
         annotations: where rows and problems go.
 
     Raises:
-        DataError: the file is absent or not a JSON list.
+        DataError: the file is not a JSON list.
     """
-    for number, element in enumerate(_read_list(path)):
+    for number, element in enumerate(_read_list(file)):
         words = _key_problem(element, keys)
         if words is None:
             annotations.add(row_of(number, element))
         else:
-            annotations.refuse("invalid_row", path.name, number, words)
+            annotations.refuse("invalid_row", file.name, number, words)
 
 
 def several(problems: Sequence[object]) -> str:
@@ -128,14 +112,13 @@ def several(problems: Sequence[object]) -> str:
     return "\n".join(lines)
 
 
-def _read_list(path: Path) -> list[Any]:
-    check_size(path)
+def _read_list(file: SourceFile) -> list[Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(file.path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from None
+        raise DataError(f"{file} is not valid JSON: {error}") from None
     if not isinstance(content, list):
-        raise DataError(f"{path}: a JSON list of questions is needed, found {_kind(content)}")
+        raise DataError(f"{file}: a JSON list of questions is needed, found {_kind(content)}")
     return content
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +16,12 @@ import pyarrow.parquet as pq
 
 from msvqa.data import DATASETS
 from msvqa.data.annotations import Annotations
+from msvqa.data.root import Root, SourceFile, open_root
 from msvqa.data.text import AnswerList, Vocabulary
 from msvqa.errors import DataError, IncompleteError, did_you_mean, one_of
 from msvqa.files import hash_file
 from msvqa.recipe import DataConfig, resolve
-from msvqa.storage import absolute, fetch
+from msvqa.storage import absolute, fetch, join
 
 PREPARED_FORMAT = 1
 INFO = "prepare.json"
@@ -57,9 +57,8 @@ class VideoFolders:
     Each folder is listed once and names are looked up in the list, so no annotation makes a path.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Root) -> None:
         self.root = root
-        self._inside = os.path.realpath(root).rstrip(os.sep) + os.sep
         self._listed: dict[str, dict[str, list[str]]] = {}
 
     def find(self, stem: str, folders: Sequence[str], usual_suffix: str = ".avi") -> VideoFile:
@@ -74,25 +73,22 @@ class VideoFolders:
 
     def check(self, path: str, others: tuple[str, ...] = ()) -> VideoFile:
         """Return a file that exists, unless it lies outside the root."""
-        # As text: building path objects is what takes the time for thousands of files.
-        if not os.path.realpath(self.root / path).startswith(self._inside):
+        if not self.root.holds(path):
             return VideoFile("", path, others, leaves_root=True)
         return VideoFile(path, path, others)
 
     def _files(self, folder: str) -> dict[str, list[str]]:
         if folder not in self._listed:
             files: dict[str, list[str]] = {}
-            where = self.root / folder
-            there = where.iterdir() if where.is_dir() else ()
+            there = [PurePosixPath(folder, name) for name in self.root.names(folder)]
             videos = [file for file in there if file.suffix.lower() in VIDEO_SUFFIXES]
             for file in sorted(videos, key=_rank):
-                if file.is_file():
-                    files.setdefault(file.stem, []).append(str(PurePosixPath(folder, file.name)))
+                files.setdefault(file.stem, []).append(str(file))
             self._listed[folder] = files
         return self._listed[folder]
 
 
-def _rank(file: Path) -> tuple[int, str]:
+def _rank(file: PurePosixPath) -> tuple[int, str]:
     return VIDEO_SUFFIXES.index(file.suffix.lower()), file.name
 
 
@@ -108,12 +104,16 @@ class Dataset(ABC):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.root = Path(config.root).resolve()
+        self.root = open_root(config.root)
         self.videos = VideoFolders(self.root)
 
     @abstractmethod
-    def source_files(self) -> list[Path]:
-        """Return the files that annotations come from."""
+    def source_files(self) -> list[SourceFile]:
+        """Return the files that annotations come from.
+
+        Raises:
+            DataError: one is absent.
+        """
 
     @abstractmethod
     def read(self) -> Annotations:
@@ -137,14 +137,14 @@ class Dataset(ABC):
 
     def fingerprint(self) -> dict[str, str]:
         """Return the SHA-256 of every source file by name."""
-        return {path.name: hash_file(path) for path in self.source_files()}
+        return {file.name: hash_file(file.path) for file in self.source_files()}
 
 
 def open_dataset(config: DataConfig) -> Dataset:
     """Return the data set that a section names; a generated one writes its files first.
 
     Raises:
-        DataError: no such data set, or its folder is absent.
+        DataError, StorageError: no such data set, or its folder is absent.
     """
     try:
         kind = resolve(config.name, DATASETS, "data set")
@@ -154,8 +154,7 @@ def open_dataset(config: DataConfig) -> Dataset:
         config = kind.Config.model_validate(config.model_dump())
     dataset: Dataset = kind(config)
     dataset.generate()
-    if not dataset.root.is_dir():
-        raise DataError(f"no folder {dataset.root}; data.root is the folder of the data set")
+    dataset.root.check()
     return dataset
 
 
@@ -167,7 +166,7 @@ class Split:
     video_id: list[str]
     """(N,)"""
     path: list[str]
-    """(N,) absolute paths of the video files, empty where a file is absent"""
+    """(N,) full locations of the video files, empty where a file is absent"""
     video_row: np.ndarray
     """(n,) int64, row of the question's video in `video_id`"""
     question_id: np.ndarray
@@ -264,9 +263,9 @@ class Prepared:
         return AnswerList.load(self.path / "answers.json")
 
     @property
-    def root(self) -> Path:
+    def root(self) -> str:
         """Data root that the paths of the manifest start at."""
-        return Path(self.info["root"])
+        return str(self.info["root"])
 
     @property
     def splits(self) -> list[str]:
@@ -300,11 +299,11 @@ def prepared_location(config: DataConfig) -> str:
     """Return the folder that a data set is prepared in."""
     if config.prepared is not None:
         return config.prepared
-    identity = hashlib.sha256(str(Path(config.root).resolve()).encode()).hexdigest()[:8]
+    identity = hashlib.sha256(open_root(config.root).location.encode()).hexdigest()[:8]
     return absolute(f"prepared/{config.name}-{identity}")
 
 
-def _split_of(name: str, videos: pa.Table, root: Path, counts: dict[str, Any]) -> Split:
+def _split_of(name: str, videos: pa.Table, root: str, counts: dict[str, Any]) -> Split:
     per_video = videos["questions"].combine_chunks()
     questions = per_video.flatten()
     words = questions.field("tokens")
@@ -315,7 +314,7 @@ def _split_of(name: str, videos: pa.Table, root: Path, counts: dict[str, Any]) -
     return Split(
         name=name,
         video_id=videos["video_id"].to_pylist(),
-        path=[str(root / path) if path else "" for path in videos["path"].to_pylist()],
+        path=[join(root, path) if path else "" for path in videos["path"].to_pylist()],
         video_row=np.repeat(np.arange(len(videos), dtype=np.int64), n_of_video),
         question_id=questions.field("question_id").to_numpy().copy(),
         question=questions.field("question").to_pylist(),

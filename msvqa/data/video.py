@@ -8,6 +8,7 @@ Two back ends do this: PyAV, the default, and decord.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from av.video.reformatter import VideoReformatter
 
 from msvqa.data.isolation import Isolated
 from msvqa.errors import VideoError, one_of
+from msvqa.storage import is_remote, on_this_disk
 
 OUTCOMES = ("ok", "partial", "no_video_stream", "unreadable", "timeout")
 DECODERS = ("pyav", "decord")
@@ -120,6 +122,23 @@ def probe(path: str | Path) -> Probe:
         return Probe(outcome=error.outcome, problem=str(error))
 
 
+@contextmanager
+def video_file(location: str | Path) -> Iterator[Path]:
+    """Give the path of a video on this machine for the block; its errors name the location.
+
+    Raises:
+        StorageError: the object store that has the video cannot be read.
+    """
+    with on_this_disk(location) as path:
+        try:
+            yield path
+        except VideoError as error:
+            if not is_remote(location):
+                raise
+            message = str(error).replace(str(path), str(location))
+            raise VideoError(error.outcome, message) from None
+
+
 class IsolatedDecoder:
     """`decode` and `probe` in a child process, with a time limit for every file.
 
@@ -140,13 +159,17 @@ class IsolatedDecoder:
     def __call__(
         self, path: str | Path, plan: Plan, sizes: Sequence[int], decoder: str = "pyav"
     ) -> Decoded:
-        """Decode as `decode` does; the plan must be importable by name.
+        """Decode as `decode` does, also what is in an object store.
+
+        The plan must be importable by name.
 
         Raises:
             VideoError: there are no frames to be had, or the decoder hung or died.
+            StorageError: the object store cannot be read.
         """
         try:
-            decoded: Decoded = self._isolated.call(decode, path, plan, list(sizes), decoder)
+            with video_file(path) as file:
+                decoded: Decoded = self._isolated.call(decode, file, plan, list(sizes), decoder)
         except VideoError as error:
             raise _with_path(error, path) from None
         return decoded

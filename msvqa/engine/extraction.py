@@ -9,7 +9,7 @@ import numpy as np
 
 from msvqa.data.sampling import sample_clips
 from msvqa.data.store import Entry
-from msvqa.data.video import Decoded, IsolatedDecoder
+from msvqa.data.video import Decoded, IsolatedDecoder, video_file
 from msvqa.errors import VideoError
 from msvqa.files import hash_file
 from msvqa.models.encoders import ENCODERS
@@ -52,9 +52,11 @@ class ClipExtractor:
 
     def extract(self, video_id: str, path: str) -> Entry:
         """Return the entry of a video."""
-        facts = source_facts(path)
+        facts: dict[str, Any] = {}
         try:
-            decoded = self._clip_decoder.decode(path)
+            with video_file(path) as file:
+                facts = source_facts(file)
+                decoded = self._clip_decoder.decode(file)
         except VideoError as error:
             return rejected(video_id, error, facts, self._clips)
         arrays = {"clips": decoded.frames[self._clips.size_px]}
@@ -80,9 +82,11 @@ class FeatureExtractor:
 
     def extract(self, video_id: str, path: str) -> Entry:
         """Return the entry of a video."""
-        facts = source_facts(path)
+        facts: dict[str, Any] = {}
         try:
-            decoded = self._clip_decoder.decode(path)
+            with video_file(path) as file:
+                facts = source_facts(file)
+                decoded = self._clip_decoder.decode(file)
         except VideoError as error:
             return rejected(video_id, error, facts, self._clips)
         frames = decoded.frames[self._features.appearance_px]  # (C, F, H, W, 3)
@@ -151,7 +155,7 @@ class ClipDecoder:
         self._sizes, self._decoder = sizes, clips.decoder
         self._isolated = IsolatedDecoder(clips.timeout_s)
 
-    def decode(self, path: str) -> Decoded:
+    def decode(self, path: str | Path) -> Decoded:
         """Return the clips in all sizes.
 
         Raises:
@@ -170,10 +174,10 @@ class ClipDecoder:
         self._isolated.close()
 
 
-def source_facts(path: str) -> dict[str, Any]:
+def source_facts(path: Path) -> dict[str, Any]:
     """Return size and hash of a video file; nothing where it cannot be read."""
     try:
-        return {"bytes": Path(path).stat().st_size, "sha256": hash_file(Path(path))}
+        return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
     except OSError:
         return {}
 

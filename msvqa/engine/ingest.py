@@ -18,6 +18,8 @@ from msvqa.recipe import ClipsConfig, parse
 
 VIDEOS_PER_BLOCK = 2
 CPU_WAIT_S = 30.0
+STORAGE_FAILED = "storage"
+"""Outcome of a video that could not even be brought here, which says nothing about it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def write_shards(job: ShardJob, pool: Pool) -> Iterator[int]:
 
     Raises:
         StoreError: the disk is full or away.
+        StorageError: an object store, of the videos or of the shards, is away.
     """
     spec = StoreSpec.from_dict(job.spec)
     longest_s = spec.videos_per_shard * job.clips.timeout_s
@@ -73,7 +76,8 @@ def write_shards(job: ShardJob, pool: Pool) -> Iterator[int]:
         )
         for row in done.iter_rows():
             if row["error"]:
-                raise StoreError(
+                kind = StorageError if row["remote"] else StoreError
+                raise kind(
                     f"shard {row['shard']} of {job.store} cannot be written: {row['error']}\n"
                     "The shards that are there stay: make room or bring the storage back, and the "
                     "same command goes on"
@@ -93,17 +97,21 @@ class ShardWriter:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Write the shards whose numbers the batch holds; say why one could not be written."""
-        return batch | {"error": np.array([self._write(s) for s in batch["shard"].tolist()])}
+        errors = [self._write(shard) for shard in batch["shard"].tolist()]
+        return batch | {
+            "error": np.array([str(error or "") for error in errors]),
+            "remote": np.array([isinstance(error, StorageError) for error in errors]),
+        }
 
-    def _write(self, shard: int) -> str:
+    def _write(self, shard: int) -> OSError | StorageError | None:
         videos = self._job.shards[shard]
         entries = (self._extractor.extract(video.video_id, video.path) for video in videos)
         try:
             write_shard(self._job.store, shard, self._spec, entries, self._job.made_with)
         except (OSError, StorageError) as error:
-            # No exception: Ray Data would report its own frames, and start the shard again.
-            return str(error)
-        return ""
+            # Not raised: Ray Data would report its own frames, and start the shard again.
+            return error
+        return None
 
 
 def stream_clips(
@@ -117,6 +125,7 @@ def stream_clips(
 
     Raises:
         ClusterError: there is no CPU free to decode on.
+        StorageError: the object store that has the videos cannot be read.
     """
     _wait_for_cpus(workers)
     rows = [{"index": index, "path": path} for index, path in enumerate(paths)]
@@ -157,12 +166,17 @@ class ClipStreamer:
             decoded = self._decoder.decode(path)
         except VideoError as error:
             return np.zeros(self._shape, np.uint8), error.outcome, str(error)
+        except StorageError as error:
+            # Raised where the clips arrive: Ray Data would report its own frames.
+            return np.zeros(self._shape, np.uint8), STORAGE_FAILED, str(error)
         return decoded.frames[self._size], decoded.outcome, ""
 
 
 def _items(batch: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
     for row, index in enumerate(batch["index"].tolist()):
         error = str(batch["error"][row])
+        if batch["outcome"][row] == STORAGE_FAILED:
+            raise StorageError(error)
         yield {
             "index": index,
             "clips": None if error else batch["clips"][row],

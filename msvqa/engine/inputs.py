@@ -116,6 +116,7 @@ def decode_videos(paths: Sequence[str], clips: ClipsConfig) -> Iterator[VideoArr
 
     Raises:
         VideoError: a file yields no frames.
+        StorageError: the object store that has the files cannot be read.
     """
     plan = partial(sample_clips, num_clips=clips.num_clips, frames_per_clip=clips.frames_per_clip)
     decoder = IsolatedDecoder(clips.timeout_s)

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from msvqa.data.sampling import sample_clips
+from msvqa.data.store import clip_spec
 from msvqa.engine import ingest
-from msvqa.engine.ingest import stream_clips
-from msvqa.errors import ClusterError
+from msvqa.engine.ingest import Pool, ShardJob, Video, stream_clips, write_shards
+from msvqa.errors import ClusterError, StorageError
 from msvqa.recipe import ClipsConfig
 from tests import barcode_video
+from tests.tiny import make_recipe
 
 pytestmark = pytest.mark.ray
 
@@ -61,6 +63,17 @@ def test_too_few_cpus_are_an_error(ray_local, paths, monkeypatch):
     monkeypatch.setattr(ingest, "CPU_WAIT_S", 0.3)
     with pytest.raises(ClusterError, match="wants 64 free CPUs"):
         next(stream_clips(paths, CLIPS, 64))
+
+
+def test_storage_that_fails_is_no_bad_video(ray_local, paths, tmp_path):
+    away = "s3://user@bucket/x.avi"  # refused by the worker, before it asks any server
+    with pytest.raises(StorageError, match="takes no user"):
+        list(stream_clips([paths[0], away], CLIPS, 1))
+    recipe, store = make_recipe(tmp_path), str(tmp_path / "store")
+    videos = [Video("0", paths[0]), Video("1", away)]
+    job = ShardJob(recipe.clips, None, store, clip_spec(recipe).to_dict(), {}, {0: videos})
+    with pytest.raises(StorageError, match=r"shard 0 of .* cannot be written: .* takes no user"):
+        list(write_shards(job, Pool(1)))
 
 
 @pytest.mark.slow

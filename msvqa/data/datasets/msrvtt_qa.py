@@ -8,18 +8,16 @@ Paper: Xu et al., "Video Question Answering via Gradually Refined Attention over
 Motion", ACM Multimedia 2017.
 """
 
-from pathlib import Path
-
 from msvqa.data.dataset import VideoFile
-from msvqa.data.datasets.msvd_qa import MSVDQA
+from msvqa.data.datasets.msvd_qa import MSVDQA, question_file
 
 
 class MSRVTTQA(MSVDQA):
     """Questions about the videos of MSR-VTT."""
 
-    def source_files(self) -> list[Path]:
-        """Return the question files."""
-        return [self.question_file(split) for split in self.splits]
+    def source_names(self) -> list[str]:
+        """Return the names of the question files."""
+        return [*map(question_file, self.splits)]
 
     def find_video(self, video_id: str, split: str) -> VideoFile:
         """Return the video that has this number in its name."""

@@ -10,11 +10,11 @@ Motion", ACM Multimedia 2017.
 
 import re
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from msvqa.data.annotations import Annotations, Row, check_size, read_elements, several
+from msvqa.data.annotations import Annotations, Row, read_elements, several
 from msvqa.data.dataset import Dataset, VideoFile
+from msvqa.data.root import SourceFile
 from msvqa.errors import DataError
 
 MAPPING = "youtube_mapping.txt"
@@ -32,24 +32,24 @@ class MSVDQA(Dataset):
         "video_id": (int,),
     }
 
-    def question_file(self, split: str) -> Path:
-        """Return the annotation file of a split."""
-        return self.root / f"{split}_qa.json"
+    def source_names(self) -> list[str]:
+        """Return the names of the question files and of the mapping of ids to file names."""
+        return [*map(question_file, self.splits), MAPPING]
 
-    def source_files(self) -> list[Path]:
-        """Return the question files and the mapping of ids to file names."""
-        return [*(self.question_file(split) for split in self.splits), self.root / MAPPING]
+    def source_files(self) -> list[SourceFile]:
+        """Return the files of these names."""
+        return [self.root.source(name) for name in self.source_names()]
 
     def read(self) -> Annotations:
         """Read the questions of all splits."""
         annotations = Annotations()
         for split in self.splits:
-            path = self.question_file(split)
+            file = self.root.source(question_file(split))
 
             def row_of(number: int, element: dict[str, Any], split: str = split) -> Row:
                 return self._row(split, number, element)
 
-            read_elements(path, self.KEYS, row_of, annotations)
+            read_elements(file, self.KEYS, row_of, annotations)
         annotations.refuse_repeated_ids()
         return annotations
 
@@ -68,19 +68,18 @@ class MSVDQA(Dataset):
             question=element["question"],
             answer=element["answer"].strip(),
             type=self.question_type(element["question"]),
-            source=f"{split}_qa.json",
+            source=question_file(split),
             number=number,
         )
 
     @cached_property
     def _stems(self) -> dict[str, str]:
         """File names without ending, by video id."""
-        path = self.root / MAPPING
-        check_size(path)
+        file = self.root.source(MAPPING)
         try:
-            lines = path.read_text(encoding="utf-8").split("\n")
+            lines = file.path.read_text(encoding="utf-8").split("\n")
         except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 text: {error}") from None
+            raise DataError(f"{file} is not UTF-8 text: {error}") from None
         stems: dict[str, str] = {}
         problems = []
         for number, line in enumerate(lines, start=1):
@@ -92,5 +91,10 @@ class MSVDQA(Dataset):
             elif line.strip():
                 problems.append(f"line {number}: {line[:60]!r} is not '<file name> vid<number>'")
         if problems:
-            raise DataError(f"{path}: {len(problems)} lines cannot be used\n{several(problems)}")
+            raise DataError(f"{file}: {len(problems)} lines cannot be used\n{several(problems)}")
         return stems
+
+
+def question_file(split: str) -> str:
+    """Return the name of the annotation file of a split."""
+    return f"{split}_qa.json"

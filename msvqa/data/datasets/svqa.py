@@ -9,12 +9,11 @@ are numbered by their position in the file.
 Paper: Song et al., "Explore Multi-Step Reasoning in Video Question Answering", ACM Multimedia 2018.
 """
 
-from pathlib import Path
 from typing import Any
 
 from msvqa.data.annotations import Row
 from msvqa.data.dataset import OTHER_TYPE, VideoFile
-from msvqa.data.datasets.msvd_qa import MSVDQA
+from msvqa.data.datasets.msvd_qa import MSVDQA, question_file
 
 FOLDERS = ("video", "videos", "Videos")
 
@@ -31,9 +30,9 @@ class SVQA(MSVDQA):
         "program": (list,),
     }
 
-    def source_files(self) -> list[Path]:
-        """Return the question files."""
-        return [self.question_file(split) for split in self.splits]
+    def source_names(self) -> list[str]:
+        """Return the names of the question files."""
+        return [*map(question_file, self.splits)]
 
     def find_video(self, video_id: str, split: str) -> VideoFile:
         """Return the video that has this number as its name."""
@@ -47,7 +46,7 @@ class SVQA(MSVDQA):
             question=element["question"],
             answer=str(element["ans"]).strip(),
             type=_last_function(element["program"]),
-            source=f"{split}_qa.json",
+            source=question_file(split),
             number=number,
         )
 

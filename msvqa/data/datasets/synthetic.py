@@ -113,12 +113,18 @@ class Synthetic(MSVDQA):
         """Draw the set unless it is there.
 
         Raises:
-            DataError: the folder holds something else.
+            DataError: the folder holds something else, or is in an object store.
         """
-        if all(path.is_file() for path in self.source_files()):
+        if all(self.root.size(name) is not None for name in self.source_names()):
             return
+        folder = self.root.writable()
+        if folder is None:
+            raise DataError(
+                f"{self.root} has no generated data set, and one is drawn on a disk: name a folder "
+                "there with data.root, or copy a set here that was drawn there"
+            )
         sizes = {split: getattr(self.config, f"{split}_videos") for split in self.splits}
-        generate(self.root, self.config.drawing_seed, sizes)
+        generate(folder, self.config.drawing_seed, sizes)
 
 
 def generate(root: str | Path, seed: int = 0, videos: Mapping[str, int] | None = None) -> Path:

@@ -8,19 +8,20 @@ train, val and test (80/10/10) by a seed. A question's id is the number of its r
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from msvqa.data.annotations import Annotations, Row, check_size
+from msvqa.data.annotations import Annotations, Row
 from msvqa.data.dataset import Dataset, VideoFile
+from msvqa.data.root import SourceFile, open_root
 from msvqa.errors import DataError, did_you_mean, one_of
-from msvqa.storage import DiskPath
+from msvqa.storage import Location
 
 REQUIRED = ("video", "question", "answer")
 OPTIONAL = ("split", "type")
@@ -40,7 +41,7 @@ class Table(Dataset):
     class Config(Dataset.Config):
         """Where the table is and how it is split."""
 
-        annotations: DiskPath | None = None
+        annotations: Location | None = None
         """The table; by default the only one in `root`."""
         split_seed: int = 0
         """Which videos are held out where the table has no split column."""
@@ -52,53 +53,52 @@ class Table(Dataset):
         self._seed = config.split_seed
         self._annotations = config.annotations
 
-    @property
-    def file(self) -> Path:
+    @cached_property
+    def file(self) -> SourceFile:
         """The table."""
         if self._annotations is not None:
-            return Path(self._annotations)
-        files = sorted(self.root.iterdir()) if self.root.is_dir() else []
-        tables = [file for file in files if file.suffix.lower() in SUFFIXES]
+            folder, _, name = self._annotations.rpartition("/")
+            root = self.root if folder == self.root.location else open_root(folder or "/")
+            return root.source(name)
+        tables = sorted(name for name in self.root.names("") if name.lower().endswith(SUFFIXES))
         if len(tables) != 1:
-            found = ", ".join(table.name for table in tables) or "none"
+            found = ", ".join(tables) or "none"
             raise DataError(
                 f"{self.root}: one table ({one_of(SUFFIXES)}) is needed, found {found}; "
                 "name it with data.annotations=FILE"
             )
-        return tables[0]
+        return self.root.source(tables[0])
 
-    def source_files(self) -> list[Path]:
+    def source_files(self) -> list[SourceFile]:
         """Return the table."""
         return [self.file]
 
     def read(self) -> Annotations:
         """Read all rows; where the table has no splits, make them."""
-        path = self.file
-        reader = _READERS.get(path.suffix.lower())
+        file = self.file
+        reader = _READERS.get(file.suffix)
         if reader is None:
             raise DataError(
-                f"{path}: cannot read {path.suffix!r}; a table is one of {one_of(SUFFIXES)}"
+                f"{file}: cannot read {file.suffix!r}; a table is one of {one_of(SUFFIXES)}"
             )
-        check_size(path)
         annotations = Annotations()
-        for number, values in reader(path):
-            row = values if isinstance(values, str) else self._row(path.name, number, values)
+        for number, values in reader(file):
+            row = values if isinstance(values, str) else self._row(file.name, number, values)
             if isinstance(row, Row):
                 annotations.add(row)
             else:
-                annotations.refuse("invalid_row", path.name, number, row)
+                annotations.refuse("invalid_row", file.name, number, row)
         self._complete_splits(annotations)
         return annotations
 
     def find_video(self, video_id: str, split: str) -> VideoFile:
         """Return the file of a path or name."""
-        inside = Path(os.path.normpath(self.root / video_id))
-        if Path(video_id).is_absolute() or not inside.is_relative_to(self.root):
+        if self.root.inside(video_id) is None:
             return VideoFile("", video_id, leaves_root=True)
         for folder in FOLDERS:
-            path = Path(os.path.normpath(self.root / folder / video_id))
-            if path.is_file():
-                return self.videos.check(str(path.relative_to(self.root)))
+            name = self.root.inside(f"{folder or '.'}/{video_id}")
+            if name is not None and self.root.size(name) is not None:
+                return self.videos.check(name)
         if "/" in video_id:
             return VideoFile("", video_id)
         return self.videos.find(video_id, FOLDERS, usual_suffix="")
@@ -146,9 +146,9 @@ class Table(Dataset):
         if not video:
             return ""
         path = PurePosixPath(video)
-        for root in (self.root, Path(self.config.root)):
-            if path.is_relative_to(root.as_posix()):
-                return str(path.relative_to(root.as_posix()))
+        for root in (self.root.location, self.config.root):
+            if path.is_relative_to(root):
+                return str(path.relative_to(root))
         return str(path)
 
 
@@ -166,7 +166,7 @@ def split_by_video(rows: list[Row], seed: int) -> list[Row]:
     return [replace(row, split=split_of[row.video_id]) for row in rows]
 
 
-def _columns(path: Path, names: list[str]) -> dict[str, str]:
+def _columns(file: SourceFile, names: list[str]) -> dict[str, str]:
     """Return our columns by their name in the file; case and spaces around do not matter."""
     columns = [(name, name.strip().lower()) for name in names]
     ours = [(name, column) for name, column in columns if column in (*REQUIRED, *OPTIONAL)]
@@ -175,27 +175,27 @@ def _columns(path: Path, names: list[str]) -> dict[str, str]:
     if absent:
         hints = "".join(did_you_mean(column, names) for column in absent)
         raise DataError(
-            f"{path}: column {', '.join(absent)} missing{hints}; found {', '.join(names) or 'none'}"
+            f"{file}: column {', '.join(absent)} missing{hints}; found {', '.join(names) or 'none'}"
         )
     if len(set(found)) < len(found):
-        raise DataError(f"{path}: a column is there twice: {', '.join(name for name, _ in ours)}")
+        raise DataError(f"{file}: a column is there twice: {', '.join(name for name, _ in ours)}")
     return dict(ours)
 
 
-def _read_csv(path: Path) -> Iterator[NumberedRow]:
-    mark = "\t" if path.suffix.lower() == ".tsv" else ","
+def _read_csv(file: SourceFile) -> Iterator[NumberedRow]:
+    mark = "\t" if file.suffix == ".tsv" else ","
     # `utf-8-sig`: spreadsheet programs write a byte order mark.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, delimiter=mark, strict=True)
+    with file.path.open(encoding="utf-8-sig", newline="") as text:
+        lines = csv.reader(text, delimiter=mark, strict=True)
         try:
-            yield from _rows_of_cells(lines, path)
+            yield from _rows_of_cells(lines, file)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read near line {lines.line_num}: {error}") from None
+            raise DataError(f"{file}: cannot be read near line {lines.line_num}: {error}") from None
 
 
-def _rows_of_cells(lines: Iterator[list[str]], path: Path) -> Iterator[NumberedRow]:
+def _rows_of_cells(lines: Iterator[list[str]], file: SourceFile) -> Iterator[NumberedRow]:
     names = next(lines, [])
-    columns = _columns(path, names)
+    columns = _columns(file, names)
     for number, cells in enumerate(lines, start=1):
         if len(cells) > len(names):
             yield number, f"{len(cells)} cells under {len(names)} column names"
@@ -204,32 +204,32 @@ def _rows_of_cells(lines: Iterator[list[str]], path: Path) -> Iterator[NumberedR
             yield number, {columns[name]: row[name] for name in columns if name in row}
 
 
-def _read_jsonl(path: Path) -> Iterator[NumberedRow]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+def _read_jsonl(file: SourceFile) -> Iterator[NumberedRow]:
+    with file.path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 values = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}: line {number} is not valid JSON: {error}") from None
+                raise DataError(f"{file}: line {number} is not valid JSON: {error}") from None
             if not isinstance(values, dict):
-                raise DataError(f"{path}: line {number} is not a JSON object")
+                raise DataError(f"{file}: line {number} is not a JSON object")
             named = {name.strip().lower(): value for name, value in values.items()}
             yield number, {name: named[name] for name in (*REQUIRED, *OPTIONAL) if name in named}
 
 
-def _read_parquet(path: Path) -> Iterator[NumberedRow]:
+def _read_parquet(file: SourceFile) -> Iterator[NumberedRow]:
     try:
-        file = pq.ParquetFile(path)
-        columns = _columns(path, file.schema_arrow.names)
+        table = pq.ParquetFile(file.path)
+        columns = _columns(file, table.schema_arrow.names)
         number = 0
-        for batch in file.iter_batches(columns=list(columns)):
+        for batch in table.iter_batches(columns=list(columns)):
             for row in batch.to_pylist():
                 number += 1
                 yield number, {columns[name]: value for name, value in row.items()}
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a Parquet file: {error}") from None
+        raise DataError(f"{file} is not a Parquet file: {error}") from None
 
 
 _READERS = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}

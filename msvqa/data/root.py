@@ -1,0 +1,209 @@
+"""The folder of a data set, on a disk or in an object store; nothing outside it is ever opened."""
+
+import os
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from msvqa.errors import DataError, StorageError, did_you_mean
+from msvqa.storage import SCHEMES, RemoteFolder, is_remote, join, open_folder
+
+MAX_FILE_BYTES = 2_000_000_000
+NAMES_SHOWN = 20
+_ELSEWHERE = ("/", *(f"{scheme}:/" for scheme in SCHEMES))
+"""How names begin that are full locations; of two slashes paths keep one."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of annotations."""
+
+    location: str
+    """Where it is, for messages."""
+    path: Path
+    """Where its bytes are on this machine."""
+
+    def __str__(self) -> str:
+        return self.location
+
+    @property
+    def name(self) -> str:
+        """Its name without folders."""
+        return PurePosixPath(self.location).name
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name, in lower case."""
+        return PurePosixPath(self.location).suffix.lower()
+
+
+class Root(ABC):
+    """A folder whose files are asked for by names relative to it."""
+
+    location: str
+    _top: str
+    """The location as a path, without the scheme."""
+
+    def __str__(self) -> str:
+        return self.location
+
+    @abstractmethod
+    def check(self) -> None:
+        """Refuse a folder that is not there.
+
+        Raises:
+            DataError, StorageError: says which, and why.
+        """
+
+    @abstractmethod
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file, None where there is none."""
+
+    @abstractmethod
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files directly in a subfolder, none where it is absent."""
+
+    @abstractmethod
+    def holds(self, name: str) -> bool:
+        """Whether a file that is there does not lie elsewhere, by a link."""
+
+    @abstractmethod
+    def writable(self) -> Path | None:
+        """Return where a data set may be written; None where it cannot."""
+
+    def inside(self, name: str) -> str | None:
+        """Return a name without `.` and `..`, None where it leaves the root."""
+        if name.startswith(_ELSEWHERE):
+            return None
+        return _below(os.path.normpath(f"{self._top.rstrip('/')}/{name}"), self._top)
+
+    def name_of(self, location: str) -> str | None:
+        """Return the name of a full location, None where it is not inside."""
+        return _below(location, self.location)
+
+    def source(self, name: str) -> SourceFile:
+        """Return a file of annotations, brought here.
+
+        Raises:
+            DataError, StorageError: it is absent, too large or cannot be read.
+        """
+        location, size = join(self.location, name), self.size(name)
+        if size is None:
+            suffix = PurePosixPath(name).suffix
+            there = sorted(n for n in self.names("") if n.endswith(suffix))[:NAMES_SHOWN]
+            hint = did_you_mean(name, there) or (f"; there are {', '.join(there)}" if there else "")
+            raise DataError(f"no file {location}{hint}")
+        if size > MAX_FILE_BYTES:
+            raise DataError(f"{location} is larger than {MAX_FILE_BYTES} bytes")
+        return SourceFile(location, self._bring(name))
+
+    @abstractmethod
+    def _bring(self, name: str) -> Path:
+        """Return where a file is on this machine."""
+
+
+class DiskRoot(Root):
+    """A folder on a disk."""
+
+    def __init__(self, location: str | Path) -> None:
+        self._path = Path(location).resolve()
+        self.location = self._top = str(self._path)
+        self._inside = self.location.rstrip(os.sep) + os.sep
+
+    def check(self) -> None:
+        """Refuse a folder that is not there."""
+        if not self._path.is_dir():
+            raise DataError(f"no folder {self}; data.root is the folder of the data set")
+
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file, None where there is none."""
+        file = self._path / name
+        return file.stat().st_size if file.is_file() else None
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files directly in a subfolder."""
+        where = self._path / folder
+        if not where.is_dir():
+            return []
+        with os.scandir(where) as entries:
+            return [entry.name for entry in entries if entry.is_file()]
+
+    def holds(self, name: str) -> bool:
+        """Whether a file that is there does not lie elsewhere, by a link."""
+        # As text: building path objects is what takes the time for thousands of files.
+        return os.path.realpath(self._path / name).startswith(self._inside)
+
+    def writable(self) -> Path | None:
+        """Return where a data set may be written."""
+        return self._path
+
+    def _bring(self, name: str) -> Path:
+        return self._path / name
+
+
+class RemoteRoot(Root):
+    """A folder in an object store: listed once, as a whole."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self._top = "/" + location.partition("://")[2]
+
+    def check(self) -> None:
+        """Refuse a folder that is not there."""
+        if not self._sizes:
+            raise StorageError(
+                f"{self} is absent or empty: is the bucket there? data.root is the folder of the "
+                "data set"
+            )
+
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file, None where there is none."""
+        return self._sizes.get(name)
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files directly in a subfolder."""
+        return self._folders.get(folder, [])
+
+    def holds(self, name: str) -> bool:
+        """There are no links in an object store."""
+        return True
+
+    def writable(self) -> Path | None:
+        """Nothing is written there file by file."""
+        return None
+
+    @property
+    def _folder(self) -> RemoteFolder:
+        folder = open_folder(self.location)
+        assert isinstance(folder, RemoteFolder)
+        return folder
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        return self._folder.all_sizes()
+
+    @cached_property
+    def _folders(self) -> dict[str, list[str]]:
+        folders: dict[str, list[str]] = defaultdict(list)
+        for name in self._sizes:
+            folder, _, file = name.rpartition("/")
+            folders[folder].append(file)
+        return dict(folders)
+
+    def _bring(self, name: str) -> Path:
+        path = self._folder.get(name)
+        if not path.is_file():
+            raise StorageError(f"{join(self.location, name)} has gone since {self} was listed")
+        return path
+
+
+def _below(path: str, top: str) -> str | None:
+    top = top.rstrip("/") + "/"
+    return f"{path}/".removeprefix(top).rstrip("/") if f"{path}/".startswith(top) else None
+
+
+def open_root(location: str | Path) -> Root:
+    """Return the folder of a data set; nothing is looked at yet."""
+    return RemoteRoot(str(location)) if is_remote(location) else DiskRoot(location)
