@@ -172,28 +172,59 @@ def test_a_search_goes_on_after_an_interrupt_and_a_kill(folder):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("search", ["optuna", "pbt", "diverging"])
-def test_other_searches(folder, ray_local, search):
-    changes = {
-        "optuna": {"search": "optuna", "scheduler": {"name": "median"}},
-        "pbt": {"samples": 4, "scheduler": {"name": "pbt"}},
-        "diverging": {
-            "fields": {LR: {"grid": [1e-3, 1e30]}}, "samples": 1, "scheduler": {"name": "median"},
-        },
-    }[search]  # fmt: skip
-    recipe = make_recipe(folder, "stages.answer.epochs=4")
-    result = tune(recipe, space(search, **changes))
-    states = sorted(trial.state for trial in result.trials)
-    if search == "diverging":
-        assert states == ["diverged", "finished"]
-        assert "loss is not finite" in result.trials[1].message
-        return
-    assert set(states) <= {"finished", "stopped"} and "finished" in states
+def test_trials_that_diverge_are_over(folder, ray_local):
+    fields, median = {LR: {"grid": [1e-3, 1e30]}}, {"name": "median"}
+    searched = space("diverging", fields, samples=1, scheduler=median)
+    result = tune(make_recipe(folder, "stages.answer.epochs=4"), searched)
+    assert [trial.state for trial in result.trials] == ["finished", "diverged"]
+    assert "loss is not finite" in result.trials[1].message
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_optuna_with_trials_that_are_stopped(folder, ray_local):
+    searched = space("optuna", search="optuna", scheduler={"name": "median"})
+    result = tune(make_recipe(folder, "stages.answer.epochs=4"), searched)
+    states = {trial.state for trial in result.trials}
+    assert states <= {"finished", "stopped"} and "finished" in states
     assert all(1e-4 <= trial.values[LR] <= 1e-2 for trial in result.trials)
     for trial in result.trials:
         assert Run.open(trial.location).checkpoint("answer")
-        kept = yaml.safe_load(Path(trial.location, "recipe.yaml").read_text())
-        assert kept["stages"][1]["optimizer"]["lr"] == pytest.approx(trial.values[LR])
+        assert recipe_lr(trial) == pytest.approx(trial.values[LR])
+
+
+def recipe_lr(trial):
+    kept = yaml.safe_load(Path(trial.location, "recipe.yaml").read_text())
+    return kept["stages"][1]["optimizer"]["lr"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_population_goes_on_from_copies_and_every_trial_ends(folder, ray_local):
+    epochs, said = 6, []
+    searched = space("pbt", samples=4, scheduler={"name": "pbt", "every_epochs": 2})
+    recipe = make_recipe(
+        folder, f"stages.answer.epochs={epochs}", "stages.answer.checkpoint.keep=1"
+    )
+    result = tune(recipe, searched, on_trial=said.append)
+    trials = sorted(result.trials, key=lambda trial: trial.name)
+    assert [trial.state for trial in trials] == ["finished"] * 4
+    assert [trial.epochs for trial in trials] == [epochs] * 4
+    drawn = [point[LR] for point in searched.points()]
+    assert [trial.values[LR] for trial in trials] != pytest.approx(drawn)
+    for trial, own in zip(trials, drawn, strict=True):
+        run = Run.open(trial.location)
+        rows = [row for row in run.metrics() if row["stage"] == "answer"]
+        validated = [row["epoch"] for row in rows if row["kind"] == "validation"]
+        assert validated == list(range(epochs))
+        assert recipe_lr(trial) == pytest.approx(trial.values[LR])
+        logged = "".join(file.read_text() for file in run.path.glob("logs/answer-worker0.log"))
+        copied = "goes on from a copy of" in logged
+        assert f"copy of {trial.location}/" not in logged
+        assert copied == (trial.values[LR] != own)
+        # The newest and the best of the others.
+        assert 1 <= len(run.checkpoints("answer")) <= 2
+    assert len({(t.name, t.state) for t in said if t.ended}) == sum(t.ended for t in said) == 4
 
 
 @pytest.mark.ray

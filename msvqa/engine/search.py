@@ -9,11 +9,9 @@ that have not ended, and is told of the others. What it keeps itself, it writes 
 crash leaves half done or at odds with each other; none of that is read.
 """
 
-import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +23,13 @@ from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import checkpoint_name, newest_checkpoint
 from msvqa.engine.cluster import Placement, Resources, has_dashboard
 from msvqa.engine.loop import Saver, StageJob, train_stage
+from msvqa.engine.population import (
+    become_donor,
+    may_be_handed_over,
+    remove_surplus,
+    report_with_place,
+    write_rows,
+)
 from msvqa.engine.sweep import (
     OUTCOME,
     SHARED,
@@ -44,7 +49,7 @@ from msvqa.engine.trainer import (
     train_stage_on_ray,
 )
 from msvqa.errors import CheckpointError, ClusterError, MSVQAError, NonFiniteLossError
-from msvqa.files import write_json, written_aside
+from msvqa.files import written_aside
 from msvqa.recipe import parse
 from msvqa.run import CHECKPOINT_INFO, Run
 from msvqa.space import FieldRange, Space, parse_space
@@ -68,7 +73,6 @@ CONTROLLER = {"node:__internal_head__": 0.001}
 """What a trial with a Ray Train group of its own holds itself: the group needs all the CPUs."""
 VALUE, EPOCH = "value", "epoch"
 """What trials tell Tune: the best number so far, and the epochs done."""
-PLACE = "place.json"
 STATES: dict[str, State] = {
     "PENDING": "waiting",
     "RUNNING": "running",
@@ -131,6 +135,9 @@ def search(
     if len(trials) < space.trials:
         concurrent = concurrency(job.placement, resources, space)
         trials += _run(job, sweep, begun, concurrent, on_trial)
+    if space.scheduler.name == "pbt":
+        for trial in _ended(sweep.begun()):
+            remove_surplus(sweep.run(trial.name), sweep.recipe.stages[-1].name)
     return sorted(trials, key=lambda trial: trial.name)
 
 
@@ -145,7 +152,9 @@ def _run(
     from ray import tune
 
     def trial(config: dict[str, Any]) -> None:
-        run_trial(job, config["trial"])
+        # Not the number in it: where a trial goes on from another one, that is the other's.
+        values = {key: value for key, value in config["trial"].items() if key != "number"}
+        run_trial(job, tune.get_context().get_trial_name(), values)
 
     space, left = sweep.space, _left(sweep, begun)
     by_optuna = space.search == "optuna"
@@ -193,18 +202,18 @@ def _left(sweep: Sweep, begun: Mapping[str, Trial]) -> list[dict[str, Any]]:
 # Trials: what runs in their processes
 
 
-def run_trial(job: SearchJob, numbered: Mapping[str, Any]) -> None:
+def run_trial(job: SearchJob, name: str, values: Mapping[str, Any]) -> None:
     """Train the stages of one trial that are not finished yet."""
     from ray import tune
 
     sweep = job.sweep()
-    folder = open_folder(join(sweep.location, trial_name(numbered["number"])))
+    folder = open_folder(join(sweep.location, name))
     # Until this process ends. Where a search was killed, its trials may outlive it for seconds.
     lock = WriterLock(folder.path / ".writer")
     lock.take()
     folder.remove(OUTCOME)
     try:
-        run = _open_run(job, sweep, numbered)
+        run = _open_run(job, sweep, name, values)
         if sweep.space.scheduler.name == "asha":
             for value, epoch in sweep.goal.history(run):
                 tune.report({VALUE: value, EPOCH: epoch})
@@ -269,39 +278,23 @@ class TrialHost:
         Raises:
             CheckpointError: storage failed for too long.
         """
-        folder = self.run.stage_dir(self.stage) / checkpoint_name(save.step)
         wait_s = self.run.recipe.faults.storage_wait_s
         if error := save_patiently(save, self.run, self.stage, wait_s):
             raise CheckpointError(error)
-        if self.sweep.space.scheduler.name != "pbt":
-            self._remove_surplus()
+        remove_surplus(self.run, self.stage, may_be_handed_over(self.sweep.space.scheduler))
         reached = self.sweep.goal.of(self.run)
         validated = len(numbers) > 2  # more than score and step
         if reached and validated and self.stage == self.run.recipe.stages[-1].name:
-            self._tell_tune(*reached, folder)
+            self._tell_tune(*reached, checkpoint_name(save.step))
 
-    def _remove_surplus(self) -> None:
-        stage = next(s for s in self.run.recipe.stages if s.name == self.stage)
-        *older, _ = self.run.checkpoints(self.stage)
-        scored = [entry for entry in older if entry[1]["score"] is not None]
-        scored.sort(key=lambda entry: entry[1]["score"], reverse=True)
-        kept = [path for path, _ in scored[: stage.checkpoint.keep]]
-        for path, _ in older:
-            if path not in kept:
-                self.run.folder.remove(path.relative_to(self.run.path).as_posix())
-
-    def _tell_tune(self, value: float, epoch: int, folder: Path) -> None:
+    def _tell_tune(self, value: float, epoch: int, checkpoint: str) -> None:
         from ray import tune
 
         numbers = {VALUE: value, EPOCH: epoch}
-        if self.sweep.space.scheduler.name != "pbt":
+        if self.sweep.space.scheduler.name == "pbt":
+            report_with_place(numbers, self.run, self.stage, checkpoint)
+        else:
             tune.report(numbers)
-            return
-        # Tune hands checkpoints from trial to trial; the place is enough for that.
-        with tempfile.TemporaryDirectory(prefix="msvqa-") as place:
-            content = {"run": self.run.location, "stage": self.stage, "name": folder.name}
-            write_json(Path(place) / PLACE, content)
-            tune.report(numbers, checkpoint=tune.Checkpoint.from_directory(place))
 
 
 def _train_reports(sweep: Sweep, run: Run) -> Any:
@@ -320,14 +313,13 @@ def _train_reports(sweep: Sweep, run: Run) -> Any:
     return TrainReports()  # type: ignore[no-untyped-call]
 
 
-def _open_run(job: SearchJob, sweep: Sweep, numbered: Mapping[str, Any]) -> Run:
+def _open_run(job: SearchJob, sweep: Sweep, name: str, values: Mapping[str, Any]) -> Run:
     """Open the run of a trial.
 
     Raises:
         RunError: it has other values.
     """
-    values = {key: value for key, value in numbered.items() if key != "number"}
-    recipe = sweep.trial_recipe(trial_name(numbered["number"]), values)
+    recipe = sweep.trial_recipe(name, values)
     populations = sweep.space.scheduler.name == "pbt"
     if populations:
         # The only search that changes values of a run.
@@ -339,7 +331,8 @@ def _open_run(job: SearchJob, sweep: Sweep, numbered: Mapping[str, Any]) -> Run:
     if job.shares_stages:
         _take_shared_stages(run, sweep)
     if populations:
-        _become_donor(run)
+        log_to_file(run, run.recipe.stages[-1].name, rank=0)
+        become_donor(run)
     return run
 
 
@@ -347,7 +340,7 @@ def _take_shared_stages(run: Run, sweep: Sweep) -> None:
     """Make the stages that all trials have in common stages of this run, with their rows."""
     shared = sweep.run(SHARED)
     if not run.metrics() and (rows := shared.metrics()):
-        _write_rows(run, rows)
+        write_rows(run, rows)
     for stage in run.recipe.stages[:-1]:
         link = run.stage_dir(stage.name)
         if is_remote(run.location):
@@ -356,34 +349,6 @@ def _take_shared_stages(run: Run, sweep: Sweep) -> None:
                 run.folder.copy(stage.name, shared.folder, last=CHECKPOINT_INFO)
         elif not link.is_symlink():
             link.symlink_to(Path("..") / SHARED / stage.name)
-
-
-def _become_donor(run: Run) -> None:
-    """Become a copy of the run whose checkpoint Tune hands over, if it is another one."""
-    from ray import tune
-
-    handed = tune.get_checkpoint()
-    if handed is None:
-        return
-    with handed.as_directory() as folder:
-        place = json.loads((Path(folder) / PLACE).read_text(encoding="utf-8"))
-    donor, stage, name = Run.open(place["run"]), place["stage"], place["name"]
-    if donor.location == run.location:
-        return
-    info = donor.folder.get(f"{stage}/{name}/{CHECKPOINT_INFO}").read_text(encoding="utf-8")
-    step = json.loads(info)["position"]["step"]
-    before = [path.name for path, _ in run.checkpoints(stage)]
-    run.folder.copy(f"{stage}/{name}", donor.folder, last=CHECKPOINT_INFO)
-    for old in before:
-        if old != name:
-            run.folder.remove(f"{stage}/{old}")
-    _write_rows(run, [r for r in donor.metrics() if r["stage"] != stage or r["step"] <= step])
-
-
-def _write_rows(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
-    with written_aside(run.metrics_file) as aside:
-        aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    run.folder.put(run.metrics_file.name)
 
 
 # What Tune is given
@@ -525,26 +490,32 @@ def _told(scheduler: Any, sweep: Sweep, ended: Sequence[Trial]) -> Any:
 def _watcher(sweep: Sweep, on_trial: Callable[[Trial], None] | None) -> Any:
     from ray import tune
 
-    def tell(trial: Any) -> None:
-        if on_trial:
-            on_trial(_summary(sweep, trial))
+    told: dict[str, Trial] = {}
+
+    def tell(trial: Any, *, over: bool) -> None:
+        summary = _summary(sweep, trial)
+        # A run may be at its end before Tune closes the trial, or has it go on from another one.
+        early = summary.ended and not over
+        if on_trial and not early and told.get(summary.name) != summary:
+            told[summary.name] = summary
+            on_trial(summary)
 
     class Watcher(tune.Callback):
         def on_trial_result(
             self, iteration: int, trials: Sequence[Any], trial: Any, result: Any, **_: Any
         ) -> None:
-            tell(trial)
+            tell(trial, over=False)
 
         def on_trial_complete(
             self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any
         ) -> None:
             sweep.conclude(str(trial))
-            tell(trial)
+            tell(trial, over=True)
 
         def on_trial_error(
             self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any
         ) -> None:
-            tell(trial)
+            tell(trial, over=True)
 
     return Watcher()
 

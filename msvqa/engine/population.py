@@ -1,0 +1,92 @@
+"""Populations: trials that go on from copies of other trials, and what is kept for that."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msvqa.files import write_json, written_aside
+from msvqa.run import CHECKPOINT_INFO, Run
+from msvqa.space import SchedulerConfig
+
+logger = logging.getLogger(__name__)
+
+PLACE = "place.json"
+
+
+def report_with_place(numbers: Mapping[str, float], run: Run, stage: str, name: str) -> None:
+    """Tell Tune numbers and a checkpoint that it may hand to other trials: its place is enough."""
+    from ray import tune
+
+    with tempfile.TemporaryDirectory(prefix="msvqa-") as folder:
+        write_json(Path(folder) / PLACE, {"run": run.location, "stage": stage, "name": name})
+        tune.report(dict(numbers), checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def become_donor(run: Run) -> None:
+    """Become a copy of the run whose checkpoint Tune hands over, if it is another one.
+
+    A donor at its end hands over its finished checkpoint. Then this trial is finished too, with the
+    donor's weights and rows; its recipe has the values with which it would have gone on.
+    """
+    place = _handed_over()
+    if place is None or place["run"] == run.location:
+        return
+    donor, stage = Run.open(place["run"]), place["stage"]
+    validated = {
+        path.name: info for path, info in donor.checkpoints(stage) if info["score"] is not None
+    }
+    if not validated:
+        logger.warning("%s has no checkpoint any more: this trial goes on alone", donor.location)
+        return
+    # Where trials wait long for their turn, the donor may have removed it, or be a copy by now.
+    name = place["name"] if place["name"] in validated else max(validated)
+    step = validated[name]["position"]["step"]
+    before = [path.name for path, _ in run.checkpoints(stage)]
+    run.folder.copy(f"{stage}/{name}", donor.folder, last=CHECKPOINT_INFO)
+    for old in before:
+        if old != name:
+            run.folder.remove(f"{stage}/{old}")
+    write_rows(run, [r for r in donor.metrics() if r["stage"] != stage or r["step"] <= step])
+    logger.info("goes on from a copy of %s/%s/%s", donor.location, stage, name)
+
+
+def _handed_over() -> dict[str, str] | None:
+    from ray import tune
+
+    handed = tune.get_checkpoint()
+    if handed is None:
+        return None
+    with handed.as_directory() as folder:
+        place: dict[str, str] = json.loads((Path(folder) / PLACE).read_text(encoding="utf-8"))
+    return place
+
+
+def write_rows(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the metrics of a run anew."""
+    with written_aside(run.metrics_file) as aside:
+        aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run.folder.put(run.metrics_file.name)
+
+
+def may_be_handed_over(scheduler: SchedulerConfig) -> int:
+    """Return how many of a trial's last checkpoints Tune may still hand to others.
+
+    Tune takes a donor's checkpoint where trials were compared. The donor is at most one comparison
+    ahead when the copy starts; another interval is for trials that start late.
+    """
+    return 2 * scheduler.every_epochs + 2 if scheduler.name == "pbt" else 0
+
+
+def remove_surplus(run: Run, stage: str, last: int = 0) -> None:
+    """Remove a stage's checkpoints but the newest, the best, and so many of the last validated."""
+    keep = next(s for s in run.recipe.stages if s.name == stage).checkpoint.keep
+    older = run.checkpoints(stage)[:-1]
+    scored = [entry for entry in older if entry[1]["score"] is not None]
+    best = sorted(scored, key=lambda entry: entry[1]["score"], reverse=True)[:keep]
+    kept = {path for path, _ in [*best, *scored[max(0, len(scored) - last) :]]}
+    for path, _ in older:
+        if path not in kept:
+            run.folder.remove(path.relative_to(run.path).as_posix())
