@@ -247,12 +247,9 @@ def _add_overrides(
 
 
 def _load_recipe(path: str, overrides: Sequence[str] = ()) -> "Recipe":
-    from msvqa.recipe import load
-    from msvqa.storage import absolute, is_remote, join
+    from msvqa.run import load_recipe
 
-    path = absolute(path) if is_remote(path) else path
-    is_run = not path.endswith(".yaml") if is_remote(path) else Path(path).is_dir()
-    return load(join(path, "recipe.yaml") if is_run else path, overrides)
+    return load_recipe(path, overrides)
 
 
 def _print_table(table: "Table", title: str = "") -> None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msvqa.data import DATASETS
 from msvqa.errors import DataError, MSVQAError, RecipeError
-from msvqa.recipe import ClipsConfig, DataConfig, Recipe, load, parse_data, resolve
+from msvqa.recipe import ClipsConfig, DataConfig, Recipe, parse_data, resolve
+from msvqa.run import load_recipe
 from msvqa.storage import is_remote
 
 if TYPE_CHECKING:
@@ -262,7 +263,7 @@ ENVIRONMENT: tuple[Callable[[], Check], ...] = (
 
 def _load(path: str | Path, overrides: Sequence[str], report: Report) -> Recipe | None:
     try:
-        recipe = load(path, overrides)
+        recipe = load_recipe(path, overrides)
     except RecipeError as error:
         report.checks.append(Check(name="recipe", status="fail", detail=str(error)))
         return None

@@ -13,7 +13,7 @@ from msvqa.data.folds import read_split
 from msvqa.data.schema import PREDICTIONS
 from msvqa.data.text import AnswerList
 from msvqa.engine import cluster
-from msvqa.engine.prediction import PredictionJob, check_answers, predict_on_ray
+from msvqa.engine.prediction import PredictionJob, check_answers, check_vocabulary, predict_on_ray
 from msvqa.errors import DataError, RecipeError, one_of
 from msvqa.evaluators import EVALUATORS
 from msvqa.evaluators.evaluator import Evaluator
@@ -21,13 +21,14 @@ from msvqa.extract import extract
 from msvqa.files import write_json, written_aside
 from msvqa.objectives import OBJECTIVES
 from msvqa.prepare import prepare
-from msvqa.recipe import Recipe, differences, parse, resolve
-from msvqa.run import FREE_TO_CHANGE, Run
+from msvqa.recipe import Recipe, differences, flatten, parse, resolve
+from msvqa.run import Run
 from msvqa.storage import join
 
+MADE_FROM_DATA = ("data.prepared", "clips.store", "features.store")
 ELSEWHERE = (
-    *FREE_TO_CHANGE, "data.root", "data.prepared", "clips.store", "clips.cache", "clips.timeout_s",
-    "features.store",
+    "data.root", *MADE_FROM_DATA, "data.allow_missing", "clips.cache", "clips.timeout_s",
+    "scaling.", "faults.", "evaluation.",
 )  # fmt: skip
 """Fields that may be other than in training: where things are, and how the work is done."""
 
@@ -50,8 +51,10 @@ def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict
     checkpoint = opened.checkpoint()
     check_answers(recipe)
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
+    check_vocabulary(opened.locate(checkpoint), prepared)
     questions = _questions(recipe, prepared, split)
     with cluster.connected() as resources:
+        cluster.need_cpus(resources)
         store = extract(recipe)
         questions = questions.without(store.rejected)
         if not len(questions):
@@ -100,6 +103,14 @@ def _changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     if refused:
         allowed = one_of([key.rstrip(".") for key in ELSEWHERE])
         raise RecipeError([f"{line}: was trained so; may change: {allowed}" for line in refused])
+    if changed.data.root != recipe.data.root:
+        # What was made from the other data would be made anew, under a training that may read it.
+        before, after = dict(flatten(recipe.to_dict())), dict(flatten(changed.to_dict()))
+        kept = [key for key in MADE_FROM_DATA if before.get(key) and after[key] == before[key]]
+        if kept:
+            raise RecipeError(
+                [f"{key}: belongs to {recipe.data.root}; name another {key}=DIR" for key in kept]
+            )
     return changed
 
 

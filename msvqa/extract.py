@@ -1,6 +1,5 @@
 """`msvqa extract`: every video is decoded once, to a store of clips or of features."""
 
-import fcntl
 import importlib.metadata
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from msvqa.engine import cluster
 from msvqa.engine.cluster import Resources
 from msvqa.engine.ingest import Pool, ShardJob, Video, write_shards
 from msvqa.errors import ClusterError, DataError, RecipeError, StoreError
+from msvqa.files import lock
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, resolve
 from msvqa.storage import Folder, is_remote, join, open_folder
@@ -28,6 +28,8 @@ Progress = Callable[[int, int, int], None]
 
 LIBRARIES = ("numpy", "torch", "av", "decord", "ray")
 NAMES_SHOWN = 20
+STORES = {False: "clips.store", True: "features.store"}
+"""Keys of a recipe that name the store, by whether it holds features."""
 
 
 def extract(recipe: Recipe, *, hdf5: Path | None = None, progress: Progress | None = None) -> Store:
@@ -47,6 +49,9 @@ def extract(recipe: Recipe, *, hdf5: Path | None = None, progress: Progress | No
             feature files that do not fit the recipe.
     """
     _check(recipe, hdf5)
+    cluster.refuse_lost({STORES[recipe.features is not None]: stores.store_location(recipe)})
+    if hdf5 is not None:
+        cluster.refuse_lost({"--hdf5": hdf5.absolute()})
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
     videos = videos_of(prepared, present_only=recipe.reads_videos)
     if files := feature_files(recipe):
@@ -118,7 +123,7 @@ def _extract(
         Store.open(location, spec)
     size = spec.videos_per_shard
     wanted = {n: list(videos[i : i + size]) for n, i in enumerate(range(0, len(videos), size))}
-    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.create()
     with _locked(folder):
         found = stores.read_shards(location, spec, {n: _ids(wanted[n]) for n in wanted})
         patience_s = recipe.clips.timeout_s
@@ -155,6 +160,7 @@ def _write(
 
 
 def _pool(recipe: Recipe, resources: Resources) -> Pool:
+    cluster.need_cpus(resources)
     cpus = int(resources.cpus)
     workers = recipe.scaling.data_workers or cpus
     if workers > cpus:
@@ -245,9 +251,9 @@ def _rejected_message(store: Store) -> str:
 @contextmanager
 def _locked(folder: Folder) -> Iterator[None]:
     """Keep others out; two jobs on one object store write the same shards twice."""
-    with (folder.path / ".lock").open("w") as lock:
+    with (folder.path / ".lock").open("w") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=False)
         except BlockingIOError:
             raise StoreError(f"another process is extracting to {folder.location}") from None
         yield

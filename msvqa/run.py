@@ -8,9 +8,7 @@ runs/NAME/evaluate/SPLIT/         predictions.parquet, metrics.json
 runs/NAME/tensorboard/  logs/  report.html
 """
 
-import fcntl
 import json
-import logging
 import os
 import platform
 import sys
@@ -22,14 +20,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from msvqa.errors import CheckpointError, RunError, did_you_mean, one_of
-from msvqa.files import write_json, written_aside
+from msvqa.files import lock, write_json, written_aside
 from msvqa.recipe import Recipe, differences, load
 from msvqa.storage import Folder, Kept, absolute, is_remote, join, open_folder
 
 if TYPE_CHECKING:
     import pyarrow
-
-logger = logging.getLogger(__name__)
 
 CHECKPOINT_INFO = "checkpoint.json"
 # Fields that may change when a run is resumed, because they do not change what is computed.
@@ -49,13 +45,11 @@ def only_one(folder: Folder) -> Iterator[None]:
     folder.path.mkdir(parents=True, exist_ok=True)
     with (folder.path / ".command").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=False)
         except BlockingIOError:
             raise RunError(
                 f"another command works in {folder.location}: wait for its end, or stop it"
             ) from None
-        except OSError as error:
-            logger.warning("%s cannot be locked: %s", folder.location, error)
         yield
 
 
@@ -90,6 +84,7 @@ class Run(Kept):
 
         Raises:
             RunError: the directory belongs to a recipe that differs in what is computed.
+        StorageError: it cannot be written.
         """
         run = cls(recipe.run_location, recipe)
         if run.folder.get("recipe.yaml").is_file():
@@ -104,6 +99,7 @@ class Run(Kept):
                     f"({'; '.join(changed[:5])}{'; ...' if len(changed) > 5 else ''}): "
                     "choose another name=NAME, or undo the change"
                 )
+        run.folder.create()
         with written_aside(run.path / "recipe.yaml") as aside:
             aside.write_text(recipe.to_yaml(), encoding="utf-8")
         write_json(run.path / "environment.json", environment())
@@ -228,6 +224,20 @@ class Run(Kept):
             )
         content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return content, pyarrow.parquet.read_table(folder / "predictions.parquet")
+
+
+def load_recipe(location: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from its file or from the run that has it, on a disk or in an object store.
+
+    Raises:
+        RecipeError: lists every problem with its path.
+    """
+    if is_remote(location):
+        location = absolute(location)
+        is_run = not location.endswith(".yaml")
+    else:
+        is_run = Path(location).is_dir()
+    return load(join(location, "recipe.yaml") if is_run else location, overrides)
 
 
 def environment() -> dict[str, Any]:

@@ -75,7 +75,10 @@ def absolute(location: str | Path) -> str:
     if HALF_REMOTE.match(text):
         raise StorageError(f"{text} is a path; an object store is written s3://BUCKET/FOLDER")
     if not is_remote(text):
-        return str(Path(text).expanduser().absolute())
+        try:
+            return str(Path(text).expanduser().absolute())
+        except RuntimeError as error:
+            raise StorageError(f"{text}: {error}") from None
     if "@" in text or "?" in text:
         # Not repeated here: it may hold a password.
         raise StorageError(
@@ -178,9 +181,22 @@ class Folder:
         Raises:
             OSError, StorageError: the folder cannot be written now.
         """
-        (self.path / TRIED).write_bytes(bytes(TRIED_BYTES))
-        self.put(TRIED)
-        self.remove(TRIED)
+        name = f"{TRIED}-{os.getpid()}"
+        (self.path / name).write_bytes(bytes(TRIED_BYTES))
+        self.put(name)
+        self.remove(name)
+
+    def create(self) -> None:
+        """Create the folder where it is absent, and see that it can be written.
+
+        Raises:
+            StorageError: it cannot.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.try_writing()
+        except OSError as error:
+            raise StorageError(f"{self.location} cannot be written: {error}") from None
 
     def forget(self, name: str) -> None:
         """Remove the working files of a folder that was put."""

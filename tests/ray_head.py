@@ -53,6 +53,7 @@ def running_head() -> Iterator[Head]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_JOB_STOP_WAIT_TIME_S": "60",
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
         # The name is Ray's; the effect is that a head on Linux also keeps to loopback.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import yaml
 from msvqa.data.datasets.synthetic import generate
 from msvqa.run import Run
 from tests.ray_head import running_head
-from tests.tiny import VIDEOS, raw_recipe
+from tests.tiny import VIDEOS, make_recipe, raw_recipe
 
 ROOT = Path(__file__).parents[1]
 SUBMIT = ROOT / "ray_jobs" / "submit.sh"
@@ -112,6 +114,41 @@ def test_a_job_trains_and_the_same_job_again_has_nothing_to_do(head, shared):
     assert again.returncode == 0, again.stdout + again.stderr
     assert "starts" not in again.stdout
     assert run.metrics() == rows
+
+    done = submit(head, "evaluate", run.path, "--split", "test")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert run.evaluation("test")[0]["n"] == 7 * VIDEOS["test"]
+    assert "For comparison: " in done.stdout
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_job_searches(head, shared):
+    space = {"name": "lr", "fields": {"stages.answer.optimizer.lr": {"choice": [1e-3, 2e-3]}}}
+    (shared / "space.yaml").write_text(yaml.safe_dump(space | {"search": "grid"}))
+    words = (shared / "tiny.yaml", shared / "space.yaml", "name=searched")
+    done = submit(head, "tune", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 trials finished" in done.stdout
+    assert Path(shared / "runs" / "searched-lr" / "best.yaml").is_file()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_job_that_is_stopped_writes_a_checkpoint(head, shared):
+    words = ("train", shared / "tiny.yaml", "name=stopped", "stages.0.epochs=10000")
+    with ThreadPoolExecutor() as pool:
+        submitted = pool.submit(submit, head, *words, job="stopped")
+        run = Run(shared / "runs" / "stopped", make_recipe(shared))
+        while not run.metrics():
+            assert not submitted.done(), submitted.result().stdout
+            time.sleep(0.2)
+        stop = [Path(sys.executable).with_name("ray"), "job", "stop", "stopped"]
+        subprocess.run(stop, env=head.environment, check=True, capture_output=True)
+        done = submitted.result()
+    assert "has written a checkpoint after step" in done.stdout, done.stdout
+    assert head.ask("/api/jobs/stopped")[1]["status"] == "STOPPED"
+    assert run.checkpoints("reconstruct")
 
 
 @pytest.mark.ray

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from msvqa.errors import CheckpointError, RunError
+from msvqa.errors import CheckpointError, RecipeError, RunError, StorageError
 from msvqa.files import write_json, written_aside
 from msvqa.run import Run, only_one
 from msvqa.storage import open_folder
@@ -75,3 +75,15 @@ def test_a_second_command_is_kept_out(tmp_path):
         other.kill()
     with only_one(folder):
         pass
+
+
+@pytest.mark.parametrize("runs", ["/proc/no", "/etc/passwd/runs"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path, runs):
+    recipe = make_recipe(tmp_path, f"runs={runs}")
+    with pytest.raises(StorageError, match=rf"{runs}/tiny cannot be written"):
+        Run.create(recipe)
+
+
+def test_a_home_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"- runs: .*nosuchuser"):
+        make_recipe(tmp_path, "runs=~nosuchuser/runs")

@@ -14,7 +14,14 @@ import msvqa
 from msvqa.data.datasets.synthetic import generate
 from msvqa.engine.checkpoint import read_weights
 from msvqa.engine.stopping import StopRequest
-from msvqa.errors import ClusterError, DataError, RecipeError, RunError, StoppedError
+from msvqa.errors import (
+    CheckpointError,
+    ClusterError,
+    DataError,
+    RecipeError,
+    RunError,
+    StoppedError,
+)
 from msvqa.evaluate import evaluate
 from msvqa.recipe import Recipe, parse
 from msvqa.run import Run
@@ -98,6 +105,32 @@ def test_evaluation_where_the_data_is_elsewhere(run, folder, tmp_path):
     assert evaluate(run.path, "test", [*overrides, "scaling.data_workers=1"]) == expected
     assert (tmp_path / "p" / "prepare.json").is_file()
     assert "moved" not in (run.path / "recipe.yaml").read_text()
+
+
+@pytest.mark.ray
+def test_evaluation_touches_nothing_that_belongs_to_other_data(run, folder, tmp_path):
+    other = shutil.copytree(folder / "data", tmp_path / "other")
+    before = (folder / "p" / "prepare.json").read_bytes()
+    with pytest.raises(RecipeError, match=r"data\.prepared: belongs to .*; name another"):
+        evaluate(run.path, "test", [f"data.root={other}"])
+    questions = other / "train_qa.json"
+    questions.write_text(questions.read_text().replace("what", "which"))
+    overrides = [f"data.root={other}", f"data.prepared={tmp_path / 'p'}"]
+    with pytest.raises(CheckpointError, match="was trained with another vocabulary"):
+        evaluate(run.path, "test", overrides)
+    assert (folder / "p" / "prepare.json").read_bytes() == before
+    assert not list(tmp_path.glob("p/clips*")), "nothing was extracted for it"
+
+
+@pytest.mark.ray
+def test_evaluation_of_a_damaged_checkpoint_is_refused_at_once(run, tmp_path):
+    damaged = Run(shutil.copytree(run.path, tmp_path / "two"), run.recipe)
+    weights = damaged.checkpoint() / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors is damaged"):
+        evaluate(damaged.path, "test")
 
 
 def test_evaluation_does_not_change_what_was_trained(tmp_path):

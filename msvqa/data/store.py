@@ -27,7 +27,7 @@ import numpy as np
 
 from msvqa.data.dataset import prepared_location
 from msvqa.errors import IncompleteError, StorageError, StoreError
-from msvqa.files import flush, hash_file, write_json
+from msvqa.files import hash_file, sync, write_json
 from msvqa.recipe import FeaturesConfig, NamedConfig, Recipe
 from msvqa.storage import Folder, absolute, fetch, is_remote, join, open_folder
 
@@ -123,7 +123,7 @@ class Store:
             for shard, videos in enumerate(index["shards"])
             for row, video in enumerate(videos)
         }
-        self._rows = [len(videos) for videos in index["shards"]]
+        self._shards: list[list[str]] = index["shards"]
         self._opened: dict[int, Arrays] = {}
 
     @classmethod
@@ -218,8 +218,15 @@ class Store:
         return {video["video_id"]: video for shard in found for video in shard["videos"]}
 
     def _open_shard(self, shard: int) -> Arrays:
-        folder = fetch(join(self.location, *shard_name(shard).split("/")), SHARD)
-        rows = self._rows[shard]
+        place = join(self.location, *shard_name(shard).split("/"))
+        folder, videos = fetch(place, SHARD), self._shards[shard]
+        rows = len(videos)
+        if (read_json(folder / SHARD) or {}).get("rows") != videos:
+            # Its arrays would be those of other videos.
+            raise StoreError(
+                f"{place} is damaged, or was extracted again after this store was opened: "
+                "run the command again"
+            )
         try:
             return {
                 name: _open_array(folder / f"{name}.npy", (rows, *array.shape), array.dtype)
@@ -339,7 +346,7 @@ def write_shard(
         for array, buffer in buffers.items():
             with (aside / f"{array}.npy").open("wb") as file:
                 np.save(file, buffer[: len(rows)], allow_pickle=False)
-                flush(file)
+            sync(aside / f"{array}.npy")
         write_json(aside / SHARD, description)
         aside.chmod(0o755)
         _put_in_place(aside, final)

@@ -12,7 +12,6 @@ Random numbers need no state: every step seeds them from (seed, stage, step, wor
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,11 +25,11 @@ from torch import Tensor
 
 from msvqa.data.text import AnswerList, Vocabulary
 from msvqa.errors import CheckpointError, IncompleteError
-from msvqa.files import hash_file, write_json
+from msvqa.files import hash_file, sync, write_json
 from msvqa.models.model import Model, Sizes, build_model
 from msvqa.recipe import Recipe, load
 from msvqa.run import CHECKPOINT_INFO, Run
-from msvqa.storage import absolute, fetch, join, open_folder
+from msvqa.storage import absolute, fetch, is_remote, join, open_folder
 
 logger = logging.getLogger(__name__)
 
@@ -95,10 +94,11 @@ def save_checkpoint(folder: Path, content: Content) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         _write(aside, content)
-        _flush(aside)
+        for path in (*aside.iterdir(), aside):
+            sync(path)
         open_folder(folder.parent).remove(folder.name)
         aside.rename(folder)
-        _flush(folder.parent, files=False)
+        sync(folder.parent)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"checkpoint {folder} cannot be written: {error}") from error
     finally:
@@ -142,7 +142,11 @@ def newest_checkpoint(location: str | Path, *, or_previous: bool = False) -> str
         CheckpointError: the newest one is damaged; says which, and what can be done.
     """
     stage = open_folder(location)
-    names = {name.partition("/")[0] for name in stage.sizes()}
+    files = stage.sizes()
+    names = {name.partition("/")[0] for name in files}
+    if is_remote(location):
+        # Without its marker it was never sent to its end. On a disk it gets its name when whole.
+        names = {name for name in names if f"{name}/{CHECKPOINT_INFO}" in files}
     for name in sorted((n for n in names if n.startswith("step-")), reverse=True):
         try:
             read_info(join(location, name))
@@ -201,6 +205,7 @@ def load_checkpoint(location: str | Path) -> Loaded:
         CheckpointError: damaged, or the weights do not fit the model of its recipe.
     """
     folder, info = _fetched(location), read_info(location)
+    words, answers = read_words(location)
     recipe = load(folder / "recipe.yaml")
     model = build_model(recipe, Sizes(**info["sizes"]))
     load_weights(model, read_weights(folder), str(location))
@@ -208,10 +213,21 @@ def load_checkpoint(location: str | Path) -> Loaded:
         location=str(location),
         recipe=recipe,
         model=model.eval(),
-        vocabulary=Vocabulary.load(folder / "vocabulary.json"),
-        answers=AnswerList.load(folder / "answers.json"),
+        vocabulary=words,
+        answers=answers,
         info=info,
     )
+
+
+def read_words(location: str | Path) -> tuple[Vocabulary, AnswerList]:
+    """Return the words and the answers of a checkpoint.
+
+    Raises:
+        CheckpointError: it is missing or incomplete.
+    """
+    folder = _fetched(location)
+    vocabulary = Vocabulary.load(folder / "vocabulary.json")
+    return vocabulary, AnswerList.load(folder / "answers.json")
 
 
 def read_weights(location: str | Path) -> dict[str, Tensor]:
@@ -277,16 +293,6 @@ def _fetched(location: str | Path) -> Path:
         return fetch(location, CHECKPOINT_INFO)
     except IncompleteError as error:
         raise CheckpointError(str(error)) from None
-
-
-def _flush(folder: Path, *, files: bool = True) -> None:
-    """Have the disk hold what was written: a name must not outlive its content in a power cut."""
-    for path in [*(folder.iterdir() if files else ()), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _sha256_of_info(info: Mapping[str, Any]) -> str:

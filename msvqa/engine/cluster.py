@@ -130,6 +130,19 @@ def check_resources(scaling: ScalingConfig, *, data_cpus: float = 0) -> None:
         place(scaling, local_resources(), data_cpus=data_cpus)
 
 
+def need_cpus(resources: Resources) -> None:
+    """Refuse a cluster in which nothing can run.
+
+    Raises:
+        ClusterError: it has no CPU.
+    """
+    if resources.cpus < 1:
+        raise ClusterError(
+            f"there are {resources}: start a node that takes work. Autoscaling starts none for a "
+            "job that has not begun: keep one always (min_workers, minReplicas)"
+        )
+
+
 def refuse_lost(paths: Mapping[str, str | Path]) -> None:
     """Refuse places that do not outlive the job: its copy of the working directory is thrown away.
 
@@ -178,6 +191,13 @@ def connected(*, dashboard: bool = False) -> Iterator[Resources]:
             yield _total(ray.cluster_resources())
     finally:
         ray.shutdown()
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came from, through the wrappers of Ray."""
+    while error is not None:
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__
 
 
 def has_dashboard() -> bool:

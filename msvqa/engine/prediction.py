@@ -10,10 +10,11 @@ import torch
 from msvqa.data.dataset import Prepared, Split
 from msvqa.data.loader import evaluation_batches
 from msvqa.data.order import WHOLE, Share, evaluation_order
-from msvqa.engine.checkpoint import Loaded, load_checkpoint
+from msvqa.engine import cluster
+from msvqa.engine.checkpoint import Loaded, load_checkpoint, read_info, read_words
 from msvqa.engine.inputs import Inputs, open_inputs
 from msvqa.engine.precision import autocast
-from msvqa.errors import CheckpointError, RunError
+from msvqa.errors import CheckpointError, MSVQAError, RunError
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective
 from msvqa.recipe import Recipe, parse, resolve
@@ -77,7 +78,6 @@ class Predictor:
         recipe = parse(job.recipe)
         loaded = load_checkpoint(job.checkpoint)
         prepared = Prepared.open(job.prepared)
-        _check_vocabulary(loaded, prepared)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.objective = objective_of(loaded).to(self.device)
         self.objective.top_k = recipe.evaluation.top_k
@@ -118,12 +118,28 @@ def check_answers(recipe: Recipe) -> None:
         )
 
 
+def check_vocabulary(checkpoint: str, prepared: Prepared) -> None:
+    """Refuse a checkpoint that is damaged or that was trained on other words, before Ray starts.
+
+    Raises:
+        CheckpointError: says which.
+    """
+    read_info(checkpoint)
+    words, answers = read_words(checkpoint)
+    if (words.tokens, answers.answers) != (prepared.vocabulary.tokens, prepared.answers.answers):
+        raise CheckpointError(
+            f"{checkpoint} was trained with another vocabulary or answer list than "
+            f"{prepared.location}: evaluate it on the data it was trained on"
+        )
+
+
 def predict_on_ray(
     job: PredictionJob, split: Split, *, workers: int, gpus_per_worker: float
 ) -> dict[str, np.ndarray]:
     """Return the predictions for all questions of a split, in its order, from a pool of actors.
 
     Raises:
+        MSVQAError: a user's error in an actor.
         RuntimeError: a question came twice or not at all.
     """
     import ray.data
@@ -142,21 +158,15 @@ def predict_on_ray(
         num_gpus=gpus_per_worker or None,
         compute=ActorPoolStrategy(size=pool),
     )
-    parts = list(rows.iter_batches(batch_size=None, batch_format="numpy"))
+    try:
+        parts = list(rows.iter_batches(batch_size=None, batch_format="numpy"))
+    except Exception as error:  # whatever Ray has wrapped it in
+        for cause in cluster.causes(error):
+            if isinstance(cause, MSVQAError):
+                raise cause from None
+        raise
     together = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     order = np.argsort(together["row"], kind="stable")
     if not np.array_equal(together["row"][order], np.arange(len(split))):
         raise RuntimeError(f"{len(order)} predictions do not cover {split}")
     return {key: value[order] for key, value in together.items()}
-
-
-def _check_vocabulary(loaded: Loaded, prepared: Prepared) -> None:
-    same = (
-        loaded.vocabulary.tokens == prepared.vocabulary.tokens
-        and loaded.answers.answers == prepared.answers.answers
-    )
-    if not same:
-        raise CheckpointError(
-            f"{loaded.location} was trained with another vocabulary or answer list than "
-            f"{prepared.location}: evaluate it on the data it was trained on"
-        )

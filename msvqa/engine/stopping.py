@@ -82,7 +82,7 @@ class StopRequest:
     def _ask_patiently(self, why: str) -> None:
         try:
             self.ask(why)
-        except StorageError as error:
+        except (OSError, StorageError) as error:
             logger.warning("the request to stop is sent again in %g s: %s", ASK_AGAIN_S, error)
             again = threading.Timer(ASK_AGAIN_S, self._ask_patiently, (why,))
             again.daemon = True

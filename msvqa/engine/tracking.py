@@ -166,11 +166,13 @@ def _hand_over(on_row: Callable[[Row], None], line: str) -> None:
 
 def _forget_rows_after(run: Run, stage: str, step: int) -> None:
     # Before this process writes the file: what others have written of it must be here.
-    rows = run.metrics()
-    kept = [row for row in rows if row["stage"] != stage or row["step"] <= step]
-    if len(kept) < len(rows):
-        with written_aside(run.metrics_file) as aside:
-            aside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    kept = [row for row in run.metrics() if row["stage"] != stage or row["step"] <= step]
+    text = "".join(json.dumps(row) + "\n" for row in kept)
+    file = run.metrics_file
+    # Also where nothing is to be forgotten but the last row was cut off: the next would join it.
+    if file.is_file() and file.read_text(encoding="utf-8") != text:
+        with written_aside(file) as aside:
+            aside.write_text(text, encoding="utf-8")
 
 
 def _tensorboard_writer(folder: Path, step: int) -> Any:

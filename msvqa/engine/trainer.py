@@ -1,6 +1,5 @@
 """Ray Train around the training loop: one trainer per stage, resumed from its checkpoints."""
 
-import fcntl
 import json
 import logging
 import queue
@@ -27,6 +26,7 @@ from msvqa.errors import (
     StoppedError,
     StorageError,
 )
+from msvqa.files import lock
 from msvqa.recipe import StageConfig, parse
 from msvqa.run import CHECKPOINT_INFO, Run
 from msvqa.storage import Folder
@@ -151,10 +151,7 @@ class WriterLock:
         """Wait until nobody else writes; the lock ends with the process."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("w")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-        except OSError as error:
-            logger.warning("%s cannot be locked (%s): train a run only once", self._path, error)
+        lock(self._file)
 
 
 class LocalHost:
@@ -313,7 +310,7 @@ def _fit(trainer: Any, look: Callable[[], None]) -> MSVQAError | None:
     except TrainingFailedError as error:
         failures = [*getattr(error, "worker_failures", {}).values()]
         failures += [getattr(error, "controller_failure", None)]
-        causes = [cause for failure in failures for cause in _causes(failure)]
+        causes = [cause for failure in failures for cause in cluster.causes(failure)]
         for cause in causes:
             if isinstance(cause, MSVQAError):
                 return cause
@@ -324,13 +321,6 @@ def _fit(trainer: Any, look: Callable[[], None]) -> MSVQAError | None:
                     "Make room or bring the storage back, and the same command continues"
                 ) from error
         raise
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it came from, through the wrappers of Ray."""
-    while error is not None:
-        yield error
-        error = getattr(error, "cause", None) or error.__cause__
 
 
 def _in_thread(function: Callable[[], Any], look: Callable[[], None]) -> Any:

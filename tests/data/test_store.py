@@ -163,3 +163,11 @@ def test_leftovers_are_removed(store):
     aside.mkdir()
     stores.remove_leftovers(store.path, 2)
     assert sorted(f.name for f in (store.path / "shards").iterdir()) == ["00000", "00001"]
+
+
+def test_a_shard_that_was_replaced_meanwhile_is_not_read(store):
+    assert store.read("0")["clips"].any()
+    again = Store.open(store.path)
+    write_shard(store.path, 0, SPEC, map(entry, [10, 11, 12]), VERSIONS)
+    with pytest.raises(StoreError, match=r"00000 is damaged, or was extracted again"):
+        again.read("0")

@@ -1,6 +1,8 @@
 """A program that trains as a user would and prints what listened meanwhile, as JSON.
 
-    python -m tests.engine.listening FOLDER WORKERS
+    python -m tests.engine.listening FOLDER WORKERS [--dashboard]
+
+The dashboard is what a search with several workers starts besides.
 
 A program of its own, since the cluster of the other tests is started in another way.
 """
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from msvqa.engine.cluster import connected
 from msvqa.train import train
 from tests.tiny import make_recipe
 
@@ -37,7 +40,8 @@ def main() -> None:
     watcher = threading.Thread(target=watch, args=(seen, done))
     watcher.start()
     try:
-        train(make_recipe(folder, f"scaling.workers={workers}", "scaling.cpus_per_worker=0.5"))
+        with connected(dashboard="--dashboard" in sys.argv):
+            train(make_recipe(folder, f"scaling.workers={workers}", "scaling.cpus_per_worker=0.5"))
     finally:
         done.set()
         watcher.join()

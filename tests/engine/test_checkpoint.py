@@ -15,7 +15,10 @@ from msvqa.engine.checkpoint import (
     save_checkpoint,
 )
 from msvqa.errors import CheckpointError
+from msvqa.run import CHECKPOINT_INFO
+from msvqa.storage import RemoteFolder
 from tests.models.small import make_dualvgr
+from tests.object_store import BUCKET, STORES
 from tests.tiny import make_recipe
 
 STEPS = (2, 4, 6)
@@ -125,3 +128,20 @@ def test_all_may_be_damaged(stage):
     for path in stage.glob("step-*/weights.safetensors"):
         path.write_bytes(b"")
     assert newest_checkpoint(stage, or_previous=True) is None
+
+
+@pytest.mark.parametrize("scheme", STORES)
+def test_what_was_not_sent_to_its_end_is_no_checkpoint(stage, tmp_path, monkeypatch, scheme):
+    monkeypatch.setenv("MSVQA_CACHE", str(tmp_path / "cache"))
+    with STORES[scheme]():
+        place = f"{scheme}://{BUCKET}/{tmp_path.name}/answer"
+        folder = RemoteFolder(place)
+        shutil.copytree(stage, folder.path, dirs_exist_ok=True)
+        first, second, third = map(checkpoint_name, STEPS)
+        folder.put(first, last=CHECKPOINT_INFO)
+        folder.put(second, last=CHECKPOINT_INFO)
+        # As a process leaves it that was killed before it could send the rest.
+        folder.put(f"{third}/weights.safetensors", f"{third}/training_state.pt")
+        assert newest_checkpoint(place) == f"{place}/{second}"
+        folder.put(third, last=CHECKPOINT_INFO)
+        assert newest_checkpoint(place) == f"{place}/{third}"

@@ -27,9 +27,11 @@ def test_addresses_are_told_apart():
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_local_run_listens_on_loopback_alone(tmp_path):
+@pytest.mark.parametrize("dashboard", [False, True])
+def test_a_local_run_listens_on_loopback_alone(tmp_path, dashboard):
     generate(tmp_path / "data", videos=VIDEOS)
     command = [sys.executable, "-m", "tests.engine.listening", tmp_path, "2"]
+    command += ["--dashboard"] * dashboard
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -39,5 +41,6 @@ def test_a_local_run_listens_on_loopback_alone(tmp_path):
     # Both are there: the servers of Ray, and the workers that train together.
     names = {name for found in seen.values() for name in found}
     assert {"gcs_server", "raylet"} <= names
+    assert any("dashboard" in name.lower() for name in names) or not dashboard
     assert any("TrainWorker" in name for name in names)
     assert not {address: found for address, found in seen.items() if not is_loopback(address)}

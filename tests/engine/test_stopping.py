@@ -2,9 +2,11 @@
 
 import os
 import signal
+import time
 
 import pytest
 
+from msvqa.engine import stopping
 from msvqa.engine.stopping import StopRequest
 from msvqa.errors import StoppedError
 from msvqa.run import Run
@@ -23,6 +25,21 @@ def test_the_first_signal_asks_and_the_second_ends(tmp_path):
         assert came == [signal.SIGTERM, signal.SIGINT]
     assert signal.getsignal(signal.SIGTERM) is before
     assert not StopRequest(tmp_path).is_asked(), "the next start is not asked"
+
+
+def test_a_request_that_cannot_be_written_is_sent_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(stopping, "ASK_AGAIN_S", 0.1)
+    with StopRequest(tmp_path).on_signals():
+        stop = tmp_path / stopping.STOP_FILE
+        stop.unlink()
+        stop.mkdir()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not StopRequest(tmp_path).is_asked()
+        stop.rmdir()
+        deadline = time.monotonic() + 10
+        while not StopRequest(tmp_path).is_asked() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert StopRequest(tmp_path).is_asked()
 
 
 def test_a_stopped_stage_continues_where_it_was_stopped(tiny, tmp_path):

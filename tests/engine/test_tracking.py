@@ -42,6 +42,8 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
     with run.metrics_file.open("a") as file:
         file.write('{"stage": "answer", "st')
     assert len(run.metrics()) == 1
+    Tracker(run, "answer", step=1).log("train", 2, 0, {"loss": 2.0})
+    assert [row["step"] for row in run.metrics()] == [1, 2], "the next row does not join it"
 
 
 def test_rows_reach_the_driver_while_they_are_written(tmp_path):
