@@ -7,13 +7,12 @@ come from the environment or the files that the vendors' own tools read, for exa
 AWS_ACCESS_KEY_ID, AWS_REGION and AWS_ENDPOINT_URL.
 """
 
-import hashlib
 import os
 import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -22,17 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator
 
-from msvqa.errors import CacheError, IncompleteError, StorageError
-from msvqa.machine import (
-    CACHE_FOLDER,
-    IN_USE,
-    alone,
-    hold,
-    is_unused,
-    machine_folder,
-    release,
-    working_folder,
-)
+from msvqa.errors import StorageError
+from msvqa.machine import machine_folder, working_folder
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -40,15 +30,12 @@ if TYPE_CHECKING:
 SCHEMES = ("s3", "gs")
 HALF_REMOTE = re.compile(rf"({'|'.join(SCHEMES)}):(?!//)")
 REMOTE = re.compile(rf"({'|'.join(SCHEMES)})://[A-Za-z0-9._-]+(/[A-Za-z0-9._=+,-]+)*/*")
-CACHE_GB = "MSVQA_CACHE_GB"
-DEFAULT_CACHE_GB = 100.0
 RETRIES_S = 60
 """How long Google's client tries again by itself; S3's has a limit of its own."""
 DOWNLOADS = 8
 """Small files that are got at the same time."""
 TRIED, TRIED_BYTES = ".tried", 1 << 16
 """More than what a full disk may still have room for in blocks that are begun."""
-NEEDED = ".needed-bytes"
 BLOCK_BYTES = 16 * 1024**2
 """How much of a file one request asks for."""
 
@@ -318,7 +305,7 @@ class RemoteFolder(Folder):
 
     def _bring(self, changed: "tuple[str, str, Signature]") -> None:
         name, source, version = changed
-        _download(self._filesystem, source, self.path / name)
+        download(self._filesystem, source, self.path / name)
         self._got[name], self._same[name] = version, _signature(self.path / name)
 
     @contextmanager
@@ -469,123 +456,6 @@ def explained(location: str, what: str) -> Iterator[None]:
         ) from error
 
 
-# The cache of a machine
-
-
-def fetch(location: str | Path, marker: str) -> Path:
-    """Return a folder's files on this machine; from an object store they are fetched once.
-
-    All processes of a machine share the files. What none of them uses is removed when there is no
-    room for more.
-
-    Args:
-        location: a folder that is not changed any more; subfolders are not fetched.
-        marker: the file that makes the folder whole.
-
-    Raises:
-        IncompleteError: it has no marker.
-        StorageError: it cannot be read.
-        CacheError: the cache has no room for it.
-    """
-    if not is_remote(location):
-        if not Path(location, marker).is_file():
-            raise IncompleteError(f"{location} is absent or incomplete: it has no {marker}")
-        return Path(location)
-    from pyarrow.fs import FileSelector, FileType
-
-    store, root = filesystem(str(location))
-    with explained(str(location), "read"):
-        infos = store.get_file_info(FileSelector(root, allow_not_found=True))
-    files = {info.base_name: info for info in infos if info.type == FileType.File}
-    if marker not in files:
-        raise IncompleteError(f"{location} is absent or incomplete: it has no {marker}")
-    version = sorted((name, info.size, info.mtime_ns) for name, info in files.items())
-    # A folder that was replaced is another entry: its files have other times.
-    entry = _cache_folder() / hashlib.sha256(f"{location} {version}".encode()).hexdigest()[:24]
-    sizes = {name: info.size for name, info in files.items()}
-    with alone(_cache_folder()):
-        hold(entry)
-        if not _is_whole(entry, sizes):
-            _make_room(entry, sum(sizes.values()), str(location))
-            (entry / NEEDED).write_text(str(sum(sizes.values())), encoding="utf-8")
-    with alone(entry), explained(str(location), "fetched"):
-        for name in sizes if not _is_whole(entry, sizes) else ():
-            _download(store, files[name].path, entry / name)
-    if not _is_whole(entry, sizes):
-        raise StorageError(f"{location} was changed while it was fetched: try again")
-    os.utime(entry)
-    return entry
-
-
-def _is_whole(entry: Path, sizes: Mapping[str, int]) -> bool:
-    files = [entry / name for name in sizes]
-    return all(f.is_file() and f.stat().st_size == sizes[f.name] for f in files)
-
-
-def check_cache(location: str, nbytes: int) -> None:
-    """Refuse what is read again and again and does not fit into the cache of a machine.
-
-    Raises:
-        CacheError: says how much it is and how much may be kept.
-    """
-    if is_remote(location) and nbytes > cache_limit_bytes():
-        raise CacheError(
-            f"{location} has {nbytes / 1e9:.3g} GB, but a machine keeps at most "
-            f"{cache_limit_bytes() / 1e9:.3g} GB of what it fetches: raise {CACHE_GB} on every "
-            "machine, or put it on a disk that all machines reach"
-        )
-
-
-def cache_limit_bytes() -> float:
-    """Return how much a machine may keep of what it has fetched.
-
-    Raises:
-        CacheError: MSVQA_CACHE_GB is not a number.
-    """
-    text = os.environ.get(CACHE_GB, str(DEFAULT_CACHE_GB))
-    try:
-        return float(text) * 1e9
-    except ValueError:
-        raise CacheError(f"{CACHE_GB}={text} is not a number of gigabytes") from None
-
-
-def _make_room(entry: Path, needed: int, location: str) -> None:
-    """Remove what no process uses, the longest unused first, until `needed` bytes fit."""
-    others = [path.parent for path in _cache_folder().glob(f"*/{IN_USE}") if path.parent != entry]
-    sizes = {other: _bytes_of(other) for other in others}
-    limit = cache_limit_bytes()
-    for other in sorted(others, key=lambda path: path.stat().st_mtime):
-        if sum(sizes.values()) + needed <= limit:
-            return
-        if is_unused(other):
-            shutil.rmtree(other)
-            del sizes[other]
-    used = sum(sizes.values())
-    if used + needed > limit:
-        release(entry)
-        raise CacheError(
-            f"{location} needs {needed / 1e9:.3g} GB in {_cache_folder()}, which may hold "
-            f"{limit / 1e9:.3g} GB and has {used / 1e9:.3g} GB in use: raise {CACHE_GB}, or set "
-            f"{CACHE_FOLDER} to a larger disk, on every machine"
-        )
-
-
-def _bytes_of(entry: Path) -> int:
-    """Return what an entry has, or will have when it is whole."""
-    present = sum(file.stat().st_size for file in entry.iterdir() if file.is_file())
-    try:
-        return max(present, int((entry / NEEDED).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError):
-        return present
-
-
-def _cache_folder() -> Path:
-    return machine_folder() / "fetched"
-
-
-# Working files of a process
-
-
 @cache
 def _remote_folder(location: str) -> RemoteFolder:
     return RemoteFolder(location)
@@ -596,7 +466,8 @@ def _signature(file: Path) -> Signature:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _download(store: "FileSystem", source: str, target: Path) -> None:
+def download(store: "FileSystem", source: str, target: Path) -> None:
+    """Bring one file here, aside and then renamed."""
     from pyarrow import fs
 
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msvqa.cache import check_cache
 from msvqa.data.dataset import Prepared
 from msvqa.data.features import feature_files
 from msvqa.engine import cluster
@@ -22,7 +23,7 @@ from msvqa.objectives import OBJECTIVES
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, flatten, resolve
 from msvqa.run import Run, only_one
-from msvqa.storage import check_cache, join
+from msvqa.storage import join
 
 FILE_KEYS = ("weights", "word_vectors", "appearance_hdf5", "motion_hdf5")
 """Fields of a recipe that name a file, wherever they stand."""

@@ -38,13 +38,16 @@ VERBS = (
     "doctor", "prepare", "extract", "train", "tune", "evaluate", "predict", "export", "report",
     "serve",
 )  # fmt: skip
-LEAVES = {"errors", "files", "recipe", "run", "space", "storage", "strict_yaml", "data.batch"}
+LEAVES = {
+    "errors", "files", "storage", "cache", "strict_yaml", "recipe", "run", "space", "data.batch",
+}  # fmt: skip
 MAY_IMPORT = {
     "errors": set(),
     "files": set(),
     "strict_yaml": {"errors"},
     "machine": set(),
     "storage": {"errors", "machine"},
+    "cache": {"errors", "machine", "storage"},
     "recipe": {"errors", "storage", "strict_yaml"},
     "run": {"errors", "files", "recipe", "storage"},
     "space": {"errors", "recipe", "strict_yaml"},

@@ -1,5 +1,6 @@
 """Folders on disks and in real object stores, and the cache of a machine."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from msvqa import machine, storage
+from msvqa.cache import check_cache, fetch
 from msvqa.errors import CacheError, IncompleteError, RecipeError, StorageError
+from msvqa.machine import IN_USE
 from msvqa.recipe import parse
-from msvqa.storage import RemoteFolder, fetch, open_folder
+from msvqa.storage import RemoteFolder, open_folder
 from tests.object_store import BUCKET, STORES
 from tests.tiny import raw_recipe
 
@@ -28,7 +31,7 @@ def servers():
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A cache of its own, in which nothing is in use."""
-    monkeypatch.setenv(storage.CACHE_FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setenv("MSVQA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(machine, "_held", {})
 
 
@@ -104,10 +107,10 @@ def test_trying_to_write_leaves_nothing(location):
     folder = open_folder(location)
     folder.path.mkdir(exist_ok=True)
     folder.try_writing()
-    assert list(folder.path.iterdir()) in ([], [folder.path / storage.IN_USE])
+    assert list(folder.path.iterdir()) in ([], [folder.path / IN_USE])
     if storage.is_remote(location):
         found, path = storage.filesystem(location)
-        assert not found.get_file_info(f"{path}/{storage.TRIED}").is_file
+        assert not found.get_file_info(f"{path}/{storage.TRIED}-{os.getpid()}").is_file
         with pytest.raises(StorageError, match="cannot be written"):
             RemoteFolder(f"{location.partition('//')[0]}//no-such-bucket/x").try_writing()
 
@@ -144,7 +147,7 @@ def test_processes_of_a_machine_fetch_once(place, tmp_path):
     found = fetch(f"{place}/shard", "marker")
     assert (found / "array").read_text() == "array"
     before = (found / "array").stat().st_ino
-    code = "import sys; from msvqa.storage import fetch; print(fetch(sys.argv[1], 'marker'))"
+    code = "import sys; from msvqa.cache import fetch; print(fetch(sys.argv[1], 'marker'))"
     command = [sys.executable, "-c", code, f"{place}/shard"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert Path(done.stdout.strip()) == found
@@ -164,7 +167,7 @@ def test_what_was_replaced_is_fetched_again(place):
 
 
 def test_the_cache_is_bounded(place, tmp_path, monkeypatch):
-    monkeypatch.setenv(storage.CACHE_GB, "0.00001")  # 10 kB
+    monkeypatch.setenv("MSVQA_CACHE_GB", "0.00001")  # 10 kB
     folder = open_folder(place)
     for name in "abc":
         write(folder, f"{name}/array", name * 4000)
@@ -218,7 +221,7 @@ def test_a_folder_may_travel(place):
 
 
 def test_a_fetch_that_was_killed_is_done_again(place, monkeypatch):
-    monkeypatch.setenv(storage.CACHE_GB, "0.000006")
+    monkeypatch.setenv("MSVQA_CACHE_GB", "0.000006")
     folder = open_folder(place)
     write(folder, "shard/array", "x" * 4000)
     write(folder, "shard/marker", "{}")
@@ -229,11 +232,11 @@ def test_a_fetch_that_was_killed_is_done_again(place, monkeypatch):
 
 
 def test_a_store_larger_than_the_cache_is_refused(place, monkeypatch):
-    monkeypatch.setenv(storage.CACHE_GB, "1")
-    storage.check_cache(place, 999_000_000)
-    storage.check_cache("/a/disk", 5_000_000_000)
+    monkeypatch.setenv("MSVQA_CACHE_GB", "1")
+    check_cache(place, 999_000_000)
+    check_cache("/a/disk", 5_000_000_000)
     with pytest.raises(CacheError, match=r"has 5 GB, but a machine keeps at most 1 GB"):
-        storage.check_cache(place, 5_000_000_000)
+        check_cache(place, 5_000_000_000)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from msvqa.cache import fetch
 from msvqa.data import DATASETS
 from msvqa.data.annotations import Annotations
 from msvqa.data.root import Root, SourceFile, open_root
@@ -21,7 +22,7 @@ from msvqa.data.text import AnswerList, Vocabulary
 from msvqa.errors import DataError, IncompleteError, did_you_mean, one_of
 from msvqa.files import hash_file
 from msvqa.recipe import DataConfig, resolve
-from msvqa.storage import absolute, fetch, join
+from msvqa.storage import absolute, join
 
 PREPARED_FORMAT = 1
 INFO = "prepare.json"

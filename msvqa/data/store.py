@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 
+from msvqa.cache import fetch
 from msvqa.data.dataset import prepared_location
 from msvqa.errors import IncompleteError, StorageError, StoreError
 from msvqa.files import hash_file, sync, write_json
 from msvqa.recipe import FeaturesConfig, NamedConfig, Recipe
-from msvqa.storage import Folder, absolute, fetch, is_remote, join, open_folder
+from msvqa.storage import Folder, absolute, is_remote, join, open_folder
 
 STORE_FORMAT = 1
 INDEX, SHARD = "store.json", "shard.json"

@@ -23,13 +23,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from msvqa.cache import fetch
 from msvqa.data.text import AnswerList, Vocabulary
 from msvqa.errors import CheckpointError, IncompleteError
 from msvqa.files import hash_file, sync, write_json
 from msvqa.models.model import Model, Sizes, build_model
 from msvqa.recipe import Recipe, load
 from msvqa.run import CHECKPOINT_INFO, Run
-from msvqa.storage import absolute, fetch, is_remote, join, open_folder
+from msvqa.storage import absolute, is_remote, join, open_folder
 
 logger = logging.getLogger(__name__)
 
