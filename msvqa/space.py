@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -27,6 +27,14 @@ SAME_FOR_ALL = ("name", "runs", "data", "scaling", "faults", "evaluation")
 """Sections that cannot be searched: places, resources, and data that is prepared once."""
 LIVE_SECTIONS = ("optimizer", "schedule", "objective")
 """Sections of a stage that may change in the middle of it."""
+MAX_TRIALS = 10_000
+"""Each is checked before anything starts, and their names have four digits."""
+MAX_INTEGER = 2**53
+"""Up to here floating-point numbers, as Optuna and tables use, hold every whole number."""
+
+
+WholeNumber = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class FieldRange(Config):
@@ -36,10 +44,10 @@ class FieldRange(Config):
     """One of these."""
     grid: tuple[Any, ...] | None = Field(default=None, min_length=1)
     """Each of these, with every other draw."""
-    uniform: tuple[float, float] | None = None
-    log_uniform: tuple[float, float] | None = None
+    uniform: tuple[Number, Number] | None = None
+    log_uniform: tuple[Number, Number] | None = None
     """Uniform in the logarithm: for learning rates and weights."""
-    integer: tuple[int, int] | None = None
+    integer: tuple[WholeNumber, WholeNumber] | None = None
     """Whole numbers; both ends are included."""
 
     @model_validator(mode="after")
@@ -51,6 +59,8 @@ class FieldRange(Config):
             raise ValueError(f"{given[0]}: {self.limits[0]} is not below {self.limits[1]}")
         if self.log_uniform and self.log_uniform[0] <= 0:
             raise ValueError("log_uniform: both ends must be above 0")
+        if self.uniform and not math.isfinite(self.uniform[1] - self.uniform[0]):
+            raise ValueError("uniform: the ends are too far apart")
         return self
 
     @property
@@ -97,7 +107,7 @@ class Space(Config):
     fields: dict[str, FieldRange] = Field(min_length=1)
     """Keys as in `key=value`, for example `stages.answer.optimizer.lr`."""
     search: Literal["random", "grid", "optuna"] = "random"
-    samples: int | None = Field(default=None, ge=1)
+    samples: int | None = Field(default=None, ge=1, le=MAX_TRIALS)
     """Draws; each is tried with every combination of the `grid` fields. `grid` needs none."""
     scheduler: SchedulerConfig = SchedulerConfig()
     metric: str | None = None
@@ -125,6 +135,8 @@ class Space(Config):
             problems.append("metric and mode go together")
         if self.scheduler.name == "pbt" and (self.search != "random" or grids):
             problems.append("scheduler pbt needs search random, without grid fields")
+        if self.trials > MAX_TRIALS:
+            problems.append(f"{self.trials} trials are more than {MAX_TRIALS}")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -205,6 +217,7 @@ def probe(recipe: Recipe, space: Space) -> tuple[list[Recipe], list[str]]:
         else:
             found.setdefault(made.to_yaml(), made)
     problems |= dict.fromkeys(_unusable(recipe, space))
+    problems |= dict.fromkeys(_overlapping(recipe, space))
     return list(found.values()), list(problems)
 
 
@@ -249,6 +262,27 @@ def _unusable(recipe: Recipe, space: Space) -> Iterator[str]:
                 f"fields.{key}: pbt changes values while a trial runs, which only "
                 f"{', '.join(LIVE_SECTIONS)} of stage {recipe.stages[-1].name!r} allow"
             )
+
+
+def _overlapping(recipe: Recipe, space: Space) -> Iterator[str]:
+    """Yield the keys that set the same field, or a part of what another key sets."""
+    paths = {key: _numbered(recipe, key) for key in space.fields}
+    for first, second in itertools.combinations(sorted(paths, key=lambda key: len(paths[key])), 2):
+        if paths[first] == paths[second]:
+            yield f"fields.{second}: is the same field as {first}; keep one of them"
+        elif paths[first] == paths[second][: len(paths[first])]:
+            yield f"fields.{second}: is a part of {first}; keep one of them"
+
+
+def _numbered(recipe: Recipe, key: str) -> list[str]:
+    """Return the parts of a key, with a stage's number in place of its name."""
+    parts, names = key.split("."), [stage.name for stage in recipe.stages]
+    if len(parts) > 1 and parts[0] == "stages":
+        if parts[1] in names:
+            parts[1] = str(names.index(parts[1]))
+        elif parts[1].isdecimal():
+            parts[1] = str(int(parts[1]))
+    return parts
 
 
 def _probes(space: Space) -> Iterator[Values]:

@@ -99,6 +99,52 @@ def test_every_value_must_make_a_recipe(recipe):
     assert "fields.data.answer_top: data is the same for all trials" in text
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        (LR, "stages.1.optimizer.lr", "is the same field as"),
+        ("stages.01.optimizer.lr", "stages.1.optimizer.lr", "is the same field as"),
+        ("model", "model.dropout", "fields.model.dropout: is a part of model;"),
+        ("stages.1.optimizer", LR, f"fields.{LR}: is a part of stages.1.optimizer;"),
+    ],
+)
+def test_a_field_is_searched_under_one_key(recipe, first, second, words):
+    content = recipe.to_dict()
+    for keys in ((first, second), (second, first)):
+        fields = {key: {"choice": [values_of(parse(content), [key])[key]]} for key in keys}
+        assert any(words in problem for problem in probe(recipe, space(fields))[1])
+
+
+def test_fields_with_a_common_beginning_are_two_fields(recipe):
+    fields = {key: {"uniform": [0.1, 0.2]} for key in (LR, "stages.0.optimizer.lr")}
+    assert probe(recipe, space(fields))[1] == []
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ({"integer": [0, 2**53 + 1]}, "less than or equal to 9007199254740992"),
+        ({"integer": [-(2**63) - 1, 0]}, "greater than or equal to -9007199254740992"),
+        ({"uniform": [0, float("inf")]}, "finite number"),
+        ({"uniform": [-1e308, 1e308]}, "too far apart"),
+    ],
+)
+def test_ranges_that_cannot_be_drawn_from_are_refused(field, words):
+    assert words in problems_of(lambda: space({"seed": field}))
+
+
+def test_the_widest_range_of_whole_numbers_can_be_drawn_from():
+    widest = space({"seed": {"integer": [-(2**53), 2**53]}})
+    assert len({point["seed"] for point in widest.points()}) == 4
+
+
+@pytest.mark.parametrize("changes", [{"samples": 10_001}, {"samples": 5001}])
+def test_there_is_a_limit_to_the_number_of_trials(changes):
+    fields = {LR: {"uniform": [1e-4, 1e-2]}, "folds.index": {"grid": [0, 1]}}
+    text = problems_of(lambda: space(fields, **changes))
+    assert "10000" in text and len(text) < 200
+
+
 def test_pbt_only_changes_what_may_change_while_a_stage_runs(recipe):
     fields = {LR: {"uniform": [1e-4, 1e-2]}, "model.dropout": {"uniform": [0, 0.5]}}
     _, [problem] = probe(recipe, space(fields, scheduler={"name": "pbt"}))
