@@ -87,24 +87,33 @@ class Run(Kept):
         StorageError: it cannot be written.
         """
         run = cls(recipe.run_location, recipe)
-        if run.folder.get("recipe.yaml").is_file():
-            changed = [
-                line
-                for line in differences(cls.open(run.location).recipe, recipe)
-                if not line.startswith(FREE_TO_CHANGE)
-            ]
-            if changed:
-                raise RunError(
-                    f"{run.location} cannot be resumed because the recipe has changed "
-                    f"({'; '.join(changed[:5])}{'; ...' if len(changed) > 5 else ''}): "
-                    "choose another name=NAME, or undo the change"
-                )
+        run.refuse_changes()
         run.folder.create()
         with written_aside(run.path / "recipe.yaml") as aside:
             aside.write_text(recipe.to_yaml(), encoding="utf-8")
         write_json(run.path / "environment.json", environment())
         run.folder.put("recipe.yaml", "environment.json")
         return run
+
+    def refuse_changes(self) -> None:
+        """Compare the recipe with that of the directory, if it has one.
+
+        Raises:
+            RunError: they differ in what is computed.
+        """
+        if not self.folder.get("recipe.yaml").is_file():
+            return
+        changed = [
+            line
+            for line in differences(Run.open(self.location).recipe, self.recipe)
+            if not line.startswith(FREE_TO_CHANGE)
+        ]
+        if changed:
+            raise RunError(
+                f"{self.location} cannot be resumed because the recipe has changed "
+                f"({'; '.join(changed[:5])}{'; ...' if len(changed) > 5 else ''}): "
+                "choose another name=NAME, or undo the change"
+            )
 
     @property
     def metrics_file(self) -> Path:

@@ -56,16 +56,16 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     """
     progress = progress or Progress()
     check(recipe)
-    # Before the run has a recipe, which could not be changed again.
-    _check_initial(Run(recipe.run_location, recipe))
-    run = Run.create(recipe)
+    check_initial(recipe)
+    run = Run(recipe.run_location, recipe)
+    run.refuse_changes()
     _refuse_damaged(run)
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
-    _need_training_questions(recipe, prepared)
+    need_training_questions(recipe, prepared)
     if all(run.is_finished(stage.name) for stage in recipe.stages):
         for stage in recipe.stages:
             progress.stage(stage.name, "is finished")
-        return run
+        return Run.create(recipe)
     with only_one(run.folder), cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=_data_cpus(recipe))
         store = None
@@ -73,6 +73,8 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
             extracted = extract(recipe, progress=progress.on_extract)
             check_cache(extracted.location, extracted.nbytes)
             store = extracted.location
+        # Last, since the recipe of a run cannot be put right any more.
+        run = Run.create(recipe)
         for index, stage in enumerate(recipe.stages):
             state = _state(run, stage.name)
             progress.stage(stage.name, state)
@@ -98,7 +100,7 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
     """
     check(recipe)
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
-    _need_training_questions(recipe, prepared)
+    need_training_questions(recipe, prepared)
     return rehearse(recipe, prepared)
 
 
@@ -125,10 +127,14 @@ def check(recipe: Recipe) -> None:
     cluster.check_resources(recipe.scaling, data_cpus=_data_cpus(recipe))
 
 
-def _check_initial(run: Run) -> None:
-    """Refuse a starting point outside this run that does not exist, before anything is trained."""
-    names = [stage.name for stage in run.recipe.stages]
-    for stage in run.recipe.stages:
+def check_initial(recipe: Recipe) -> None:
+    """Refuse a starting point outside the run that cannot be used, before anything is trained.
+
+    Raises:
+        CheckpointError, RunError: it does not exist, is damaged, or of another model.
+    """
+    run, names = Run(recipe.run_location, recipe), [stage.name for stage in recipe.stages]
+    for stage in recipe.stages:
         if stage.init_from and stage.init_from not in names:
             initial_checkpoint(stage, run)
 
@@ -197,7 +203,12 @@ def _data_cpus(recipe: Recipe) -> float:
     return float(recipe.scaling.worker_counts[-1] * (recipe.scaling.data_workers or 1))
 
 
-def _need_training_questions(recipe: Recipe, prepared: Prepared) -> None:
+def need_training_questions(recipe: Recipe, prepared: Prepared) -> None:
+    """Refuse data of which nothing can be trained on.
+
+    Raises:
+        DataError: no training video is there, or none has features.
+    """
     counts: dict[str, Any] = prepared.info["splits"]["train"]
     if files := feature_files(recipe):
         if not any(video in files for video in prepared.split("train", False).video_id):

@@ -7,15 +7,16 @@ from typing import Any
 from msvqa.engine import cluster
 from msvqa.engine.search import SearchJob, needs_dashboard, search
 from msvqa.engine.sweep import Best, Sweep, Trial
-from msvqa.errors import RecipeError
+from msvqa.errors import RecipeError, did_you_mean, one_of
 from msvqa.extract import extract
+from msvqa.objectives import OBJECTIVES
 from msvqa.page.search import write_page
 from msvqa.prepare import prepare
-from msvqa.recipe import Recipe, parse
+from msvqa.recipe import Recipe, parse, resolve
 from msvqa.run import only_one
 from msvqa.space import Space, last_stage_only, probe
-from msvqa.storage import absolute
-from msvqa.train import Progress, check, train
+from msvqa.storage import absolute, check_cache
+from msvqa.train import Progress, check, check_initial, need_training_questions, train
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,32 @@ def tune(
         RecipeError, DataError, RunError, ClusterError: before Ray starts, if it can be known.
     """
     probes = check_search(recipe, space)
-    sweep = Sweep.create(recipe, space)
+    for one in _by_start(probes):
+        check_initial(one)
+    sweep = Sweep(recipe, space)
+    sweep.refuse_changes()
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
     located = _located(recipe, prepared.location)
+    stores = _by_store(located, probes)
+    for one in stores:
+        need_training_questions(one, prepared)
     shares = len(recipe.stages) > 1 and last_stage_only(recipe, space.fields)
     progress = progress or Progress()
     dashboard = _wants_dashboard(recipe, space)
     with only_one(sweep.folder), cluster.connected(dashboard=dashboard) as resources:
-        for one in _by_store(located, probes):
-            extract(one, progress=progress.on_extract)
+        placement = cluster.place(recipe.scaling, resources)
+        for one in stores:
+            extracted = extract(one, progress=progress.on_extract)
+            check_cache(extracted.location, extracted.nbytes)
+        # Last, since what is wrong in recipe or space could not be put right any more.
+        Sweep.create(recipe, space)
         if shares:
             train(Sweep(located, space).shared_recipe(), progress)
         job = SearchJob(
             recipe=located.to_dict(),
             space=space.model_dump(mode="json"),
             prepared=prepared.location,
-            placement=cluster.place(recipe.scaling, resources),
+            placement=placement,
             shares_stages=shares,
         )
         trials = sweep.ranked(search(job, resources, on_trial))
@@ -83,7 +94,10 @@ def check_search(recipe: Recipe, space: Space) -> list[Recipe]:
         problems["scaling.workers: the trials of a search need one number, not min and max"] = None
     if recipe.clips.cache == "none" and recipe.features is None:
         problems["clips.cache: none decodes every video again in every trial; use store"] = None
+    if recipe.scaling.worker_counts[-1] > 1 and space.scheduler.name == "pbt":
+        problems["scaling.workers: scheduler pbt needs trials of one worker"] = None
     for one in probes:
+        problems |= dict.fromkeys(_metric_problems(one, space))
         try:
             check(one)
         except RecipeError as error:
@@ -91,6 +105,18 @@ def check_search(recipe: Recipe, space: Space) -> list[Recipe]:
     if problems:
         raise RecipeError(list(problems), f"search space {space.name}")
     return probes
+
+
+def _metric_problems(recipe: Recipe, space: Space) -> list[str]:
+    stage = recipe.stages[-1]
+    known = resolve(stage.objective.name, OBJECTIVES, "objective").validation_numbers
+    if space.metric is None or not known or space.metric in known:
+        return []
+    hint = did_you_mean(space.metric, known)
+    return [
+        f"metric: validation of stage {stage.name!r} yields no {space.metric!r}{hint}, "
+        f"but {one_of(known)}"
+    ]
 
 
 def _located(recipe: Recipe, prepared: str) -> Recipe:
@@ -102,6 +128,15 @@ def _located(recipe: Recipe, prepared: str) -> Recipe:
         if stage["init_from"] and stage["init_from"] not in names:
             stage["init_from"] = absolute(stage["init_from"])
     return parse(raw)
+
+
+def _by_start(probes: Sequence[Recipe]) -> list[Recipe]:
+    """Return one recipe for every combination of a model and what its stages start from."""
+    found = {
+        (one.model.name, *((stage.name, stage.init_from) for stage in one.stages)): one
+        for one in probes
+    }
+    return list(found.values())
 
 
 def _by_store(recipe: Recipe, probes: Sequence[Recipe]) -> list[Recipe]:

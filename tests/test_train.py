@@ -191,6 +191,14 @@ def test_a_stage_without_room_says_so_can_be_stopped_and_goes_on(folder, ray_loc
     assert run.is_finished("reconstruct")
 
 
+def test_what_is_wrong_with_the_data_leaves_no_run(folder):
+    """A run's recipe could not be put right any more."""
+    recipe = make_recipe(folder, "name=typo", f"data.root={folder}/typo")
+    with pytest.raises(DataError, match="typo"):
+        train(recipe)
+    assert not Path(recipe.run_location).exists()
+
+
 def test_a_dry_run_estimates_every_stage(folder):
     estimates = dry_run(make_recipe(folder))
     assert [e.stage for e in estimates] == ["reconstruct", "answer"]

@@ -18,7 +18,7 @@ from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import read_weights
 from msvqa.engine.loop import StageJob, train_stage
 from msvqa.engine.trainer import LocalHost
-from msvqa.errors import RecipeError
+from msvqa.errors import DataError, RecipeError, RunError
 from msvqa.evaluate import evaluate
 from msvqa.recipe import load
 from msvqa.run import Run
@@ -57,6 +57,42 @@ def test_problems_of_values_are_found_before_ray_starts(folder):
     assert "scaling.workers: the trials of a search need one number" in text
     assert "stages.0.batch.videos: 3 is not a multiple" in text
     assert "heads" in text
+
+
+def test_a_misspelt_metric_is_found_before_ray_starts(folder):
+    misspelt = space("metric", metric="acuracy", mode="max")
+    with pytest.raises(RecipeError) as caught:
+        check_search(make_recipe(folder), misspelt)
+    [problem] = caught.value.problems
+    assert problem == (
+        "metric: validation of stage 'answer' yields no 'acuracy' (did you mean 'accuracy'?), "
+        "but accuracy"
+    )
+    assert check_search(make_recipe(folder), space("metric", metric="accuracy", mode="max"))
+
+
+def test_a_population_of_trials_with_more_workers_is_refused(folder):
+    recipe = make_recipe(folder, "scaling.workers=2", "scaling.cpus_per_worker=0.5")
+    with pytest.raises(RecipeError, match="pbt needs trials of one worker"):
+        check_search(recipe, space("group", scheduler={"name": "pbt"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ("stages.answer.init_from={folder}/nowhere", RunError, "nowhere is not a run"),
+        ("data.root={folder}/typo", DataError, "typo"),
+        ("data.root={folder}/empty", DataError, "none of the 6 training videos is present"),
+    ],
+)
+def test_what_train_refuses_is_refused_and_leaves_no_search(folder, change, kind, words):
+    annotations = shutil.ignore_patterns("*.avi", "*.mp4")
+    shutil.copytree(folder / "data", folder / "empty", ignore=annotations, dirs_exist_ok=True)
+    changes = [change.format(folder=folder), "data.allow_missing=true"]
+    recipe = make_recipe(folder, "name=refused", f"data.prepared={folder}/p2", *changes)
+    with pytest.raises(kind, match=words):
+        tune(recipe, space("early"))
+    assert not Path(recipe.runs, "refused-early").exists()
 
 
 @pytest.mark.ray

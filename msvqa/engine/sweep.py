@@ -21,7 +21,7 @@ from msvqa.errors import RunError, one_of
 from msvqa.files import write_json, written_aside
 from msvqa.objectives import OBJECTIVES
 from msvqa.recipe import Recipe, differences, load, parse, resolve
-from msvqa.run import FREE_TO_CHANGE, Run
+from msvqa.run import CHECKPOINT_INFO, FREE_TO_CHANGE, Run
 from msvqa.space import Space, Values, changes, plain, values_of, with_values
 from msvqa.storage import Folder, Kept, join, open_folder
 from msvqa.strict_yaml import read_file
@@ -127,8 +127,10 @@ class Sweep(Kept):
             RunError: the directory belongs to another recipe or another space.
         """
         sweep = cls(recipe, space)
-        if sweep.folder.get(SPACE, BASE).is_file():
-            sweep._refuse_changes()
+        sweep.refuse_changes()
+        if any(sweep._changes()):
+            # Nothing is lost, and their recipes are those of the earlier search.
+            sweep._remove_runs()
         with written_aside(sweep.path / BASE) as aside:
             aside.write_text(recipe.to_yaml(), encoding="utf-8")
         with written_aside(sweep.path / SPACE) as aside:
@@ -136,17 +138,46 @@ class Sweep(Kept):
         sweep.folder.put(BASE, SPACE)
         return sweep
 
-    def _refuse_changes(self) -> None:
-        changed = differences(load(self.path / BASE), self.recipe)
-        changed = [line for line in changed if not line.startswith(FREE_TO_CHANGE)]
-        keys = changes(read_file(self.path / SPACE), json.loads(json.dumps(plain(self.space))))
-        changed += [f"space: {key}" for key in keys if key not in FREE_IN_SPACE]
-        if changed:
+    def refuse_changes(self) -> None:
+        """Compare the search with that of the directory, if trials have trained there.
+
+        Raises:
+            RunError: it is another one.
+        """
+        in_recipe, in_space = self._changes()
+        changed = in_recipe + in_space
+        if changed and self._has_trained(with_shared=bool(in_recipe)):
             raise RunError(
                 f"{self.location} cannot go on because the search has changed "
                 f"({'; '.join(changed[:5])}{'; ...' if len(changed) > 5 else ''}): choose another "
                 "name in the recipe or the space, or undo the change"
             )
+
+    def _changes(self) -> tuple[list[str], list[str]]:
+        """Return what differs from the search of the directory, in the recipe and in the space."""
+        if not self.folder.get(SPACE, BASE).is_file():
+            return [], []
+        lines = differences(load(self.path / BASE), self.recipe)
+        in_recipe = [line for line in lines if not line.startswith(FREE_TO_CHANGE)]
+        keys = changes(read_file(self.path / SPACE), json.loads(json.dumps(plain(self.space))))
+        return in_recipe, [f"space: {key}" for key in keys if key not in FREE_IN_SPACE]
+
+    def _has_trained(self, *, with_shared: bool) -> bool:
+        """Whether a trial has a checkpoint of its last stage, or any run has one."""
+        last = load(self.path / BASE).stages[-1].name
+        for file in self.folder.sizes():
+            run, _, rest = file.partition("/")
+            own = run.startswith(TRIAL) and rest.startswith(f"{last}/step-")
+            if rest.endswith(f"/{CHECKPOINT_INFO}") and (own or with_shared):
+                return True
+        return False
+
+    def _remove_runs(self) -> None:
+        names = {file.partition("/")[0] for file in self.folder.sizes()}
+        shared = {SHARED} if self._changes()[0] else set()
+        for name in names:
+            if name.startswith(TRIAL) or name in shared:
+                self.folder.remove(name)
 
     def trial_recipe(self, name: str, values: Mapping[str, Any]) -> Recipe:
         """Return the recipe of a trial, whose run is in this directory."""

@@ -41,6 +41,7 @@ class Answering(Objective):
     evaluator: ClassVar[str | None] = "question_answering"
 
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
+    validation_numbers: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     def frozen(self) -> Iterable[nn.Module]:
         """Return what answering never runs, such as the pixel decoders."""

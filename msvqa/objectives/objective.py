@@ -28,6 +28,9 @@ class Objective(nn.Module):
     monitor: ClassVar[tuple[str, Literal["max", "min"]]]
     """Validation metric that chooses the best checkpoint, and its direction."""
 
+    validation_numbers: ClassVar[tuple[str, ...]] = ()
+    """Names of all numbers that `metrics` returns; empty where they cannot be known beforehand."""
+
     evaluator: ClassVar[str | None] = None
     """Which of `EVALUATORS` counts what `predict` returns; none where nothing can be asked."""
 

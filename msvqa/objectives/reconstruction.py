@@ -35,6 +35,9 @@ class Reconstruction(Objective):
 
     model: MSVQA
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("mse", "min")
+    validation_numbers: ClassVar[tuple[str, ...]] = (
+        "mse", "mse_255", "r2_appearance", "r2_motion",
+    )  # fmt: skip
 
     def __init__(self, config: Config, model: Model) -> None:
         if not isinstance(model, MSVQA):

@@ -1,6 +1,7 @@
 """A sweep: what counts as best, what is refused, how many trials fit."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from msvqa.recipe import load, parse
 from msvqa.run import Run
 from msvqa.space import parse_space
 from msvqa.storage import open_folder
+from msvqa.strict_yaml import read_file
 from tests.tiny import raw_recipe
 
 LR, HEADS = "stages.answer.optimizer.lr", "model.heads"
@@ -71,12 +73,38 @@ def test_another_metric_is_read_where_the_best_checkpoint_is(recipe):
         Sweep(recipe, space(name="t", metric="f1", mode="max")).goal.of(run)
 
 
+def add_checkpoint(run, stage="answer"):
+    folder = run.stage_dir(stage) / "step-00000010"
+    folder.mkdir(parents=True)
+    info = {"score": 0.5, "finished": False, "files": {}, "position": {"step": 10}}
+    (folder / "checkpoint.json").write_text(json.dumps(info))
+
+
 def test_a_changed_search_is_refused(sweep, recipe):
+    add_checkpoint(add_run(sweep, "trial-0000", [0.25]))
     Sweep.create(recipe, space(concurrent=1))
     with pytest.raises(RunError, match="space: samples"):
         Sweep.create(recipe, space(samples=5))
     with pytest.raises(RunError, match=r"seed: 0 -> 1"):
         Sweep.create(parse(recipe.to_dict(), ["seed=1"]), space())
+
+
+def test_a_search_without_any_checkpoint_may_be_put_right(sweep, recipe):
+    """The runs of its trials are made anew, and what they share stays."""
+    shared = Run.create(sweep.shared_recipe())
+    add_checkpoint(shared, "reconstruct")
+    trial = add_run(sweep, "trial-0000", [])
+    trial.stage_dir("reconstruct").symlink_to(shared.stage_dir("reconstruct"))
+    assert Sweep.create(recipe, space(samples=5)).begun() == {}
+    assert shared.checkpoints("reconstruct")
+    assert read_file(sweep.path / "space.yaml")["samples"] == 5
+    # A checkpoint of the shared stage would be lost.
+    other = parse(recipe.to_dict(), ["seed=1"])
+    with pytest.raises(RunError, match="seed: 0 -> 1"):
+        Sweep.create(other, space(samples=5))
+    shutil.rmtree(shared.stage_dir("reconstruct"))
+    Sweep.create(other, space(samples=5))
+    assert not shared.path.exists()
 
 
 def test_what_has_ended_is_known_from_the_runs_alone(sweep):

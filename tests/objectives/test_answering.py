@@ -81,6 +81,7 @@ def test_accuracy_counts_unknown_answers_as_wrong():
     split = SimpleNamespace(answer_id=np.array([2, 1, 0, 4]))
     predictions = {"top": np.array([[2, 3], [1, 2], [0, 2], [3, 4]])}
     assert answering().metrics(predictions, split) == {"accuracy": 0.25}
+    assert answering().validation_numbers == ("accuracy",)
 
 
 def test_decoders_stay_as_they_are():

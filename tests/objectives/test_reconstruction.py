@@ -60,6 +60,7 @@ def test_metrics_of_a_split_do_not_depend_on_its_batches():
     swapped = {k: np.concatenate([p[k] for p in reversed(parts)]) for k in parts[0]}
     found = objective.metrics(joined, None)
     assert found == pytest.approx(objective.metrics(swapped, None))
+    assert set(found) == set(objective.validation_numbers)
     assert set(found) == {"mse", "mse_255", "r2_appearance", "r2_motion"}
 
 
