@@ -41,8 +41,9 @@ def only_one(folder: Folder) -> Iterator[None]:
 
     Raises:
         RunError: another command works there.
+        StorageError: it cannot be written.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.create()
     with (folder.path / ".command").open("w") as file:
         try:
             lock(file, wait=False)
@@ -84,7 +85,7 @@ class Run(Kept):
 
         Raises:
             RunError: the directory belongs to a recipe that differs in what is computed.
-        StorageError: it cannot be written.
+            StorageError: it cannot be written.
         """
         run = cls(recipe.run_location, recipe)
         run.refuse_changes()

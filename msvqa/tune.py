@@ -45,7 +45,8 @@ def tune(
         on_trial: called with a trial whenever it reports or ends.
 
     Raises:
-        RecipeError, DataError, RunError, ClusterError: before Ray starts, if it can be known.
+        RecipeError, DataError, RunError, ClusterError, CheckpointError, StorageError: before Ray
+            starts, if it can be known.
     """
     probes = check_search(recipe, space)
     for one in _by_start(probes):

@@ -82,6 +82,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, runs):
     recipe = make_recipe(tmp_path, f"runs={runs}")
     with pytest.raises(StorageError, match=rf"{runs}/tiny cannot be written"):
         Run.create(recipe)
+    words = rf"{runs}/tiny cannot be written"
+    with pytest.raises(StorageError, match=words), only_one(open_folder(recipe.run_location)):
+        pass
 
 
 def test_a_home_that_is_not_there_is_named(tmp_path):
