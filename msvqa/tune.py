@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msvqa.cache import check_cache
 from msvqa.engine import cluster
 from msvqa.engine.search import SearchJob, needs_dashboard, search
 from msvqa.engine.sweep import Best, Sweep, Trial
@@ -15,7 +16,7 @@ from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, parse, resolve
 from msvqa.run import only_one
 from msvqa.space import Space, last_stage_only, probe
-from msvqa.storage import absolute, check_cache
+from msvqa.storage import absolute
 from msvqa.train import Progress, check, check_initial, need_training_questions, train
 
 
