@@ -1,6 +1,8 @@
 """Fixtures that every test may use."""
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,14 @@ def ray_local():
     )
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[None]:
+    """Servers of all kinds of object stores."""
+    from tests.object_store import STORES
+
+    with ExitStack() as stack:
+        for server in STORES.values():
+            stack.enter_context(server())
+        yield

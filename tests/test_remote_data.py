@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +31,6 @@ from tests.tiny import VIDEOS, make_recipe, raw_recipe
 
 ODD_STEMS = STEMS | {1: "a b#%41_é+&=1", 2: "日本 (?)", 3: "v:*[1]'\"~", 4: "..d"}
 CLIPS = ClipsConfig(num_clips=2, frames_per_clip=4, size_px=32, timeout_s=30.0)
-
-
-@pytest.fixture(scope="module")
-def servers():
-    with ExitStack() as stack:
-        for server in STORES.values():
-            stack.enter_context(server())
-        yield
 
 
 @pytest.fixture(params=STORES)

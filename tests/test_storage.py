@@ -5,7 +5,6 @@ import pickle
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,6 @@ from msvqa.recipe import parse
 from msvqa.storage import RemoteFolder, open_folder
 from tests.object_store import BUCKET, STORES
 from tests.tiny import raw_recipe
-
-
-@pytest.fixture(scope="module")
-def servers():
-    with ExitStack() as stack:
-        for server in STORES.values():
-            stack.enter_context(server())
-        yield
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,10 +43,8 @@ def questions_subset(recording: Recording) -> Iterator[Comparison]:
     """Vocabulary, question ids and classes of chosen questions."""
     arrays = recording.arrays
     rows = {split: _rows(split, arrays[f"{split}/source_ids"]) for split in SPLITS}
-    words = Vocabulary.build(tokenize(row["question"]) for row in rows["train"])
-    answers = AnswerList.build((row["answer"] for row in rows["train"]), 4000)
-    yield _compare_words(recording, "vocab/question_tokens", words.tokens)
-    yield _compare_words(recording, "vocab/answer_tokens", answers.answers)
+    words, answers = _words_of(rows["train"])
+    yield from _compare_both(recording, words, answers)
     for split in SPLITS:
         for name, found in _encoded(rows[split], words, answers, split == "train").items():
             yield recording.compare(f"{split}/{name}", found, EXACT)
@@ -59,15 +57,25 @@ def questions_subset(recording: Recording) -> Iterator[Comparison]:
 def questions_full(recording: Recording) -> Iterator[Comparison]:
     """Vocabularies and hashes of all questions."""
     rows = {split: _rows(split) for split in SPLITS}
-    words = Vocabulary.build(tokenize(row["question"]) for row in rows["train"])
-    answers = AnswerList.build((row["answer"] for row in rows["train"]), 4000)
-    yield _compare_words(recording, "vocab/question_tokens", words.tokens)
-    yield _compare_words(recording, "vocab/answer_tokens", answers.answers)
+    words, answers = _words_of(rows["train"])
+    yield from _compare_both(recording, words, answers)
     for split in SPLITS:
         for name, found in _encoded(rows[split], words, answers, split == "train").items():
             digest = hashlib.sha256(found.astype("<i4").tobytes()).hexdigest()
             differs = digest != str(recording.arrays[f"{split}/{name}_sha256"])
             yield Comparison(recording.file, f"{split}/{name} (hash)", float(differs), EXACT)
+
+
+def _words_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Vocabulary, AnswerList]:
+    words = Vocabulary.build(tokenize(row["question"]) for row in rows)
+    return words, AnswerList.build((row["answer"] for row in rows), 4000)
+
+
+def _compare_both(
+    recording: Recording, words: Vocabulary, answers: AnswerList
+) -> Iterator[Comparison]:
+    yield _compare_words(recording, "vocab/question_tokens", words.tokens)
+    yield _compare_words(recording, "vocab/answer_tokens", answers.answers)
 
 
 def _rows(split: str, ids: np.ndarray | None = None) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What an extraction worker does with one video: decode it, encode it, or look it up in a file."""
 
 import zlib
+from abc import ABC, abstractmethod
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from msvqa.data.sampling import sample_clips
-from msvqa.data.store import Entry
+from msvqa.data.store import Arrays, Entry
 from msvqa.data.video import Decoded, IsolatedDecoder, video_file
 from msvqa.errors import VideoError
 from msvqa.files import hash_file
@@ -43,12 +44,16 @@ def open_extractor(recipe: Recipe) -> Extractor:
     return FeatureExtractor(recipe.clips, features, recipe.seed)
 
 
-class ClipExtractor:
-    """Frames of clips, as uint8."""
+class DecodingExtractor(ABC):
+    """Decodes a video in one pass and makes its arrays from the frames."""
 
-    def __init__(self, clips: ClipsConfig) -> None:
-        self._clip_decoder = ClipDecoder(clips, [clips.size_px])
+    def __init__(self, clips: ClipsConfig, sizes: list[int]) -> None:
         self._clips = clips
+        self._clip_decoder = ClipDecoder(clips, sizes)
+
+    @abstractmethod
+    def arrays(self, decoded: Decoded) -> Arrays:
+        """Return what the store keeps of a video."""
 
     def extract(self, video_id: str, path: str) -> Entry:
         """Return the entry of a video."""
@@ -59,7 +64,7 @@ class ClipExtractor:
                 decoded = self._clip_decoder.decode(file)
         except VideoError as error:
             return rejected(video_id, error, facts, self._clips)
-        arrays = {"clips": decoded.frames[self._clips.size_px]}
+        arrays = self.arrays(decoded)
         facts |= decoding_facts(decoded)
         return Entry(video_id=video_id, outcome=decoded.outcome, facts=facts, arrays=arrays)
 
@@ -68,42 +73,36 @@ class ClipExtractor:
         self._clip_decoder.close()
 
 
-class FeatureExtractor:
+class ClipExtractor(DecodingExtractor):
+    """Frames of clips, as uint8."""
+
+    def __init__(self, clips: ClipsConfig) -> None:
+        super().__init__(clips, [clips.size_px])
+
+    def arrays(self, decoded: Decoded) -> Arrays:
+        """Return (C, F, H, W, 3) frames."""
+        return {"clips": decoded.frames[self._clips.size_px]}
+
+
+class FeatureExtractor(DecodingExtractor):
     """Features of frozen encoders; decoder and encoders share a process's place in the cluster.
 
     Both frame sizes come from one decoding pass, and pixels never travel between workers.
     """
 
     def __init__(self, clips: ClipsConfig, features: FeaturesConfig, seed: int) -> None:
-        self._clips, self._features = clips, features
-        self._seed = seed
-        sizes = sorted({features.appearance_px, features.motion_px})
-        self._clip_decoder = ClipDecoder(clips, sizes)
+        super().__init__(clips, sorted({features.appearance_px, features.motion_px}))
+        self._features, self._seed = features, seed
 
-    def extract(self, video_id: str, path: str) -> Entry:
-        """Return the entry of a video."""
-        facts: dict[str, Any] = {}
-        try:
-            with video_file(path) as file:
-                facts = source_facts(file)
-                decoded = self._clip_decoder.decode(file)
-        except VideoError as error:
-            return rejected(video_id, error, facts, self._clips)
+    def arrays(self, decoded: Decoded) -> Arrays:
+        """Return appearance (C, F, D) and motion (C, D)."""
         frames = decoded.frames[self._features.appearance_px]  # (C, F, H, W, 3)
         clips = decoded.frames[self._features.motion_px]  # (C, F, H, W, 3)
         distinct, position = self._clip_decoder.distinct(decoded.num_frames)
         flat = frames.reshape(-1, *frames.shape[2:])[distinct]  # (distinct frames, H, W, 3)
         appearance = self._encode("appearance", flat, FRAMES_PER_PASS)[position]  # (C, F, D)
-        arrays = {
-            "appearance": appearance,
-            "motion": self._encode("motion", clips, CLIPS_PER_PASS),  # (C, D)
-        }
-        facts |= decoding_facts(decoded)
-        return Entry(video_id=video_id, outcome=decoded.outcome, facts=facts, arrays=arrays)
-
-    def close(self) -> None:
-        """End the decoding process."""
-        self._clip_decoder.close()
+        motion = self._encode("motion", clips, CLIPS_PER_PASS)  # (C, D)
+        return {"appearance": appearance, "motion": motion}
 
     @cached_property
     def _encoders(self) -> "dict[str, Encoder]":
