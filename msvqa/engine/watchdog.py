@@ -14,8 +14,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 VERDICTS = "watchdog.log"
 BEATS_PER_LIMIT = 4
 GIL_GRACE_S = 60.0
-EARLIER_S = 5.0
-"""By how much another worker may have begun before this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +58,16 @@ class Watchdog:
         self._logs = self._folder.path
         self._rank, self._workers, self._limit_s = rank, workers, limit_s
         self._now: tuple[int, str, float, bool] = (0, "starts", time.monotonic(), False)
-        self._started = time.time()
+        self._earlier: list[Beat] = []
+        self._heard: dict[int, tuple[Beat, float]] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
 
     def __enter__(self) -> "Watchdog":
         if self._limit_s is not None:
             self._logs.mkdir(parents=True, exist_ok=True)
+            with suppress(StorageError):
+                self._earlier = read_beats(self._folder.location, self._stage, self._workers)
             self._thread.start()
         return self
 
@@ -134,9 +135,15 @@ class Watchdog:
         return any(time.time() - beat.time > limit_s for beat in self._beats())
 
     def _beats(self) -> list[Beat]:
-        """Return the beats of this start: an earlier one may have had other and more workers."""
-        beats = read_beats(self._folder.location, self._stage, self._workers)
-        return [beat for beat in beats if beat.time >= self._started - EARLIER_S]
+        """Return what was heard since this start, each with the time when it was news here.
+
+        The clocks of other machines may differ, and beats of an earlier start never change.
+        """
+        for beat in read_beats(self._folder.location, self._stage, self._workers):
+            last, _ = self._heard.get(beat.rank, (None, 0.0))
+            if beat != last and beat not in self._earlier:
+                self._heard[beat.rank] = beat, time.time()
+        return [replace(beat, time=heard_at) for beat, heard_at in self._heard.values()]
 
     def _beat(self) -> None:
         begun, doing, _, _ = self._now

@@ -71,17 +71,37 @@ def write_beat(logs, age_s: float):
     (logs / ".answer-worker1.beat").write_text(json.dumps(asdict(silent)))
 
 
-def test_silence_of_another_is_found_also_where_there_is_no_limit(tmp_path):
-    write_beat(tmp_path, age_s=0)
+@pytest.mark.parametrize("age_s", [0, 3600, -3600])
+def test_silence_of_another_is_found_also_where_there_is_no_limit(tmp_path, age_s):
+    """Whatever the clock of its machine says."""
     with Watchdog(tmp_path, "answer", rank=0, workers=2, limit_s=0.2) as watchdog:
         watchdog.begins("validates", limited=False)
+        write_beat(tmp_path, age_s)
         verdicts = tmp_path / "watchdog.log"
         while not verdicts.is_file():
             time.sleep(0.01)
     assert "missing is worker 1 (process 1001 on node), last heard of" in verdicts.read_text()
 
 
-@pytest.mark.parametrize(("workers", "age_s"), [(1, 0), (2, 3600)])
+def test_a_machine_whose_clock_is_behind_is_not_missed(tmp_path):
+    ended = threading.Event()
+
+    def beats():
+        age_s = 3600.0
+        while not ended.wait(0.02):
+            write_beat(tmp_path, age_s := age_s - 0.01)
+
+    other = threading.Thread(target=beats)
+    other.start()
+    with Watchdog(tmp_path, "answer", rank=0, workers=2, limit_s=0.4) as watchdog:
+        watchdog.begins("validates", limited=False)
+        time.sleep(1.2)
+    ended.set()
+    other.join()
+    assert not (tmp_path / "watchdog.log").exists()
+
+
+@pytest.mark.parametrize(("workers", "age_s"), [(1, 0), (2, 0), (2, 3600)])
 def test_workers_of_an_earlier_start_are_not_missed(tmp_path, workers, age_s):
     write_beat(tmp_path, age_s)
     with Watchdog(tmp_path, "answer", rank=0, workers=workers, limit_s=0.1) as watchdog:
