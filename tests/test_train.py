@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -26,6 +24,7 @@ from msvqa.evaluate import evaluate
 from msvqa.recipe import Recipe, parse
 from msvqa.run import Run
 from msvqa.train import Progress, check, dry_run, train
+from tests.said import when_said
 from tests.tiny import VIDEOS, make_recipe
 
 
@@ -148,26 +147,6 @@ def test_decoding_while_training_gives_the_same_weights(folder, ray_local):
         weights[cache] = read_weights(run.checkpoint("reconstruct", "last"))
     for name, value in weights["store"].items():
         assert torch.equal(weights["none"][name], value), name
-
-
-@contextmanager
-def when_said(words, caplog, action):
-    """Do something, in a thread, as soon as words have been logged."""
-    ended = threading.Event()
-
-    def wait():
-        while words not in caplog.text and not ended.wait(0.1):
-            pass
-        if not ended.is_set():
-            action()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @pytest.mark.ray

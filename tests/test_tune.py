@@ -15,16 +15,19 @@ import yaml
 
 from msvqa.data.datasets.synthetic import generate
 from msvqa.data.store import store_location
+from msvqa.engine import waiting
 from msvqa.engine.checkpoint import read_weights
 from msvqa.engine.loop import StageJob, train_stage
 from msvqa.engine.trainer import LocalHost
 from msvqa.errors import DataError, RecipeError, RunError
 from msvqa.evaluate import evaluate
-from msvqa.recipe import load
+from msvqa.extract import extract
+from msvqa.recipe import load, parse
 from msvqa.run import Run
 from msvqa.space import parse_space
 from msvqa.tune import check_search, tune
 from tests.faults.bench import Command
+from tests.said import when_said
 from tests.tiny import VIDEOS, make_recipe, raw_recipe
 
 LR = "stages.answer.optimizer.lr"
@@ -204,6 +207,23 @@ def test_a_search_goes_on_after_an_interrupt_and_a_kill(folder):
             search.trained_alone(run),
         )
         assert all(torch.equal(found[name], value) for name, value in alone.items())
+
+
+@pytest.mark.ray
+def test_a_search_without_room_says_so_and_goes_on(folder, ray_local, caplog, monkeypatch):
+    monkeypatch.setattr(waiting, "TRIALS_START_WITHIN_S", 1.0)
+    raw = make_recipe(folder, "name=waits").to_dict()
+    recipe = parse(raw | {"stages": raw["stages"][:1]})
+    extract(recipe)
+    fields = {"stages.reconstruct.optimizer.lr": {"choice": [1e-3]}}
+    # A placement group holds the CPUs until it is removed.
+    taken = ray_local.util.placement_group([{"CPU": 2}])
+    ray_local.get(taken.ready())
+    waits = "no trial runs: each waits for 1 workers x (1 CPUs, 0 GPUs): the cluster has 2 CPUs"
+    with when_said(waits, caplog, lambda: ray_local.util.remove_placement_group(taken)):
+        result = tune(recipe, space("room", fields, samples=1))
+    assert [trial.state for trial in result.trials] == ["finished"]
+    assert "the search goes on" in caplog.text
 
 
 @pytest.mark.ray

@@ -43,6 +43,23 @@ class Resources:
 
     cpus: float
     gpus: float
+    nodes: tuple["Resources", ...] = ()
+    """What each node has, where they are known one by one; empty: one node has all."""
+
+    def room_for(self, cpus: float, gpus: float) -> int:
+        """Return how many processes fit that each need so much on a single node."""
+        if self.nodes:
+            return sum(node.room_for(cpus, gpus) for node in self.nodes)
+        room = int(self.cpus / cpus + 1e-6)
+        if 0 < gpus < 1:
+            # A share lies on one GPU.
+            return min(room, int(self.gpus) * int(1 / gpus + 1e-6))
+        return min(room, int(self.gpus / gpus + 1e-6)) if gpus else room
+
+    def largest_node(self, *, by_gpus: bool) -> "Resources":
+        """Return what the largest node has."""
+        nodes = self.nodes or (self,)
+        return max(nodes, key=lambda n: (n.gpus, n.cpus) if by_gpus else (n.cpus, n.gpus))
 
     def __str__(self) -> str:
         return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs"
@@ -96,6 +113,14 @@ def place(scaling: ScalingConfig, resources: Resources, *, data_cpus: float = 0)
             f"{gpus:g} GPUs){spare} = {cpus_needed:g} CPUs and {gpus_needed:g} GPUs, "
             f"but there are {resources}: lower scaling.workers, scaling.cpus_per_worker or "
             "scaling.gpus_per_worker, or add nodes"
+        )
+    room = resources.room_for(scaling.cpus_per_worker, gpus)
+    if room < fewest:
+        raise ClusterError(
+            f"scaling asks for {fewest} workers, and each needs {scaling.cpus_per_worker:g} CPUs "
+            f"and {gpus:g} GPUs on one node: there is room for {room} of them, since the largest "
+            f"of {len(resources.nodes) or 1} nodes has {resources.largest_node(by_gpus=gpus > 0)}; "
+            "lower scaling.cpus_per_worker or scaling.gpus_per_worker, or add larger nodes"
         )
     return Placement(most, scaling.cpus_per_worker, gpus, fewest=fewest if fewest < most else None)
 
@@ -176,7 +201,7 @@ def connected(*, dashboard: bool = False) -> Iterator[Resources]:
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():
-        yield _total(ray.cluster_resources())
+        yield _everything()
         return
     answer = signal.getsignal(signal.SIGTERM)
     if joins_cluster():
@@ -188,7 +213,7 @@ def connected(*, dashboard: bool = False) -> Iterator[Resources]:
         signal.signal(signal.SIGTERM, answer)
     try:
         with _ray_messages_in_a_file():
-            yield _total(ray.cluster_resources())
+            yield _everything()
     finally:
         ray.shutdown()
 
@@ -300,5 +325,14 @@ def _ray_messages_in_a_file() -> Iterator[None]:
         sys.stderr = python_stderr
 
 
-def _total(resources: Mapping[str, float]) -> Resources:
+def _everything() -> Resources:
+    """Return what the connected cluster has."""
+    import ray
+
+    nodes = tuple(_of(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    total = _of(ray.cluster_resources())
+    return Resources(total.cpus, total.gpus, nodes)
+
+
+def _of(resources: Mapping[str, float]) -> Resources:
     return Resources(resources.get("CPU", 0.0), resources.get("GPU", 0.0))

@@ -100,11 +100,9 @@ class SearchJob:
 
 def concurrency(placement: Placement, resources: Resources, space: Space) -> int:
     """Return how many trials run at once: as many as have all their workers at the same time."""
-    fitting = [int(resources.cpus / (placement.workers * placement.cpus_per_worker) + 1e-6)]
-    if placement.gpus_per_worker:
-        fitting.append(int(resources.gpus / (placement.workers * placement.gpus_per_worker) + 1e-6))
+    room = resources.room_for(placement.cpus_per_worker, placement.gpus_per_worker)
     wanted = [space.concurrent] if space.concurrent else []
-    return max(1, min(*fitting, space.trials, *wanted))
+    return max(1, min(room // placement.workers, space.trials, *wanted))
 
 
 def needs_dashboard(placement: Placement, space: Space) -> bool:
@@ -171,7 +169,7 @@ def _run(
         max_concurrent_trials=space.trials if space.scheduler.name == "pbt" else concurrent,
         max_failures=sweep.recipe.faults.max_failures,
         raise_on_failed_trial=False,
-        callbacks=[_watcher(sweep, on_trial)],
+        callbacks=[_watcher(sweep, job.placement, on_trial)],
         trial_name_creator=_name_of,
         trial_dirname_creator=_name_of,
         verbose=0,
@@ -487,9 +485,12 @@ def _told(scheduler: Any, sweep: Sweep, ended: Sequence[Trial]) -> Any:
 # What Tune tells
 
 
-def _watcher(sweep: Sweep, on_trial: Callable[[Trial], None] | None) -> Any:
+def _watcher(sweep: Sweep, placement: Placement, on_trial: Callable[[Trial], None] | None) -> Any:
     from ray import tune
 
+    from msvqa.engine.waiting import TrialsWatch
+
+    watch = TrialsWatch(placement)
     told: dict[str, Trial] = {}
 
     def tell(trial: Any, *, over: bool) -> None:
@@ -501,6 +502,10 @@ def _watcher(sweep: Sweep, on_trial: Callable[[Trial], None] | None) -> Any:
             on_trial(summary)
 
     class Watcher(tune.Callback):
+        def on_step_end(self, iteration: int, trials: Sequence[Any], **_: Any) -> None:
+            states = {STATES[trial.status] for trial in trials}
+            watch.look(waits="waiting" in states and "running" not in states)
+
         def on_trial_result(
             self, iteration: int, trials: Sequence[Any], trial: Any, result: Any, **_: Any
         ) -> None:

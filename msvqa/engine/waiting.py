@@ -1,7 +1,7 @@
-"""What is said while a stage has no workers, since the cluster has no room for them.
+"""What is said while a stage or a trial has no workers, since the cluster has no room for them.
 
-Ray Train waits without end and without a word. Its controller, an actor, notes whether it found
-room, and the driver, which has the console, reads the notes.
+Ray Train and Tune wait without end and without a word. Ray Train's controller, an actor, notes
+whether it found room, and the driver, which has the console, reads the notes.
 """
 
 import logging
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 SAY_AGAIN_S = 300.0
 SHRINKS_WITHIN_S = 60.0
 """So long nothing is said where there seems to be room for fewer workers."""
+TRIALS_START_WITHIN_S = 30.0
 PAUSE_S = 1.0
 NAMESPACE = b"msvqa"
 WAITING = b"waiting"
@@ -120,11 +121,38 @@ class RoomWatch:
         _internal_kv_del(self.key, namespace=NAMESPACE)
 
 
+class TrialsWatch:
+    """Runs in the driver of a search: says that no trial can start, rarely again, and the end."""
+
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+        self._since: float | None = None
+        self._said_at: float | None = None
+
+    def look(self, *, waits: bool) -> None:
+        """Say what has changed since the last look.
+
+        Args:
+            waits: whether there are trials to start, and none runs.
+        """
+        now = time.monotonic()
+        if not waits:
+            if self._said_at is not None:
+                logger.warning("the search goes on")
+            self._since = self._said_at = None
+            return
+        self._since = now if self._since is None else self._since
+        too_long = now - self._since > TRIALS_START_WITHIN_S
+        if too_long and (self._said_at is None or now - self._said_at > SAY_AGAIN_S):
+            self._said_at = now
+            logger.warning("no trial runs: each waits for %s: %s", self._placement, _room())
+
+
 def _room() -> str:
     nodes = sum(node["Alive"] for node in ray.nodes())
     total, free = ray.cluster_resources(), ray.available_resources()
     return (
         f"the cluster has {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs on {nodes} "
         f"nodes, {free.get('CPU', 0):g} and {free.get('GPU', 0):g} of them free. Add a node, or "
-        "press Ctrl-C: the run continues from its last checkpoint"
+        "press Ctrl-C: the same command continues from the last checkpoint"
     )

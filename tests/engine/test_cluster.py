@@ -67,6 +67,42 @@ def test_decoding_while_training_needs_a_cpu_of_its_own():
     place(ScalingConfig(workers=2, cpus_per_worker=0.5), Resources(2, 0), data_cpus=1)
 
 
+SMALL, LARGE, GPUS = Resources(1, 0), Resources(8, 0), Resources(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "gpus", "room"),
+    [
+        ((SMALL, SMALL), 1, 0, 2),
+        ((SMALL, SMALL), 2, 0, 0),
+        ((SMALL, SMALL), 0.1, 0, 20),
+        ((LARGE, SMALL), 3, 0, 2),
+        ((LARGE, GPUS), 1, 1, 2),
+        ((LARGE, GPUS), 3, 1, 1),
+        ((GPUS, GPUS), 1, 0.6, 4),
+        ((GPUS, GPUS), 0.1, 0.3333, 12),
+        ((Resources(16, 3), Resources(16, 1)), 1, 2, 1),
+    ],
+)
+def test_a_worker_must_fit_on_one_node(nodes, cpus, gpus, room):
+    total = Resources(sum(n.cpus for n in nodes), sum(n.gpus for n in nodes), nodes)
+    assert total.room_for(cpus, gpus) == room
+    workers = {"cpus_per_worker": cpus, "gpus_per_worker": gpus}
+    if room:
+        place(ScalingConfig(workers=room, **workers), total)
+    with pytest.raises(ClusterError):
+        place(ScalingConfig(workers=room + 1, **workers), total)
+
+
+def test_what_no_node_has_is_refused_with_the_largest_node():
+    with pytest.raises(
+        ClusterError, match=r"each needs 2 CPUs .*largest of 2 nodes has 1 CPUs and"
+    ):
+        place(ScalingConfig(cpus_per_worker=2), Resources(2, 0, (SMALL, SMALL)))
+    with pytest.raises(ClusterError, match=r"largest of 2 nodes has 4 CPUs and 2 GPUs"):
+        place(ScalingConfig(cpus_per_worker=6), Resources(12, 2, (LARGE, GPUS)))
+
+
 @pytest.mark.parametrize("address", ["", "local"])
 def test_no_named_cluster_means_this_machine(monkeypatch, address):
     monkeypatch.setenv("RAY_ADDRESS", address)

@@ -163,6 +163,8 @@ def test_no_trial_with_a_number_has_no_best(sweep):
         (1, 2.0, 1.0, Resources(64, 3), 3),
         (2, 1.0, 0.25, Resources(64, 1), 2),
         (1, 1.0, 0.0, Resources(1, 0), 1),
+        (1, 2.0, 0.0, Resources(6, 0, (Resources(3, 0), Resources(3, 0))), 2),
+        (2, 2.0, 0.0, Resources(6, 0, (Resources(3, 0), Resources(3, 0))), 1),
     ],
 )
 def test_as_many_trials_run_at_once_as_fit(workers, cpus, gpus, have, expected):
