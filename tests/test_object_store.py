@@ -124,7 +124,7 @@ def test_a_run_lives_in_an_object_store(tmp_path, place):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_search_lives_in_an_object_store(tmp_path, place):
+def test_a_search_lives_in_an_object_store(tmp_path, place, monkeypatch):
     generate(tmp_path / "data", videos=VIDEOS)
     raw = raw_recipe(tmp_path) | {"runs": f"{place}/runs"}
     raw["data"]["prepared"] = f"{place}/prepared"
@@ -141,6 +141,12 @@ def test_a_search_lives_in_an_object_store(tmp_path, place):
     after = times_of(f"{place}/runs/tiny-lr")
     assert before
     assert before.items() <= after.items(), "a second start trains nothing again"
+    with monkeypatch.context() as small:
+        small.setenv("MSVQA_CACHE_GB", "0.00001")
+        refused = command(*words, "name=small", recipe=recipe)
+        assert refused.ends() == 2, refused.said()
+    assert "but a machine keeps at most" in refused.said()
+    assert not open_folder(f"{place}/runs/small-lr").sizes()
 
     disk = tmp_path / "disk"
     shared = Run.open(f"{place}/runs/tiny-lr/shared")
