@@ -246,7 +246,7 @@ def test_killed_and_started_again_equals_uninterrupted(ray_local, root, monkeypa
     assert not (store / "store.json").exists()
     finished = {file: file.stat().st_mtime_ns for file in (store / "shards").glob("0*/clips.npy")}
     assert 1 <= len(finished) < len(LENGTHS)
-    with pytest.raises(StoreError, match="not complete"):
+    with pytest.raises(StoreError, match="is absent or incomplete"):
         stores.Store.open(store)
 
     extract(recipe_of(root, *OVERRIDES))
