@@ -48,6 +48,17 @@ class Meeting:
         return bool(votes.item())
 
 
+def share_buffers(module: nn.Module) -> None:
+    """Give all workers the buffers of the first one, whose model is saved.
+
+    DistributedDataParallel does so before each training step: after the last one, every worker has
+    batch norm statistics of its own.
+    """
+    if worker_count() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def wrap(module: nn.Module, device: torch.device) -> nn.Module:
     """Return the module with gradients averaged over the workers."""
     if worker_count() == 1:

@@ -385,6 +385,7 @@ class StageLoop:
         if self.validation is None:
             return {}, None
         self.watchdog.begins("validates", limited=False)
+        distributed.share_buffers(self.objective)
         with autocast(self.device, self.stage.precision):
             predictions = predict_split(
                 self.objective,

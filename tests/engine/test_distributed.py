@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from msvqa.data.dataset import Prepared
+from msvqa.engine.checkpoint import load_checkpoint, read_info
 from msvqa.engine.distributed import wrap
-from msvqa.engine.loop import StageLoop
+from msvqa.engine.inputs import open_inputs
+from msvqa.engine.loop import StageLoop, train_stage
+from msvqa.engine.prediction import objective_of, predict_split
 from msvqa.engine.trainer import LocalHost
 from tests.engine.gloo import run_in_two_processes
 from tests.tiny import make_job, make_recipe
@@ -49,3 +53,34 @@ def test_two_workers_and_one_have_the_same_first_gradients(tiny, tmp_path, stage
         assert share.keys() == expected.keys()
         for name, gradient in expected.items():
             torch.testing.assert_close(share[name], gradient, rtol=1e-7, atol=1e-10, msg=name)
+
+
+def validated(rank: int, tiny: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """Train the first stage; return the score of its last checkpoint, by each worker's part."""
+    recipe = make_recipe(tiny, f"runs={folder}", f"name=worker{rank}", "stages.0.epochs=2")
+    run, job = make_job(recipe, 0)
+    host = LocalHost(run.path / "reconstruct")
+    host.rank = rank
+    train_stage(job, host)
+    score = read_info(host.latest_checkpoint())["score"]
+    return {"score": torch.tensor(score, dtype=torch.float64)}
+
+
+@pytest.mark.slow
+def test_the_score_of_a_checkpoint_is_that_of_what_was_saved(tiny, tmp_path):
+    """Each worker has seen other videos, and its batch norm with it."""
+    scores = [share["score"] for share in run_in_two_processes(validated, tmp_path, tiny, tmp_path)]
+    run, job = make_job(
+        make_recipe(tiny, f"runs={tmp_path}", "name=worker0", "stages.0.epochs=2"), 0
+    )
+    objective = objective_of(
+        load_checkpoint(LocalHost(run.path / "reconstruct").latest_checkpoint())
+    )
+    prepared = Prepared.open(run.recipe.data.prepared)
+    inputs = open_inputs(run.recipe, prepared, job.store, "val")
+    rows = predict_split(objective, inputs, torch.device("cpu"), 8)
+    order = rows.pop("row").argsort()
+    metrics = objective.metrics({key: value[order] for key, value in rows.items()}, inputs.split)
+    name, _ = objective.monitor
+    assert scores[0] == scores[1]
+    assert abs(scores[0].item()) == pytest.approx(metrics[name], rel=1e-5)
