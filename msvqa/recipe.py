@@ -524,7 +524,7 @@ def _is_below(detail: ErrorDetails, unresolved: Mapping[str, str]) -> bool:
 def _explain(detail: ErrorDetails, recipe_class: type[BaseModel]) -> str:
     # The tag of a union's member is no key.
     location = tuple(part for part in detail["loc"] if not str(part).startswith("<"))
-    place = ".".join(str(part) for part in location) or "recipe"
+    place = ".".join(str(part) for part in location)
     if detail["type"] == "extra_forbidden":
         known = _keys_at(recipe_class, location[:-1])
         hint = did_you_mean(str(location[-1]), known)
@@ -536,7 +536,7 @@ def _explain(detail: ErrorDetails, recipe_class: type[BaseModel]) -> str:
         allowed = re.findall(r"'([^']*)'", detail.get("ctx", {}).get("expected", ""))
         message += did_you_mean(str(detail["input"]), allowed)
     if detail["type"] == "value_error":
-        return f"{place}: {message}"
+        return f"{place}: {message}" if place else message
     return f"{place}: {message} (got {detail['input']!r})"
 
 
@@ -546,6 +546,8 @@ def _keys_at(kind: Any, location: Sequence[int | str]) -> list[str]:
         kind = _inner(kind, lambda t: hasattr(t, "model_fields") or get_origin(t) is tuple)
         if get_origin(kind) is tuple and isinstance(part, int):
             kind = get_args(kind)[min(part, len(get_args(kind)) - 1)]
+        elif get_origin(kind) in (dict, Mapping):
+            kind = get_args(kind)[1]
         elif hasattr(kind, "model_fields") and part in kind.model_fields:
             kind = kind.model_fields[part].annotation
     kind = _inner(kind, lambda t: hasattr(t, "model_fields"))

@@ -65,7 +65,8 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     if all(run.is_finished(stage.name) for stage in recipe.stages):
         for stage in recipe.stages:
             progress.stage(stage.name, "is finished")
-        return Run.create(recipe)
+        # What it was trained with stays in its files.
+        return run
     with only_one(run.folder), cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=_data_cpus(recipe))
         store = None
