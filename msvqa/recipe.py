@@ -230,6 +230,9 @@ class ScalingConfig(Config):
     workers: Workers = 1
     """A number: training waits until so many find a place. `{min: M, max: N}`: it goes on with what
     is left when a node is lost, and takes in nodes that come."""
+    look_for_nodes_s: float = Field(default=60.0, gt=0)
+    """With a range of workers: how often to look for nodes that came. To take one in, all workers
+    start again from the last checkpoint."""
     gpus_per_worker: float | None = Field(default=None, ge=0)
     """null: the GPUs there are, shared evenly; 0: none."""
     cpus_per_worker: float = Field(default=1.0, gt=0)

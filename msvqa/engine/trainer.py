@@ -246,6 +246,8 @@ def _train_stage(
             num_workers=_worker_count(placement),
             use_gpu=placement.gpus_per_worker > 0,
             resources_per_worker=_resources(placement),
+            # Ray declares the class of its older version.
+            elastic_resize_monitor_interval_s=run.recipe.scaling.look_for_nodes_s,  # type: ignore[call-arg]
         ),
         run_config=RunConfig(
             name=stage.name,
