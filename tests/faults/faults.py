@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -55,7 +56,8 @@ def driver_killed(bench: Bench, name: str) -> list[str]:
     command.kill()
     resumed = bench.train(recipe)
     resumed.until(lambda: not _is_alive(orphans[0]), "the end of a worker without a driver")
-    orphans[-1].resume()
+    with suppress(psutil.NoSuchProcess):  # Ray may have killed it
+        orphans[-1].resume()
     resumed.ends_well()
     return _lost_after_resuming(bench, recipe) + still_running(orphans)
 
