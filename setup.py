@@ -56,5 +56,5 @@ setup(
     package_data={"msvqa": ["py.typed", "templates/*"]},
     install_requires=REQUIREMENTS,
     extras_require={"dev": DEVELOPMENT},
-    entry_points={"console_scripts": ["msvqa = msvqa.cli:main"]},
+    entry_points={"console_scripts": ["msvqa = msvqa.cli:run"]},
 )

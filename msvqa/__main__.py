@@ -1,8 +1,6 @@
 """`python -m msvqa` is the `msvqa` command."""
 
-import sys
-
-from msvqa.cli import main
+from msvqa.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -9,16 +9,16 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from msvqa import __version__
 from msvqa.errors import MSVQAError, StoppedError
+from msvqa.interruption import EXIT_BY_SIGNAL, INTERRUPTED, Interruption, end_process
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,11 +32,13 @@ EXIT_PROBLEMS = 1
 """The answer is no: `doctor` found problems, `recipe diff` found differences."""
 EXIT_ERROR = 2
 EXIT_BROKEN_PIPE = 141
-EXIT_BY_SIGNAL = 128
-"""Plus the number of the signal, as shells have it."""
-INTERRUPTED = "Interrupted; the same command again continues where it can."
 COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
 NAMES_SHOWN = 8
+
+
+def run(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one command, and end this process with its exit code."""
+    end_process(main(argv))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,16 +49,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("msvqa").setLevel(logging.INFO)
-    came = [signal.SIGINT]
+    with Interruption() as interruption:
+        try:
+            code = _perform(arguments)
+            if not (code and interruption.came):
+                return code
+        except KeyboardInterrupt:
+            pass
+        except Exception:
+            # The exception of a signal breaks what it comes in the middle of.
+            if interruption.came is None:
+                raise
+        print(INTERRUPTED, file=sys.stderr)
+        return interruption.exit_code
 
-    def terminate(number: int, frame: object) -> None:
-        came.append(signal.Signals(number))
-        # Ray hands no other exception on while it waits.
-        raise KeyboardInterrupt
 
-    if threading.current_thread() is threading.main_thread():
-        # Python would end at once, and leave behind the processes that it started.
-        signal.signal(signal.SIGTERM, terminate)
+def _perform(arguments: argparse.Namespace) -> int:
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -69,9 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
-    except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
-        return EXIT_BY_SIGNAL + came[-1]
     except BrokenPipeError:
         # `msvqa … | head` is no error; without this Python complains once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,7 @@ working directory: give absolute paths that all nodes share.
 
 import sys
 
-from msvqa.cli import main
+from msvqa.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main(["prepare", *sys.argv[1:]]))
+    run(["prepare", *sys.argv[1:]])

@@ -8,7 +8,7 @@ working directory: give absolute paths that all nodes share.
 
 import sys
 
-from msvqa.cli import main
+from msvqa.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main(["tune", *sys.argv[1:]]))
+    run(["tune", *sys.argv[1:]])

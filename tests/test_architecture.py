@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "errors": set(),
     "files": set(),
     "strict_yaml": {"errors"},
+    "interruption": set(),
     "machine": set(),
     "storage": {"errors", "machine"},
     "cache": {"errors", "machine", "storage"},
@@ -59,7 +60,7 @@ MAY_IMPORT = {
     "evaluators": LEAVES | {"metrics", "data"},
     "engine": LEAVES | {"data", "models", "losses", "metrics", "objectives", "evaluators"},
     "page": LEAVES | {"data", "models", "metrics", "objectives", "engine"},
-    "cli": LEAVES | set(VERBS),
+    "cli": LEAVES | {"interruption", *VERBS},
     "__main__": {"cli"},
     "__init__": {"predict"},
 }

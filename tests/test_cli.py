@@ -187,6 +187,19 @@ def test_a_termination_is_one_sentence_and_143(capsys, monkeypatch):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("broken", [OSError("a file"), DataError("a row")])
+def test_what_breaks_by_a_signal_is_an_interrupt(broken, capsys, monkeypatch):
+    def report(path):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise broken from None
+
+    monkeypatch.setattr("msvqa.report.report", report)
+    assert cli.main(["report", "x"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1].startswith("Interrupted")
+
+
 def test_a_closed_pipe_is_no_error():
     read_end, write_end = os.pipe()
     os.close(read_end)

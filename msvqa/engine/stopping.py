@@ -60,6 +60,8 @@ class StopRequest:
         def answer(number: int, frame: FrameType | None) -> None:
             came.append(number)
             if len(came) > 1:
+                if callable(previous := before[signal.Signals(number)]):
+                    previous(number, frame)
                 raise KeyboardInterrupt
             self._ask_patiently(signal.Signals(number).name)
 

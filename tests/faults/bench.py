@@ -23,7 +23,7 @@ from tests.tiny import make_data, raw_recipe
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
 STAGE = "reconstruct"
-COMMAND = "import sys; from msvqa.cli import main; sys.exit(main())"
+COMMAND = "from msvqa.cli import run; run()"
 SMALL_SHARDS = "from msvqa.data import store; store.SHARD_VIDEOS = 1; "
 
 
