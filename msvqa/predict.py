@@ -1,5 +1,6 @@
 """Predict: answer a question about one video from a run directory alone."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from msvqa.engine.precision import autocast
 from msvqa.engine.prediction import check_answers, objective_of
 from msvqa.errors import DataError, RunError
 from msvqa.run import Run
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Answerer:
         return f"Answerer({self.loaded.location!r})"
 
     def answer(self, video: str | Path, question: str, *, top_k: int = 5) -> list[Answer]:
-        """Return the most probable answers, best first.
+        """Return the most probable answers, best first; log the words that are not known.
 
         Raises:
             VideoError: the file yields no frames, or there is none.
@@ -64,9 +67,12 @@ class Answerer:
         return [a for a in answers if a.text not in AnswerList.reserved][:top_k]
 
     def _question(self, question: str) -> dict[str, Tensor]:
-        words = self.loaded.vocabulary.encode(tokenize(question))
-        if not words:
+        tokens = tokenize(question)
+        if not tokens:
             raise DataError(f"the question {question!r} has no words")
+        if unknown := self.loaded.vocabulary.unknown(tokens):
+            logger.warning("not among the words of training: %s", ", ".join(unknown))
+        words = self.loaded.vocabulary.encode(tokens)
         return {
             "question": torch.tensor([words]),
             "question_length": torch.tensor([len(words)]),

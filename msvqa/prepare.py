@@ -71,7 +71,8 @@ def prepare(config: DataConfig, *, need_videos: bool = True) -> Prepared:
             # Another process may have built it while this one waited.
             if not _is_current(location, identity):
                 _forget(storage)
-                _build(storage.path, dataset, videos, identity, problems)
+                notes = [*annotations.notes, *_oddities(problems)]
+                _build(storage.path, dataset, videos, identity, notes)
                 storage.put(*FILES)
                 storage.put(INFO)
     return Prepared.open(location)
@@ -181,14 +182,14 @@ def _build(
     dataset: Dataset,
     videos: Sequence[AnnotatedVideo],
     identity: dict[str, Any],
-    problems: Sequence[Problem],
+    notes: Sequence[str],
 ) -> None:
     for stopped in folder.glob(".building-*"):
         shutil.rmtree(stopped, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
     try:
         info = _write(aside, dataset, videos)
-        info |= {"notes": _notes(problems), "identity": identity, "files": _sizes(aside)}
+        info |= {"notes": [*notes], "identity": identity, "files": _sizes(aside)}
         (aside / INFO).write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")
         # Without prepare.json the folder counts as incomplete until the last file has its place.
         (folder / INFO).unlink(missing_ok=True)
@@ -296,7 +297,7 @@ def _write_word_vectors(aside: Path, config: DataConfig, vocabulary: Vocabulary)
     }
 
 
-def _notes(problems: Sequence[Problem]) -> list[str]:
+def _oddities(problems: Sequence[Problem]) -> list[str]:
     """Say what is odd but does not stop: how often, and the first case."""
     told = [problem for problem in problems if problem.kind != "missing_video"]
     counts = Counter(problem.kind for problem in told)

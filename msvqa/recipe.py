@@ -443,7 +443,8 @@ def _apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]
         try:
             _set(raw, key.split("."), read_yaml(text, override))
         except (KeyError, RecipeError) as error:
-            problems.append(f"override {override!r}: {error.args[0]}")
+            place = key if isinstance(error, KeyError) else override
+            problems.append(f"override {place!r}: {error.args[0]}")
     return problems
 
 

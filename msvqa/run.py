@@ -143,6 +143,16 @@ class Run(Kept):
                 continue
         return rows
 
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write metrics.jsonl anew, where that changes it: also for a last line cut off."""
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        file = self.metrics_file
+        before = file.read_text(encoding="utf-8") if file.is_file() else ""
+        if text == before:
+            return
+        with written_aside(file) as aside:
+            aside.write_text(text, encoding="utf-8")
+
     def checkpoints(self, stage: str) -> list[tuple[Path, dict[str, Any]]]:
         """Return the whole checkpoints of a stage with their info, oldest first.
 

@@ -25,6 +25,34 @@ export RAY_API_SERVER_ADDRESS=${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}
 export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token}
 export RAY_USAGE_STATS_ENABLED=0
 
+# Ray itself would say so in fifty lines.
+python - <<'EOF'
+import os
+import sys
+
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobSubmissionClient
+
+address = os.environ["RAY_API_SERVER_ADDRESS"]
+try:
+    JobSubmissionClient().list_jobs()
+except ConnectionError:
+    print(
+        f"error: no server that takes jobs answers at {address}: start the cluster, open the "
+        "tunnel to its head (docs/cluster.md), or set RAY_API_SERVER_ADDRESS",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+except AuthenticationError as refused:
+    said = str(refused).splitlines()[0].partition(". ")[0]
+    print(
+        f"error: {address}: {said}: put the token of the cluster into ~/.ray/auth_token or "
+        "RAY_AUTH_TOKEN, or set RAY_AUTH_MODE=disabled where the cluster asks for none",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+EOF
+
 # What stays behind is listed in .rayignore.
 nothing_more='{}'
 job=${MSVQA_JOB_ID:-$verb-$(date +%Y%m%d-%H%M%S)-$$}

@@ -65,6 +65,18 @@ def test_submit_lists_the_verbs_that_there_are(words):
     assert "evaluate extract prepare train" in done.stderr
 
 
+def test_submit_says_that_no_server_answers():
+    nowhere = {**os.environ, "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [SUBMIT, "train", "x"], env=nowhere | {"RAY_AUTH_MODE": "disabled", "PATH": beside},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: no server that takes jobs answers at http://127.0.0.1:1: ")
+
+
 def test_submit_is_a_clean_script():
     beside_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     shellcheck = shutil.which("shellcheck", path=beside_python)
@@ -167,7 +179,9 @@ def test_without_the_token_nothing_is_done(head, shared):
     done = subprocess.run(
         [SUBMIT, "train", "x"], env=stranger, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
+    assert "put the token of the cluster into" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     train = [sys.executable, "-m", "msvqa", "train", shared / "tiny.yaml", "name=stranger"]
     done = subprocess.run(
         train, env=stranger | {"RAY_ADDRESS": head.address}, cwd=ROOT, capture_output=True,

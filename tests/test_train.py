@@ -79,7 +79,7 @@ def test_a_changed_recipe_is_refused_in_one_sentence(run, folder):
 
 
 @pytest.mark.ray
-def test_evaluation_and_prediction_agree(run, folder):
+def test_evaluation_and_prediction_agree(run, folder, caplog):
     metrics = evaluate(run.path, "test")
     assert metrics["n"] == metrics["n_expected"] == VIDEOS["test"] * 7
     table = pq.read_table(run.evaluation_dir("test") / "predictions.parquet").to_pylist()
@@ -91,9 +91,13 @@ def test_evaluation_and_prediction_agree(run, folder):
     )
     row = table[0]
     video = folder / "data" / "video" / f"{stems[row['video_id']]}.avi"
-    answers = msvqa.from_pretrained(run.path).answer(video, row["question"])
+    answerer = msvqa.from_pretrained(run.path)
+    answers = answerer.answer(video, row["question"])
+    assert not caplog.text
     assert [answer.text for answer in answers] == row["top"]
     assert answers[0].probability == pytest.approx(row["probability"][0], abs=1e-5)
+    answerer.answer(video, "what zorbles, or what blorps?")
+    assert "not among the words of training: zorbles, or, blorps" in caplog.text
 
 
 @pytest.mark.ray

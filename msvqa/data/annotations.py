@@ -39,6 +39,8 @@ class Annotations:
 
     rows: list[Row] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What users should know of how the files were read."""
 
     def add(self, row: Row) -> None:
         """Keep a row if its texts can be used, else its problem."""

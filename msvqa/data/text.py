@@ -133,6 +133,11 @@ class Vocabulary(_WordList):
         """Words in the order of their ids."""
         return list(self._words)
 
+    def unknown(self, tokens: Sequence[str]) -> list[str]:
+        """Return the words that are not in training, each once; punctuation is none."""
+        words = (token for token in dict.fromkeys(tokens) if any(map(str.isalnum, token)))
+        return [word for word in words if word not in self._ids]
+
     def encode(self, tokens: Sequence[str]) -> list[int]:
         """Return the ids of words."""
         return [self._ids.get(token, 1) for token in tokens]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msvqa.errors import ClusterError
+from msvqa.errors import ClusterError, MSVQAError
 from msvqa.recipe import ScalingConfig
 
 # Before ray is imported: nothing is sent anywhere, no bars beside our own lines, and a trainer that
@@ -223,6 +223,12 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = getattr(error, "cause", None) or error.__cause__
+
+
+def user_error(*failures: BaseException | None) -> MSVQAError | None:
+    """Return the first error of ours among failures and what they came from."""
+    found = (cause for failure in failures for cause in causes(failure))
+    return next((cause for cause in found if isinstance(cause, MSVQAError)), None)
 
 
 def has_dashboard() -> bool:

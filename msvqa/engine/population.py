@@ -3,11 +3,10 @@
 import json
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from msvqa.files import write_json, written_aside
+from msvqa.files import write_json
 from msvqa.run import CHECKPOINT_INFO, Run
 from msvqa.space import SchedulerConfig
 
@@ -49,7 +48,8 @@ def become_donor(run: Run) -> None:
     for old in before:
         if old != name:
             run.folder.remove(f"{stage}/{old}")
-    write_rows(run, [r for r in donor.metrics() if r["stage"] != stage or r["step"] <= step])
+    run.write_metrics([r for r in donor.metrics() if r["stage"] != stage or r["step"] <= step])
+    run.folder.put(run.metrics_file.name)
     logger.info("goes on from a copy of %s/%s/%s", donor.location, stage, name)
 
 
@@ -62,13 +62,6 @@ def _handed_over() -> dict[str, str] | None:
     with handed.as_directory() as folder:
         place: dict[str, str] = json.loads((Path(folder) / PLACE).read_text(encoding="utf-8"))
     return place
-
-
-def write_rows(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the metrics of a run anew."""
-    with written_aside(run.metrics_file) as aside:
-        aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    run.folder.put(run.metrics_file.name)
 
 
 def may_be_handed_over(scheduler: SchedulerConfig) -> int:

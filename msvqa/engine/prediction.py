@@ -14,7 +14,7 @@ from msvqa.engine import cluster
 from msvqa.engine.checkpoint import Loaded, load_checkpoint, read_info, read_words
 from msvqa.engine.inputs import Inputs, open_inputs
 from msvqa.engine.precision import autocast
-from msvqa.errors import CheckpointError, MSVQAError, RunError
+from msvqa.errors import CheckpointError, RunError
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective
 from msvqa.recipe import Recipe, parse, resolve
@@ -161,9 +161,8 @@ def predict_on_ray(
     try:
         parts = list(rows.iter_batches(batch_size=None, batch_format="numpy"))
     except Exception as error:  # whatever Ray has wrapped it in
-        for cause in cluster.causes(error):
-            if isinstance(cause, MSVQAError):
-                raise cause from None
+        if ours := cluster.user_error(error):
+            raise ours from None
         raise
     together = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     order = np.argsort(together["row"], kind="stable")

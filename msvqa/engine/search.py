@@ -28,7 +28,6 @@ from msvqa.engine.population import (
     may_be_handed_over,
     remove_surplus,
     report_with_place,
-    write_rows,
 )
 from msvqa.engine.sweep import (
     OUTCOME,
@@ -338,7 +337,8 @@ def _take_shared_stages(run: Run, sweep: Sweep) -> None:
     """Make the stages that all trials have in common stages of this run, with their rows."""
     shared = sweep.run(SHARED)
     if not run.metrics() and (rows := shared.metrics()):
-        write_rows(run, rows)
+        run.write_metrics(rows)
+        run.folder.put(run.metrics_file.name)
     for stage in run.recipe.stages[:-1]:
         link = run.stage_dir(stage.name)
         if is_remote(run.location):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from msvqa.errors import StorageError
-from msvqa.files import written_aside
 from msvqa.run import Run
 from msvqa.storage import Folder
 
@@ -35,7 +34,10 @@ class Tracker:
         self._start = time.monotonic()
         self._unwritten: list[str] = []
         self._sent_at = float("-inf")
-        _forget_rows_after(run, stage, step)
+        # Before this process writes the file: what others have written of it must be here. A last
+        # line that was cut off goes as well: the next row would join it.
+        rows = run.metrics()
+        run.write_metrics([r for r in rows if r["stage"] != stage or r["step"] <= step])
         self._before_s = max(
             (r["time_s"] for r in run.metrics() if r["stage"] == stage), default=0.0
         )
@@ -162,17 +164,6 @@ def _hand_over(on_row: Callable[[Row], None], line: str) -> None:
         on_row(json.loads(line))
     except json.JSONDecodeError:
         logger.warning("a row of metrics.jsonl cannot be read: %.80s", line)
-
-
-def _forget_rows_after(run: Run, stage: str, step: int) -> None:
-    # Before this process writes the file: what others have written of it must be here.
-    kept = [row for row in run.metrics() if row["stage"] != stage or row["step"] <= step]
-    text = "".join(json.dumps(row) + "\n" for row in kept)
-    file = run.metrics_file
-    # Also where nothing is to be forgotten but the last row was cut off: the next would join it.
-    if file.is_file() and file.read_text(encoding="utf-8") != text:
-        with written_aside(file) as aside:
-            aside.write_text(text, encoding="utf-8")
 
 
 def _tensorboard_writer(folder: Path, step: int) -> Any:

@@ -312,11 +312,9 @@ def _fit(trainer: Any, look: Callable[[], None]) -> MSVQAError | None:
     except TrainingFailedError as error:
         failures = [*getattr(error, "worker_failures", {}).values()]
         failures += [getattr(error, "controller_failure", None)]
-        causes = [cause for failure in failures for cause in cluster.causes(failure)]
-        for cause in causes:
-            if isinstance(cause, MSVQAError):
-                return cause
-        for cause in causes:
+        if ours := cluster.user_error(*failures):
+            return ours
+        for cause in (cause for failure in failures for cause in cluster.causes(failure)):
             if isinstance(cause, OSError):
                 raise StorageError(
                     f"training stopped, since a file or folder cannot be used: {cause}\n"

@@ -135,6 +135,10 @@ class Table(Dataset):
         without = [row for row in annotations.rows if not row.split]
         if len(without) == len(annotations.rows):
             annotations.rows = split_by_video(without, self._seed)
+            annotations.notes.append(
+                f"{self.file.name} has no column split: its videos are divided into train, val and "
+                f"test, 80/10/10, by data.split_seed={self._seed}"
+            )
             return
         for row in without:
             words = "no split, though other rows have one"
