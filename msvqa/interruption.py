@@ -4,8 +4,9 @@ Python turns a signal into a KeyboardInterrupt wherever its main thread is, and 
 destructor or in the callback of a weak reference. Between taking a lock and the `with` that would
 give it back, it leaves a lock that nobody opens again; in the initialisation of a C++ module it
 aborts the process. The loops of Ray's driver are full of such places. So the exception is only the
-polite way: a command that has not ended a while after a signal is ended outright, which everything
-on disk is made for, and Ray's processes on this machine follow their driver.
+polite way: a command that has not ended a while after a signal is ended outright. Everything on
+disk is made for that, and the processes that Ray has started for the command end with it, the last
+of them within about a minute.
 """
 
 import atexit

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from msvqa.interruption import EXIT_BY_SIGNAL, INTERRUPTED
@@ -42,6 +43,13 @@ SWALLOWS = """
             time.sleep(60)
         except KeyboardInterrupt:
             pass
+"""
+
+HANGS_WITH_RAY = f"""
+    from msvqa.engine.cluster import connected
+    with connected():
+        print("connected", flush=True)
+        {SWALLOWS.strip().replace(chr(10), chr(10) + "    ")}
 """
 
 
@@ -87,3 +95,18 @@ def test_without_a_signal_nothing_changes(tmp_path):
     process = start(tmp_path, "time.sleep(1.5)")
     assert process.communicate(timeout=20) == ("", "")
     assert process.returncode == 0
+
+
+@pytest.mark.ray
+def test_the_processes_of_ray_follow_one_that_is_ended_outright(tmp_path):
+    process = start(tmp_path, HANGS_WITH_RAY)
+    assert process.stdout.readline() == "connected\n"
+    started = psutil.Process(process.pid).children(recursive=True)
+    # The agents look for a server that is gone for another minute, and end then.
+    started = [one for one in started if not one.name().endswith("Agent")]
+    assert {"raylet", "gcs_server"} <= {one.name() for one in started}
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == EXIT_BY_SIGNAL + signal.SIGTERM
+    _, left = psutil.wait_procs(started, timeout=30)
+    assert not left
