@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -60,7 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The exception of a signal breaks what it comes in the middle of.
             if interruption.came is None:
                 raise
-        print(INTERRUPTED, file=sys.stderr)
+            if arguments.traceback:
+                traceback.print_exc()
+        interruption.settle()
+        _tell(INTERRUPTED)
         return interruption.exit_code
 
 
@@ -69,7 +73,7 @@ def _perform(arguments: argparse.Namespace) -> int:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except StoppedError as stopped:
-        print(stopped, file=sys.stderr)
+        _tell(stopped)
         return EXIT_BY_SIGNAL + (stopped.signal_number or signal.SIGTERM)
     except MSVQAError as error:
         if arguments.traceback:
@@ -82,6 +86,12 @@ def _perform(arguments: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     return code
+
+
+def _tell(words: object) -> None:
+    # Ctrl-C ends all of `msvqa … 2>&1 | tee FILE`: nobody may be there to read.
+    with suppress(OSError):
+        print(words, file=sys.stderr, flush=True)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -146,7 +146,7 @@ class Run(Kept):
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl anew, where that changes it: also for a last line cut off."""
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        file = self.metrics_file
+        file = self.folder.get(self.metrics_file.name)
         before = file.read_text(encoding="utf-8") if file.is_file() else ""
         if text == before:
             return

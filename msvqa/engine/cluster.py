@@ -203,19 +203,34 @@ def connected(*, dashboard: bool = False) -> Iterator[Resources]:
     if ray.is_initialized():
         yield _everything()
         return
-    answer = signal.getsignal(signal.SIGTERM)
-    if joins_cluster():
-        _join(os.environ["RAY_ADDRESS"])
-    else:
-        _start(dashboard=dashboard)
-    if callable(answer) and threading.current_thread() is threading.main_thread():
-        # Ray has put its own in place, which ends the process without a word.
-        signal.signal(signal.SIGTERM, answer)
+    with _own_answer_to_sigterm():
+        if joins_cluster():
+            _join(os.environ["RAY_ADDRESS"])
+        else:
+            _start(dashboard=dashboard)
     try:
         with _ray_messages_in_a_file():
             yield _everything()
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_answer_to_sigterm() -> Iterator[None]:
+    """Put back our handler of SIGTERM, in whose place Ray puts its own while it starts."""
+    answer = signal.getsignal(signal.SIGTERM)
+    if not callable(answer) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        yield
+    except SystemExit:
+        # Ray's answer, which ends the process without a word.
+        signal.signal(signal.SIGTERM, answer)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, answer)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

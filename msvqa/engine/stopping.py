@@ -60,9 +60,11 @@ class StopRequest:
         def answer(number: int, frame: FrameType | None) -> None:
             came.append(number)
             if len(came) > 1:
-                if callable(previous := before[signal.Signals(number)]):
-                    previous(number, frame)
-                raise KeyboardInterrupt
+                previous = before[signal.Signals(number)]
+                if not callable(previous):
+                    raise KeyboardInterrupt
+                previous(number, frame)
+                return
             self._ask_patiently(signal.Signals(number).name)
 
         self._file.write_text("", encoding="utf-8")

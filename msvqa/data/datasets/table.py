@@ -136,8 +136,8 @@ class Table(Dataset):
         if len(without) == len(annotations.rows):
             annotations.rows = split_by_video(without, self._seed)
             annotations.notes.append(
-                f"{self.file.name} has no column split: its videos are divided into train, val and "
-                f"test, 80/10/10, by data.split_seed={self._seed}"
+                f"no row of {self.file.name} has a split: its videos are divided into train, val "
+                f"and test by data.split_seed={self._seed}"
             )
             return
         for row in without:

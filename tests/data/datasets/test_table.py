@@ -59,7 +59,7 @@ def test_without_a_split_column_videos_are_divided_and_stay_together(tmp_path):
         )
     )
     annotations = open_dataset(_config(tmp_path)).read()
-    assert "q.jsonl has no column split: its videos are divided" in annotations.notes[0]
+    assert "no row of q.jsonl has a split: its videos are divided" in annotations.notes[0]
     rows = annotations.rows
     videos = {
         name: {r.video_id for r in rows if r.split == name} for name in ("train", "val", "test")
