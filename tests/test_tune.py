@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -186,7 +187,7 @@ def test_a_search_goes_on_after_an_interrupt_and_a_kill(folder):
     command = search.start()
     command.until(search.reported, "a trial has reported")
     command.kill(signal.SIGINT, group=True)  # what Ctrl-C on a terminal does
-    assert command.ends() == 130
+    assert command.ends() == 130, command.said()
     assert command.said().splitlines()[-1].startswith("Interrupted")
 
     command = search.start()
@@ -208,6 +209,18 @@ def test_a_search_goes_on_after_an_interrupt_and_a_kill(folder):
             search.trained_alone(run),
         )
         assert all(torch.equal(found[name], value) for name, value in alone.items())
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_ends_when_it_is_interrupted_at_any_moment(folder):
+    search = CommandLine(folder)
+    for after_s in (0.1, 1.0, 2.5, 4.0, 5.5, 7.0):
+        command = search.start()
+        command.until(command.answers_signals, "it answers signals")
+        time.sleep(after_s)
+        command.kill(signal.SIGINT, group=True)
+        assert command.ends() == 130, command.said()
 
 
 @pytest.mark.ray

@@ -23,7 +23,11 @@ from tests.tiny import make_data, raw_recipe
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
 STAGE = "reconstruct"
-COMMAND = "from msvqa.cli import run; run()"
+# Where the tests run in the background of a script, SIGINT is ignored, also by what they start.
+COMMAND = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from msvqa.cli import run; run()"
+)
 SMALL_SHARDS = "from msvqa.data import store; store.SHARD_VIDEOS = 1; "
 
 
@@ -85,6 +89,12 @@ class Command:
             except psutil.NoSuchProcess:
                 continue
         return sorted(found, key=lambda process: process.pid)
+
+    def answers_signals(self) -> bool:
+        """Whether the command has a handler of SIGTERM, which is the last that it sets up."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
     def training_workers(self) -> list[psutil.Process]:
         """Return the workers of the stage that is being trained."""
