@@ -34,11 +34,17 @@ SIZE_PX = 96
 PLANTED = str(Path(__file__).parent / "planted")
 
 
-def worker_killed(bench: Bench, name: str) -> list[str]:
-    """kill -9 of a training worker in the middle of an epoch: training goes on by itself."""
+def _training(bench: Bench, name: str) -> tuple[Path, Command]:
+    """Start a training; return it when a checkpoint in the middle of an epoch is whole."""
     recipe = bench.recipe_file(name)
     command = bench.train(recipe)
     command.until(bench.reached(recipe), "step 8")
+    return recipe, command
+
+
+def worker_killed(bench: Bench, name: str) -> list[str]:
+    """kill -9 of a training worker in the middle of an epoch: training goes on by itself."""
+    recipe, command = _training(bench, name)
     command.training_workers()[-1].kill()
     command.ends_well()
     return _lost_after_resuming(bench, recipe)
@@ -46,9 +52,7 @@ def worker_killed(bench: Bench, name: str) -> list[str]:
 
 def driver_killed(bench: Bench, name: str) -> list[str]:
     """kill -9 of the driver; the same command at once resumes."""
-    recipe = bench.recipe_file(name)
-    command = bench.train(recipe)
-    command.until(bench.reached(recipe), "step 8")
+    recipe, command = _training(bench, name)
     orphans = command.training_workers()
     # Workers outlive the driver for seconds, in which they could finish so short a stage: one of
     # them stands still, so that the other has to wait for it.
@@ -73,10 +77,8 @@ def terminated(bench: Bench, name: str) -> list[str]:
 
 
 def _stopped(bench: Bench, name: str, number: int, *, group: bool) -> list[str]:
-    recipe = bench.recipe_file(name)
+    recipe, command = _training(bench, name)
     stage = bench.run(recipe).stage_dir(STAGE)
-    command = bench.train(recipe)
-    command.until(bench.reached(recipe), "step 8")
     command.kill(number, group=group)
     code = command.ends()
     assert code == 128 + number, f"exit code {code}:\n{command.said()}"
@@ -89,9 +91,7 @@ def _stopped(bench: Bench, name: str, number: int, *, group: bool) -> list[str]:
 
 def interrupted_twice(bench: Bench, name: str) -> list[str]:
     """SIGINT twice while a worker stands still: ends at once; resumes."""
-    recipe = bench.recipe_file(name)
-    command = bench.train(recipe)
-    command.until(bench.reached(recipe), "step 8")
+    recipe, command = _training(bench, name)
     # A stopped worker cannot write the checkpoint that the first signal asks for.
     orphans = command.training_workers()
     orphans[0].suspend()
