@@ -408,7 +408,8 @@ def _print_search(result: "Result") -> None:
         if trial.message:
             print(f"{trial.name} {trial.state}: {trial.message}")
     if best is not None:
-        spread = f" ± {best.spread:.4f} over {len(best.trials)} folds" if best.spread else ""
+        folds = len(best.trials)
+        spread = "" if best.spread is None else f" ± {best.spread:.4f} over {folds} folds"
         print(f"Best {sweep.goal.metric} on val: {best.value:.4f}{spread} ({best.trials[0].name})")
         print(f"Train it: msvqa train {sweep.location}/best.yaml")
     print(f"Page: {result.page}")

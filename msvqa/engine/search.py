@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,13 @@ from msvqa.engine.sweep import (
     OUTCOME,
     SHARED,
     TUNE,
-    State,
     Sweep,
     Trial,
     trial_name,
     trial_number,
     write_outcome,
 )
+from msvqa.engine.telling import Telling, watcher
 from msvqa.engine.trainer import (
     WriterLock,
     initial_checkpoint,
@@ -72,13 +72,6 @@ CONTROLLER = {"node:__internal_head__": 0.001}
 """What a trial with a Ray Train group of its own holds itself: the group needs all the CPUs."""
 VALUE, EPOCH = "value", "epoch"
 """What trials tell Tune: the best number so far, and the epochs done."""
-STATES: dict[str, State] = {
-    "PENDING": "waiting",
-    "RUNNING": "running",
-    "PAUSED": "waiting",
-    "TERMINATED": "stopped",
-    "ERROR": "failed",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +149,7 @@ def _run(
     space, left = sweep.space, _left(sweep, begun)
     by_optuna = space.search == "optuna"
     sweep.folder.remove(TUNE)
+    telling = Telling(sweep, on_trial)
     analysis = tune.run(
         tune.with_resources(trial, _trial_resources(job.placement)),
         name=TUNE,
@@ -168,12 +162,12 @@ def _run(
         max_concurrent_trials=space.trials if space.scheduler.name == "pbt" else concurrent,
         max_failures=sweep.recipe.faults.max_failures,
         raise_on_failed_trial=False,
-        callbacks=[_watcher(sweep, job.placement, on_trial)],
+        callbacks=[watcher(telling, job.placement)],
         trial_name_creator=_name_of,
         trial_dirname_creator=_name_of,
         verbose=0,
     )
-    return [_summary(sweep, one) for one in analysis.trials]
+    return telling.last(analysis.trials)
 
 
 def _ended(begun: Mapping[str, Trial]) -> list[Trial]:
@@ -480,55 +474,3 @@ def _told(scheduler: Any, sweep: Sweep, ended: Sequence[Trial]) -> Any:
             scheduler.on_trial_add(None, earlier)
             scheduler.on_trial_complete(None, earlier, {VALUE: value, EPOCH: epoch})
     return scheduler
-
-
-# What Tune tells
-
-
-def _watcher(sweep: Sweep, placement: Placement, on_trial: Callable[[Trial], None] | None) -> Any:
-    from ray import tune
-
-    from msvqa.engine.waiting import TrialsWatch
-
-    watch = TrialsWatch(placement)
-    told: dict[str, Trial] = {}
-
-    def tell(trial: Any, *, over: bool) -> None:
-        summary = _summary(sweep, trial)
-        # A run may be at its end before Tune closes the trial, or has it go on from another one.
-        early = summary.ended and not over
-        if on_trial and not early and told.get(summary.name) != summary:
-            told[summary.name] = summary
-            on_trial(summary)
-
-    class Watcher(tune.Callback):
-        def on_step_end(self, iteration: int, trials: Sequence[Any], **_: Any) -> None:
-            states = {STATES[trial.status] for trial in trials}
-            watch.look(waits="waiting" in states and "running" not in states)
-
-        def on_trial_result(
-            self, iteration: int, trials: Sequence[Any], trial: Any, result: Any, **_: Any
-        ) -> None:
-            tell(trial, over=False)
-
-        def on_trial_complete(
-            self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any
-        ) -> None:
-            sweep.conclude(str(trial))
-            tell(trial, over=True)
-
-        def on_trial_error(
-            self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any
-        ) -> None:
-            tell(trial, over=True)
-
-    return Watcher()
-
-
-def _summary(sweep: Sweep, trial: Any) -> Trial:
-    values = {key: value for key, value in trial.config["trial"].items() if key != "number"}
-    found = sweep.trial(str(trial), values, STATES[trial.status])
-    if found.state == "failed" and not found.message and Path(trial.error_file or "").is_file():
-        lines = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()
-        found = replace(found, message=lines[-1])
-    return found

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -9,14 +10,16 @@ import pytest
 
 from msvqa.engine.cluster import Placement, Resources
 from msvqa.engine.search import concurrency
-from msvqa.engine.sweep import Sweep, Trial, write_outcome
-from msvqa.errors import RunError
+from msvqa.engine.sweep import OUTCOME, Sweep, Trial, write_outcome
+from msvqa.engine.telling import Telling, watcher
+from msvqa.errors import RunError, StorageError
 from msvqa.page.search import coordinates, write_page
 from msvqa.recipe import load, parse
 from msvqa.run import Run
 from msvqa.space import parse_space
-from msvqa.storage import open_folder
+from msvqa.storage import RemoteFolder, open_folder
 from msvqa.strict_yaml import read_file
+from tests.object_store import BUCKET, object_store, send
 from tests.tiny import raw_recipe
 
 LR, HEADS = "stages.answer.optimizer.lr", "model.heads"
@@ -183,3 +186,66 @@ def test_the_page_shows_every_trial_and_escapes_what_it_shows(sweep):
     _, heads, accuracy = coordinates(sweep, trials)
     assert list(heads.ticks.values()) == ["1", "2"] and heads.places == [0.0, 0.0]
     assert accuracy.places == [0.0, None]
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """An object store that can be stopped and started again."""
+    monkeypatch.setenv("MSVQA_CACHE", str(tmp_path / "cache"))
+    with object_store() as server:
+        yield server
+
+
+def of_tune(number):
+    """Return a trial of Tune, which runs."""
+    from ray.tune.experiment import Trial
+
+    config = {"trial": {"number": number, LR: 1e-3, HEADS: 1}}
+    name = f"trial-{number:04d}"
+    found = Trial("trial", stub=True, config=config, trial_name_creator=lambda _: name)
+    found.set_status(Trial.RUNNING)
+    return found
+
+
+@pytest.mark.ray
+def test_a_search_goes_on_while_an_object_store_is_away(sweep, recipe, server, caplog):
+    for number, accuracy in enumerate((0.5, 0.75)):
+        add_run(sweep, f"trial-{number:04d}", [0.25, accuracy])
+    there, said = f"s3://{BUCKET}/runs", []
+    send(Path(recipe.runs), there)
+    searched = Sweep(parse(recipe.to_dict(), [f"runs={there}"]), space())
+    telling = Telling(searched, lambda t: said.append((t.name, t.state, t.value)))
+    callback = watcher(telling, Placement(1, 1.0, 0.0))
+    first, second = of_tune(0), of_tune(1)
+    callback.on_trial_result(0, [], second, {})
+    assert said == [("trial-0001", "running", 0.75)]
+
+    server.stop()
+    callback.on_trial_complete(0, [], first)
+    assert "cannot be" in caplog.text and "The search goes on" in caplog.text
+    assert len(said) == 1
+    server.start()
+    callback.on_trial_result(0, [], second, {})
+    assert said[1:] == [("trial-0000", "stopped", 0.5)], "at the next occasion, and nothing twice"
+    outcome = RemoteFolder(f"{searched.location}/trial-0000").get(OUTCOME)
+    assert json.loads(outcome.read_text())["state"] == "stopped"
+
+    server.stop()
+    callback.on_trial_complete(0, [], second)
+    back = threading.Timer(1.0, server.start)
+    back.start()
+    assert [trial.value for trial in telling.last([first, second])] == [0.5, 0.75], "it waits"
+    assert said[2:] == [("trial-0001", "stopped", 0.75)]
+    back.join()
+
+
+@pytest.mark.ray
+def test_a_search_does_not_wait_for_ever_for_its_results(sweep, recipe, server):
+    add_run(sweep, "trial-0000", [0.25])
+    there = f"s3://{BUCKET}/runs"
+    send(Path(recipe.runs), there)
+    changes = [f"runs={there}", "faults.storage_wait_s=0"]
+    searched = Sweep(parse(recipe.to_dict(), changes), space())
+    server.stop()
+    with pytest.raises(StorageError, match=r"Tried for 0 s \(faults.storage_wait_s\)"):
+        Telling(searched, None).last([of_tune(0)])
