@@ -85,7 +85,7 @@ class ClipsConfig(Config):
     store: Location | None = None
     """Folder of the clip store; by default inside the prepared folder."""
     timeout_s: float = Field(default=60.0, gt=0)
-    """Longest time for decoding one video."""
+    """Longest time for decoding one video; as much is given to reading it first, for its hash."""
 
 
 class FeaturesConfig(Config):

@@ -99,7 +99,6 @@ def test_jobs_are_taken_on_loopback_and_a_token_is_asked_for(name):
     assert len(starts) == 2
     assert "--dashboard-host=127.0.0.1" in starts[0]
     assert all(s.startswith("RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 ") for s in starts)
-    assert "RAY_JOB_STOP_WAIT_TIME_S=60 ray start --head" in starts[0]
     assert "~/.ray/auth_token" in config["file_mounts"]
 
 

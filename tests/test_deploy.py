@@ -96,6 +96,30 @@ def test_pods_share_storage_and_need_a_token(name):
         assert {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"} in container["env"]
 
 
+def head_environment(content):
+    """Return what the head of a cluster file gets; None where the file starts no head."""
+    if "head_start_ray_commands" in content:
+        (start,) = [c for c in content["head_start_ray_commands"] if "ray start" in c]
+        return dict(word.split("=") for word in start.partition("ray start")[0].split())
+    cluster = content["spec"].get("rayClusterSpec", content["spec"])
+    if "headGroupSpec" not in cluster:
+        return None
+    (container,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    return {entry["name"]: entry["value"] for entry in container["env"]}
+
+
+def test_every_head_gives_a_stopped_job_the_time_for_a_checkpoint():
+    files = [ROOT / "cluster.yaml", *(ROOT / "deploy").rglob("*.yaml")]
+    heads = {
+        file.stem: environment
+        for file in files
+        for content in yaml.safe_load_all(file.read_text(encoding="utf-8"))
+        if (environment := head_environment(content)) is not None
+    }
+    assert {*heads} == {"cluster", "gcp", "on-premises", "raycluster", "rayjob"}
+    assert all(head["RAY_JOB_STOP_WAIT_TIME_S"] == "60" for head in heads.values()), heads
+
+
 def test_the_job_of_kuberay_is_one_that_can_be_parsed():
     python, file, *words = shlex.split(read("rayjob")["spec"]["entrypoint"])
     assert python == "python" and (ROOT / file).is_file()

@@ -14,7 +14,6 @@ from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import read_weights
 from msvqa.engine.inputs import make_resident, model_sizes, open_inputs
 from msvqa.engine.loop import StageJob, StageLoop, train_stage
-from msvqa.engine.trainer import LocalHost
 from msvqa.errors import DataError, RunError
 from msvqa.evaluate import evaluate
 from msvqa.extract import extract
@@ -26,6 +25,7 @@ from msvqa.prepare import prepare
 from msvqa.run import Run
 from msvqa.train import check, dry_run, train
 from tests.featured import SYNTHESIS, VIDEOS, make_recipe, make_store, write_data
+from tests.local_host import LocalHost
 
 CPU = torch.device("cpu")
 

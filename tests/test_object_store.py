@@ -16,11 +16,11 @@ from msvqa.data.datasets.synthetic import generate
 from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import read_weights
 from msvqa.engine.loop import StageJob, train_stage
-from msvqa.engine.trainer import LocalHost
 from msvqa.recipe import parse
 from msvqa.run import Run
 from msvqa.storage import filesystem, open_folder
 from tests.faults.bench import Command
+from tests.local_host import LocalHost
 from tests.object_store import BUCKET, STORES, requests
 from tests.tiny import VIDEOS, raw_recipe
 

@@ -19,7 +19,6 @@ from msvqa.engine.checkpoint import load_checkpoint
 from msvqa.engine.inputs import open_inputs
 from msvqa.engine.loop import train_stage
 from msvqa.engine.prediction import objective_of, predict_split
-from msvqa.engine.trainer import LocalHost
 from msvqa.errors import RunError
 from msvqa.evaluate import record
 from msvqa.page.answers import choose_examples, common_mistakes
@@ -29,6 +28,7 @@ from msvqa.page.pictures import spread, strip
 from msvqa.recipe import Recipe
 from msvqa.report import report
 from msvqa.run import Run
+from tests.local_host import LocalHost
 from tests.tiny import make_data, make_job, make_recipe
 
 ATTACK = '<script>alert("hi")</script> & $x_{'

@@ -18,7 +18,6 @@ from msvqa.data.store import store_location
 from msvqa.engine import waiting
 from msvqa.engine.checkpoint import read_weights
 from msvqa.engine.loop import StageJob, train_stage
-from msvqa.engine.trainer import LocalHost
 from msvqa.errors import DataError, RecipeError, RunError
 from msvqa.evaluate import evaluate
 from msvqa.extract import extract
@@ -28,6 +27,7 @@ from msvqa.run import Run
 from msvqa.space import parse_space
 from msvqa.tune import check_search, tune
 from tests.faults.bench import Command
+from tests.local_host import LocalHost
 from tests.said import when_said
 from tests.tiny import VIDEOS, make_recipe, raw_recipe
 

@@ -21,6 +21,7 @@ from av.video.reformatter import VideoReformatter
 
 from msvqa.data.isolation import Isolated
 from msvqa.errors import VideoError, one_of
+from msvqa.files import hash_file
 from msvqa.storage import is_remote, on_this_disk
 
 OUTCOMES = ("ok", "partial", "no_video_stream", "unreadable", "timeout")
@@ -122,6 +123,15 @@ def probe(path: str | Path) -> Probe:
         return Probe(outcome=error.outcome, problem=str(error))
 
 
+def source_facts(path: Path) -> dict[str, Any]:
+    """Return size and hash of a video file; nothing where it is no file that can be read."""
+    try:
+        # To open a pipe would wait for its other end.
+        return {"bytes": path.stat().st_size, "sha256": hash_file(path)} if path.is_file() else {}
+    except OSError:
+        return {}
+
+
 @contextmanager
 def video_file(location: str | Path) -> Iterator[Path]:
     """Give the path of a video on this machine for the block; its errors name the location.
@@ -140,17 +150,17 @@ def video_file(location: str | Path) -> Iterator[Path]:
 
 
 class IsolatedDecoder:
-    """`decode` and `probe` in a child process, with a time limit for every file.
+    """`decode`, `probe` and `source_facts` in a child process, with a time limit for every call.
 
-    A decoder that hangs gives the outcome `timeout`, one that dies `unreadable`; the next call
-    gets a new child.
+    A decoder or a disk that hangs gives the outcome `timeout`, a decoder that dies `unreadable`;
+    the next call gets a new child.
     """
 
     def __init__(self, timeout_s: float = 60.0, pixels: bool = True) -> None:
         """Prepare the child.
 
         Args:
-            timeout_s: longest time of one file.
+            timeout_s: longest time of one call.
             pixels: import what `decode` needs before the first file; `probe` does without.
         """
         modules = [__name__, "msvqa.data.resize"] if pixels else [__name__]
@@ -180,6 +190,22 @@ class IsolatedDecoder:
             found: Probe = self._isolated.call(probe, path)
         except VideoError as error:
             return Probe(outcome=error.outcome, problem=str(_with_path(error, path)))
+        return found
+
+    def facts(self, path: Path) -> dict[str, Any]:
+        """Return size and hash of a file on this machine, as `source_facts` does.
+
+        Raises:
+            VideoError: the file cannot be read to its end in time.
+        """
+        try:
+            found: dict[str, Any] = self._isolated.call(source_facts, path)
+        except VideoError as error:
+            if error.outcome != "timeout":
+                raise _with_path(error, path) from None
+            limit = f"{self._isolated.timeout_s:g} s"
+            message = f"{path}: cannot be read to its end within {limit}; does its disk answer?"
+            raise VideoError("timeout", message) from None
         return found
 
     def close(self) -> None:
@@ -370,7 +396,8 @@ def _open(path: str | Path, decoder: str) -> Reader:
 
 def _container(path: Path) -> av.container.InputContainer:
     if not path.is_file():
-        raise VideoError("unreadable", f"{path}: no such file")
+        why = "not a regular file" if path.exists() else "no such file"
+        raise VideoError("unreadable", f"{path}: {why}")
     try:
         # Playlists inside a file that poses as a video must not reach the network.
         options = {"protocol_whitelist": "file"}

@@ -12,7 +12,6 @@ from msvqa.data.sampling import sample_clips
 from msvqa.data.store import Arrays, Entry
 from msvqa.data.video import Decoded, IsolatedDecoder, video_file
 from msvqa.errors import VideoError
-from msvqa.files import hash_file
 from msvqa.models.encoders import ENCODERS
 from msvqa.recipe import ClipsConfig, FeaturesConfig, NamedConfig, Recipe, resolve
 
@@ -60,7 +59,7 @@ class DecodingExtractor(ABC):
         facts: dict[str, Any] = {}
         try:
             with video_file(path) as file:
-                facts = source_facts(file)
+                facts = self._clip_decoder.facts(file)
                 decoded = self._clip_decoder.decode(file)
         except VideoError as error:
             return rejected(video_id, error, facts, self._clips)
@@ -154,6 +153,14 @@ class ClipDecoder:
         self._sizes, self._decoder = sizes, clips.decoder
         self._isolated = IsolatedDecoder(clips.timeout_s)
 
+    def facts(self, path: Path) -> dict[str, Any]:
+        """Return size and hash of a video file; nothing where there is no such file.
+
+        Raises:
+            VideoError: it cannot be read to its end in time.
+        """
+        return self._isolated.facts(path)
+
     def decode(self, path: str | Path) -> Decoded:
         """Return the clips in all sizes.
 
@@ -171,14 +178,6 @@ class ClipDecoder:
     def close(self) -> None:
         """End the decoding process."""
         self._isolated.close()
-
-
-def source_facts(path: Path) -> dict[str, Any]:
-    """Return size and hash of a video file; nothing where it cannot be read."""
-    try:
-        return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
-    except OSError:
-        return {}
 
 
 def decoding_facts(decoded: Decoded) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def write_shards(job: ShardJob, pool: Pool) -> Iterator[int]:
         StorageError: an object store, of the videos or of the shards, is away.
     """
     spec = StoreSpec.from_dict(job.spec)
-    longest_s = spec.videos_per_shard * job.clips.timeout_s
+    # Each video is read, for its hash, and then decoded.
+    longest_s = spec.videos_per_shard * 2 * job.clips.timeout_s
     rows = [{"shard": shard} for shard in job.shards]
     with _settings(no_progress_s=max(600.0, 1.5 * longest_s), in_order=False):
         # One block per shard: the rows are small, and a block is what a worker takes at a time.

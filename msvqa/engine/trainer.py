@@ -154,24 +154,6 @@ class WriterLock:
         lock(self._file)
 
 
-class LocalHost:
-    """The loop's view of a single process without Ray; keeps every checkpoint of the stage."""
-
-    rank = 0
-
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
-        self.folder, self.device = folder, torch.device(device)
-
-    def latest_checkpoint(self) -> Path | None:
-        """Return the newest checkpoint in the folder."""
-        found = sorted(self.folder.glob("step-*/checkpoint.json"))
-        return found[-1].parent if found else None
-
-    def report(self, numbers: Mapping[str, float], save: Saver) -> None:
-        """Write the checkpoint."""
-        save(self.folder / checkpoint_name(save.step))
-
-
 def train_stage_on_ray(
     job: StageJob,
     run: Run,

@@ -1,5 +1,6 @@
 """Placement of workers: what is asked for against what there is."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -154,3 +155,20 @@ logging.error("ours afterwards")
 def test_our_messages_stay_on_the_console_while_those_of_ray_do_not():
     said = subprocess.run([sys.executable, "-c", TALK], capture_output=True, text=True, timeout=120)
     assert said.stderr.splitlines() == ["ours while Ray runs", "ours afterwards"]
+
+
+IS_SENT = """
+import msvqa.engine.cluster
+from ray._common.usage import usage_lib
+print(usage_lib.usage_stats_enabled())
+"""
+
+
+@pytest.mark.parametrize(("wish", "sent"), [({}, False), ({"RAY_USAGE_STATS_ENABLED": "1"}, True)])
+def test_nothing_is_sent_anywhere_unless_the_user_wants_it(tmp_path, wish, sent):
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    # Ray also reads a file in the home folder.
+    environment = own | {"HOME": str(tmp_path)} | wish
+    command = [sys.executable, "-c", IS_SENT]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert said.stdout == f"{sent}\n", said.stderr

@@ -11,8 +11,8 @@ from msvqa.engine.distributed import wrap
 from msvqa.engine.inputs import open_inputs
 from msvqa.engine.loop import StageLoop, train_stage
 from msvqa.engine.prediction import objective_of, predict_split
-from msvqa.engine.trainer import LocalHost
 from tests.engine.gloo import run_in_two_processes
+from tests.local_host import LocalHost
 from tests.tiny import make_job, make_recipe
 
 

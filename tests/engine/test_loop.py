@@ -20,7 +20,6 @@ from msvqa.engine.distributed import gather_objects
 from msvqa.engine.inputs import open_inputs
 from msvqa.engine.loop import Saver, train_stage
 from msvqa.engine.prediction import objective_of, predict_split
-from msvqa.engine.trainer import LocalHost
 from msvqa.errors import CheckpointError, NonFiniteLossError, RunError
 from msvqa.evaluate import evaluate
 from msvqa.objectives import reconstruction
@@ -28,6 +27,7 @@ from msvqa.predict import from_pretrained
 from msvqa.recipe import Recipe, parse
 from msvqa.run import Run
 from tests.engine.gloo import run_in_two_processes
+from tests.local_host import LocalHost
 from tests.tiny import make_job, make_recipe
 
 

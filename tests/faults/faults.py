@@ -27,6 +27,7 @@ from tests.faults.disks import small_disk
 from tests.faults.nodes import NODE_FAULTS
 from tests.models.small import make_dualvgr
 from tests.object_store import BUCKET, object_store
+from tests.stalled import stalled
 from tests.tiny import raw_recipe
 
 Fault = Callable[[Bench, str], list[str]]
@@ -296,10 +297,13 @@ def _done_twice(recipe: Path, finished: Mapping[Path, int]) -> list[str]:
 
 
 def decoder_hangs_or_crashes(bench: Bench, name: str) -> list[str]:
-    """A decoder that never returns and one that dies: both files are named, the others are done."""
+    """A decoder that never returns and one that dies; a file whose reading never returns.
+
+    All three files are named, the others are done.
+    """
     videos = bench.folder / f"{name}-videos"
     videos.mkdir()
-    names = ("good1", "hang", "good2", "crash", "good3")
+    names = ("good1", "hang", "good2", "stalled", "crash", "good3")
     for video in names:
         barcode_video.write(videos / f"{video}.avi", 20)
     lines = ["video,question,answer,split", *(f"{video},what?,code,train" for video in names)]
@@ -307,11 +311,13 @@ def decoder_hangs_or_crashes(bench: Bench, name: str) -> list[str]:
     data = {"name": "table", "root": str(videos), "prepared": str(videos / "p")}
     clips = {"num_clips": 2, "frames_per_clip": 4, "size_px": SIZE_PX, "timeout_s": 5.0}
     recipe = bench.recipe_file(name, data=data, clips=clips)
-    command = bench.extract(recipe, path=PLANTED)
-    _is_refused(command, "2 of 5 videos", "hang: timeout", "crash: unreadable", "SIGSEGV")
+    named = ("hang: timeout", "crash: unreadable", "SIGSEGV", "stalled: timeout", "disk answer")
+    with stalled(videos / "stalled.avi"):
+        _is_refused(bench.extract(recipe, path=PLANTED), "3 of 6 videos", *named)
     bench.extract(recipe, "data.allow_missing=true").ends_well()
     store = Store.open(store_of(recipe))
-    assert {*store.rejected} == {"hang", "crash"}, store.rejected
+    assert {*store.rejected} == {"hang", "crash", "stalled"}, store.rejected
+    assert {v for v, facts in store.facts.items() if "sha256" not in facts} == {"stalled"}
     expected = sample_clips(20, 2, 4).ravel().tolist()
     good = [video for video in names if video.startswith("good")]
     return [video for video in good if shown(store, video) != expected]
