@@ -53,6 +53,10 @@ class Node:
         """Return what `ray start` has printed."""
         return (self.folder / "node.log").read_text(encoding="utf-8", errors="replace")
 
+    def sees(self, place: Path) -> bool:
+        """Whether there is such a file or folder on the node's own file system."""
+        return Path(f"/proc/{self.process.pid}/root", place.relative_to("/")).exists()
+
     def family(self) -> list[psutil.Process]:
         """Return all processes of the node."""
         try:
@@ -76,6 +80,7 @@ class Nodes:
 
     def __init__(self, folder: Path, shared: Sequence[Path] | None) -> None:
         self._folder, self._shared = folder, shared
+        self._apart = None if shared is None else own_namespace()
         self._count = 0
         self.nodes: list[Node] = []
         self.address = f"127.0.0.2:{_free_port()}"
@@ -121,10 +126,10 @@ class Nodes:
             f"--temp-dir={folder}", *options,
         ]  # fmt: skip
         environment = {**_environment(), "HOME": str(folder), "TMPDIR": str(folder)}
-        if self._shared is not None and self._count > 1:
+        if self._shared is not None and self._apart and self._count > 1:
             environment["COMMAND"] = " ".join(command)
             kept = _outermost([folder, *self._shared, ROOT, Path(sys.prefix)])
-            command = ["unshare", "-m", "sh", "-c", OWN_FILES, "node", *map(str, kept)]
+            command = [*self._apart, "sh", "-c", OWN_FILES, "node", *map(str, kept)]
         with (folder / "node.log").open("w", encoding="utf-8") as output:
             process = subprocess.Popen(
                 command, env=environment, cwd=folder, stdout=output, stderr=output,
@@ -145,7 +150,8 @@ def running_nodes(shared: Sequence[Path] | None = None) -> Iterator[Nodes]:
     """Start a head and give its cluster; end all its processes, also after a failure.
 
     Args:
-        shared: what the nodes see of /tmp, besides a folder of their own; null: all of it.
+        shared: what the nodes see of /tmp, besides a folder of their own; null: all of it, as where
+            `own_namespace` finds none.
     """
     # Sockets of Ray have paths of at most 107 bytes: pytest's own folders are too deep.
     folder = Path(tempfile.mkdtemp(prefix="n-", dir="/tmp"))
@@ -158,10 +164,17 @@ def running_nodes(shared: Sequence[Path] | None = None) -> Iterator[Nodes]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def can_have_own_files() -> bool:
-    """Whether a process may be given a file system of its own here; mostly needs to be root."""
-    command = ["unshare", "-m", "sh", "-c", "mount -t tmpfs tmpfs /srv"]
-    return shutil.which("unshare") is not None and not subprocess.run(command).returncode
+def own_namespace() -> list[str] | None:
+    """Return how to start a process that may mount, unseen by others; None where nobody lets us.
+
+    Root may; others may where the kernel lets them be root of a namespace of users.
+    """
+    if shutil.which("unshare") is None:
+        return None
+    ways = (["unshare", "-m"], ["unshare", "-r", "-m"])
+    mounts = ["sh", "-c", "mount -t tmpfs tmpfs /srv"]
+    tried = (way for way in ways if not subprocess.run([*way, *mounts], check=False).returncode)
+    return next(tried, None)
 
 
 def _outermost(folders: Sequence[Path]) -> list[Path]:

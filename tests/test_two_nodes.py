@@ -12,7 +12,7 @@ from msvqa.recipe import parse
 from msvqa.run import Run
 from tests.faults.bench import SMALL_SHARDS, Command
 from tests.object_store import BUCKET, object_store, requests
-from tests.ray_nodes import can_have_own_files, running_nodes
+from tests.ray_nodes import own_namespace, running_nodes
 from tests.tiny import VIDEOS, raw_recipe
 
 UMASKS = (0o022, 0o077)
@@ -51,18 +51,29 @@ def recipe(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="module")
+def seen_by_both() -> dict[str, list[bool]]:
+    """What the nodes of the whole job saw of some folders; filled by that job."""
+    return {}
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_whole_job_on_two_nodes(storage, recipe):
+def test_the_whole_job_on_two_nodes(storage, recipe, seen_by_both):
     parsed, log = parse(yaml.safe_load(recipe.read_text())), recipe.with_suffix(".log")
     run = Run(parsed.run_location, parsed)
 
     def msvqa(*words: object) -> None:
         Command(*map(str, words), log=log, before=SMALL_SHARDS).ends_well()
 
-    with running_nodes(shared=[storage] if can_have_own_files() else None) as nodes:
-        for umask in UMASKS:
-            nodes.add(umask=umask)
+    with running_nodes(shared=[storage]) as nodes:
+        one, other = [nodes.add(umask=umask) for umask in UMASKS]
+        seen_by_both |= {
+            "storage": [node.sees(storage) for node in (one, other)],
+            "own folder": [one.sees(one.folder), other.sees(other.folder)],
+            "the other's folder": [one.sees(other.folder), other.sees(one.folder)],
+            "the driver's folder": [node.sees(recipe.parent) for node in (one, other)],
+        }
         with nodes.joined():
             msvqa("prepare", "msvd_qa", "--root", parsed.data.root, "--out", parsed.data.prepared)
             msvqa("extract", recipe)
@@ -90,12 +101,27 @@ def test_the_whole_job_on_two_nodes(storage, recipe):
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_the_nodes_of_that_job_have_no_local_disk_in_common(seen_by_both, storage):
+    if not seen_by_both:
+        pytest.skip("the whole job on two nodes did not come as far as two nodes")
+    if own_namespace() is None:
+        pytest.skip("nobody lets us mount, as root may: the nodes had one /tmp")
+    if not storage.is_relative_to("/tmp"):
+        pytest.skip(f"of a node's files only /tmp is its own, and this test works in {storage}")
+    yes, no = [True, True], [False, False]
+    assert seen_by_both == {
+        "storage": yes, "own folder": yes, "the other's folder": no, "the driver's folder": no,
+    }  # fmt: skip
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_each_node_fetches_from_an_object_store_what_it_reads(storage, recipe, monkeypatch):
     place, log = f"s3://{BUCKET}/nodes", recipe.with_suffix(".remote.log")
     words = (f"runs={place}/runs", f"data.prepared={place}/prepared", "scaling.workers=2")
     monkeypatch.setenv("HOME", str(recipe.parent))
     with object_store(), requests() as watched:
-        with running_nodes(shared=[storage] if can_have_own_files() else None) as nodes:
+        with running_nodes(shared=[storage]) as nodes:
             for _ in range(2):
                 nodes.add()
             with nodes.joined():
