@@ -76,6 +76,11 @@ class StoppedError(MSVQAError):
     """The signal that asked, where it was one."""
 
 
+def is_lasting(error: MSVQAError) -> bool:
+    """Whether the same would happen again: only storage and machines may come back."""
+    return not isinstance(error, (StorageError, ClusterError, CacheError))
+
+
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Return `" (did you mean 'x'?)"` for the nearest option, or an empty string."""
     nearest = get_close_matches(word, list(options), n=1, cutoff=0.6)

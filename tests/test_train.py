@@ -10,8 +10,12 @@ import torch
 
 import msvqa
 from msvqa.data.datasets.synthetic import generate
+from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import read_weights
+from msvqa.engine.cluster import Resources, place
+from msvqa.engine.loop import StageJob
 from msvqa.engine.stopping import StopRequest
+from msvqa.engine.trainer import train_stage_on_ray
 from msvqa.errors import (
     CheckpointError,
     ClusterError,
@@ -24,6 +28,7 @@ from msvqa.evaluate import evaluate
 from msvqa.recipe import Recipe, parse
 from msvqa.run import Run
 from msvqa.train import Progress, check, dry_run, train
+from tests.faults.bench import Bench
 from tests.said import when_said
 from tests.tiny import VIDEOS, make_recipe
 
@@ -226,6 +231,34 @@ def test_the_batch_must_fit_every_number_of_workers(folder):
     with pytest.raises(RecipeError, match=r"scaling.workers: a range .* clips.cache=store"):
         overrides = ("scaling.workers={min: 1, max: 2}", "clips.cache=none")
         check(make_recipe(folder, *overrides, *batches))
+
+
+@pytest.mark.ray
+def test_what_would_happen_again_is_not_tried_again(folder, run, ray_local, tmp_path):
+    other = make_recipe(folder, "name=again", f"runs={tmp_path}", "faults.max_failures=-1")
+    job = StageJob(
+        recipe=other.to_dict(),
+        stage=1,
+        run=other.run_location,
+        prepared=str(tmp_path / "nothing"),
+        store=store_location(other),
+    )
+    with pytest.raises(DataError, match="nothing"):
+        train_stage_on_ray(job, Run.create(other), place(other.scaling, Resources(2, 0)))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_workers_that_die_too_often_are_an_error(tmp_path):
+    bench = Bench(tmp_path)
+    recipe = bench.recipe_file("deadly", faults={"max_failures": 0})
+    command = bench.train(recipe)
+    command.until(bench.reached(recipe), "step 8")
+    command.training_workers()[-1].kill()
+    assert command.ends() == 2, command.said()
+    said = command.said()
+    assert "error: workers died more often than faults.max_failures=0 allows" in said
+    assert "Traceback" not in said
 
 
 def test_no_videos_is_an_error_before_ray_starts(tmp_path, folder):

@@ -237,7 +237,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and what it came from, through the wrappers of Ray."""
     while error is not None:
         yield error
-        error = getattr(error, "cause", None) or error.__cause__
+        inner = getattr(error, "cause", None) or getattr(error, "health_check_failure", None)
+        error = inner or error.__cause__
 
 
 def user_error(*failures: BaseException | None) -> MSVQAError | None:

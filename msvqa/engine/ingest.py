@@ -10,6 +10,7 @@ import numpy as np
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
+from ray.data.exceptions import ExecutionTimeoutError
 
 from msvqa.data.store import StoreSpec, write_shard
 from msvqa.engine.extraction import ClipDecoder, ClipExtractor, Extractor, open_extractor
@@ -17,6 +18,7 @@ from msvqa.errors import ClusterError, StorageError, StoreError, VideoError
 from msvqa.recipe import ClipsConfig, parse
 
 VIDEOS_PER_BLOCK = 2
+NO_PROGRESS_S = 600.0
 CPU_WAIT_S = 30.0
 STORAGE_FAILED = "storage"
 """Outcome of a video that could not even be brought here, which says nothing about it."""
@@ -55,17 +57,18 @@ class Pool:
 def write_shards(job: ShardJob, pool: Pool) -> Iterator[int]:
     """Write shards in parallel; yield the number of each when it is in its place.
 
-    A worker that dies gets its shard again; no progress for long ends the job.
+    A worker that dies gets its shard again.
 
     Raises:
         StoreError: the disk is full or away.
         StorageError: an object store, of the videos or of the shards, is away.
+        ClusterError: no progress for long.
     """
     spec = StoreSpec.from_dict(job.spec)
     # Each video is read, for its hash, and then decoded.
     longest_s = spec.videos_per_shard * 2 * job.clips.timeout_s
     rows = [{"shard": shard} for shard in job.shards]
-    with _settings(no_progress_s=max(600.0, 1.5 * longest_s), in_order=False):
+    with _settings(no_progress_s=max(NO_PROGRESS_S, 1.5 * longest_s), in_order=False):
         # One block per shard: the rows are small, and a block is what a worker takes at a time.
         done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             ShardWriter,
@@ -131,7 +134,7 @@ def stream_clips(
     _wait_for_cpus(workers)
     rows = [{"index": index, "path": path} for index, path in enumerate(paths)]
     blocks = max(1, -(-len(rows) // VIDEOS_PER_BLOCK))
-    with _settings(no_progress_s=max(600.0, 4 * clips.timeout_s), in_order=True):
+    with _settings(no_progress_s=max(NO_PROGRESS_S, 4 * clips.timeout_s), in_order=True):
         decoded = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
             ClipStreamer,
             fn_constructor_args=(clips,),
@@ -202,7 +205,11 @@ def _wait_for_cpus(workers: int) -> None:
 
 @contextmanager
 def _settings(no_progress_s: float, in_order: bool) -> Iterator[None]:
-    """Set up Ray Data for the data sets made inside, and put its settings back."""
+    """Set up Ray Data for the data sets made inside, and put its settings back.
+
+    Raises:
+        ClusterError: there was no progress for too long.
+    """
     context = DataContext.get_current()
     before = (
         context.enable_progress_bars,
@@ -214,6 +221,12 @@ def _settings(no_progress_s: float, in_order: bool) -> Iterator[None]:
     context.execution_options.preserve_order = in_order
     try:
         yield
+    except ExecutionTimeoutError as error:
+        raise ClusterError(
+            f"no video was finished for {no_progress_s:g} s: workers die again and again, find no "
+            "CPU, or wait for storage; the logs of Ray say more. What is done stays, and the same "
+            "command goes on"
+        ) from error
     finally:
         (
             context.enable_progress_bars,

@@ -47,7 +47,13 @@ from msvqa.engine.trainer import (
     save_patiently,
     train_stage_on_ray,
 )
-from msvqa.errors import CheckpointError, ClusterError, MSVQAError, NonFiniteLossError
+from msvqa.errors import (
+    CheckpointError,
+    ClusterError,
+    MSVQAError,
+    NonFiniteLossError,
+    is_lasting,
+)
 from msvqa.files import written_aside
 from msvqa.recipe import parse
 from msvqa.run import CHECKPOINT_INFO, Run
@@ -213,6 +219,8 @@ def run_trial(job: SearchJob, name: str, values: Mapping[str, Any]) -> None:
     except MSVQAError as error:
         if not isinstance(error, NonFiniteLossError):
             write_outcome(folder, "failed", str(error))
+            if is_lasting(error):
+                return
             raise
         # The same values would diverge again: this trial is over.
         write_outcome(folder, "diverged", str(error))

@@ -21,6 +21,7 @@ from msvqa.engine.tracking import LIVING, Row, following, send_living
 from msvqa.engine.watchdog import telling_verdicts
 from msvqa.errors import (
     CheckpointError,
+    ClusterError,
     MSVQAError,
     NonFiniteLossError,
     StoppedError,
@@ -174,7 +175,7 @@ def train_stage_on_ray(
         NonFiniteLossError and other user errors of the loop.
         StoppedError: a signal or the run's file `stop` asked for it.
         StorageError: the run cannot be written, again and again or for too long.
-        ray.train.TrainingFailedError: workers died more often than is put up with.
+        ClusterError: workers died more often than is put up with.
     """
     faults, failures = run.recipe.faults, 0
     while True:
@@ -251,7 +252,7 @@ def _train_stage(
         logged_to(run, f"{stage.name}-driver.log"),
         StopRequest(run.location).on_signals() as signals,
     ):
-        error = _fit(trainer, watch.look)
+        error = _fit(trainer, watch.look, run.recipe.faults.max_failures)
     if isinstance(error, StoppedError):
         error.signal_number = signals[0] if signals else None
     if error:
@@ -284,8 +285,9 @@ def forget_unusable_snapshot(run: Run, stage: str) -> None:
         run.folder.remove(file)
 
 
-def _fit(trainer: Any, look: Callable[[], None]) -> MSVQAError | None:
+def _fit(trainer: Any, look: Callable[[], None], max_failures: int) -> MSVQAError | None:
     """Train; return the user's error that has ended it, if one has."""
+    from ray.exceptions import RayActorError
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     try:
@@ -296,12 +298,21 @@ def _fit(trainer: Any, look: Callable[[], None]) -> MSVQAError | None:
         failures += [getattr(error, "controller_failure", None)]
         if ours := cluster.user_error(*failures):
             return ours
-        for cause in (cause for failure in failures for cause in cluster.causes(failure)):
+        causes = [cause for failure in failures for cause in cluster.causes(failure)]
+        for cause in causes:
             if isinstance(cause, OSError):
                 raise StorageError(
                     f"training stopped, since a file or folder cannot be used: {cause}\n"
                     "Make room or bring the storage back, and the same command continues"
                 ) from error
+        for cause in causes:
+            if isinstance(cause, RayActorError):
+                died = str(cause).strip().partition("\n")[0]
+                return ClusterError(
+                    f"workers died more often than faults.max_failures={max_failures} allows; the "
+                    f"last time: {died}\nThe same command continues from the last checkpoint. A "
+                    "worker without a trace was killed, mostly for want of memory"
+                )
         raise
 
 

@@ -19,13 +19,14 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller.state import (
     PreemptingState,
     ReschedulingState,
+    RestartingState,
     RunningState,
     SchedulingState,
 )
 
-from msvqa.engine.cluster import Placement
+from msvqa.engine.cluster import Placement, user_error
 from msvqa.engine.stopping import StopRequest
-from msvqa.errors import StoppedError
+from msvqa.errors import StoppedError, is_lasting
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,11 @@ WAITING = b"waiting"
 
 
 class RoomNotes(ControllerCallback):
-    """Runs in the controller: notes whether there is room, and ends a stage that was to stop."""
+    """Runs in the controller: notes whether there is room, and ends what cannot or must not go on.
+
+    Ray starts the workers again after every error, without end where it is told to put up with any
+    number of deaths.
+    """
 
     def __init__(self, key: bytes, run: str, stage: str) -> None:
         self._key, self._run, self._stage = key, run, stage
@@ -51,7 +56,13 @@ class RoomNotes(ControllerCallback):
 
         Raises:
             StoppedError: the run was asked to stop, and no worker is there to do so.
+            MSVQAError: what has ended the workers, if it would end them again.
         """
+        if isinstance(current_state, RestartingState):
+            failed = current_state.training_failed_error
+            error = user_error(*getattr(failed, "worker_failures", {}).values())
+            if error is not None and is_lasting(error):
+                raise error
         if isinstance(current_state, (RunningState, PreemptingState)):
             self._note(str(self._workers).encode())
             return

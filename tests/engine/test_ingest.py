@@ -65,6 +65,20 @@ def test_too_few_cpus_are_an_error(ray_local, paths, monkeypatch):
         next(stream_clips(paths, CLIPS, 64))
 
 
+def test_no_progress_is_an_error(ray_local, paths, tmp_path, monkeypatch):
+    monkeypatch.setattr(ingest, "NO_PROGRESS_S", 2.0)
+    recipe, store = make_recipe(tmp_path, "clips.timeout_s=0.01"), str(tmp_path / "store")
+    spec = clip_spec(recipe).to_dict()
+    job = ShardJob(recipe.clips, None, store, spec, {}, {0: [Video("0", paths[0])]})
+    taken = ray_local.util.placement_group([{"CPU": 2}])
+    ray_local.get(taken.ready())
+    try:
+        with pytest.raises(ClusterError, match=r"no video was finished for 2 s: .* goes on"):
+            list(write_shards(job, Pool(1)))
+    finally:
+        ray_local.util.remove_placement_group(taken)
+
+
 def test_storage_that_fails_is_no_bad_video(ray_local, paths, tmp_path):
     away = "s3://user@bucket/x.avi"  # refused by the worker, before it asks any server
     with pytest.raises(StorageError, match="takes no user"):
