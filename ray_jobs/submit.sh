@@ -65,19 +65,24 @@ ray job submit --submission-id "$job" --working-dir "$root" \
     --runtime-env-json "${MSVQA_RUNTIME_ENV:-$nothing_more}" \
     -- python "ray_jobs/$verb.py" "$@" || followed=$?
 
-# `ray job submit` says 0 or 1; the program's own code tells an error from a stop.
+# `ray job submit` says 1 for what has failed, else 0; the program's own code tells an error from a
+# stop. Of a job that was stopped from outside Ray keeps no code: it has ended by SIGTERM.
 python - "$job" "$followed" <<'EOF'
 import json
 import os
 import sys
 
-from ray.job_submission import JobSubmissionClient
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 headers = json.loads(os.environ.get("RAY_JOB_HEADERS") or "null")
-job, followed = sys.argv[1], int(sys.argv[2])
+job, code = sys.argv[1], int(sys.argv[2])
 try:
-    code = JobSubmissionClient(headers=headers).get_job_info(job).driver_exit_code
+    found = JobSubmissionClient(headers=headers).get_job_info(job)
+    if found.status == JobStatus.STOPPED:
+        code = 143
+    elif found.driver_exit_code is not None:
+        code = found.driver_exit_code % 256
 except (ConnectionError, RuntimeError):  # the job was never taken; why is said above
-    code = None
-sys.exit(followed if code is None else code % 256)
+    pass
+sys.exit(code)
 EOF

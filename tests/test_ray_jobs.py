@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -153,12 +154,13 @@ def test_a_job_that_is_stopped_writes_a_checkpoint(head, shared):
         submitted = pool.submit(submit, head, *words, job="stopped")
         run = Run(shared / "runs" / "stopped", make_recipe(shared))
         while not run.metrics():
-            assert not submitted.done(), submitted.result().stdout
+            assert not submitted.done(), submitted.result()
             time.sleep(0.2)
         stop = [Path(sys.executable).with_name("ray"), "job", "stop", "stopped"]
         subprocess.run(stop, env=head.environment, check=True, capture_output=True)
         done = submitted.result()
     assert "has written a checkpoint after step" in done.stdout, done.stdout
+    assert done.returncode == 128 + signal.SIGTERM
     assert head.ask("/api/jobs/stopped")[1]["status"] == "STOPPED"
     assert run.checkpoints("reconstruct")
 
