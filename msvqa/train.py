@@ -11,6 +11,7 @@ from msvqa.data.dataset import Prepared
 from msvqa.data.features import feature_files
 from msvqa.engine import cluster
 from msvqa.engine.checkpoint import newest_checkpoint
+from msvqa.engine.fitting import Fit
 from msvqa.engine.inputs import model_sizes
 from msvqa.engine.loop import StageJob
 from msvqa.engine.rehearsal import Estimate, rehearse
@@ -59,9 +60,10 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     check_initial(recipe)
     run = Run(recipe.run_location, recipe)
     run.refuse_changes()
-    _refuse_damaged(run)
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
     need_training_questions(recipe, prepared)
+    check_own(run, prepared)
+    check_initial_fit(recipe, prepared)
     if all(run.is_finished(stage.name) for stage in recipe.stages):
         for stage in recipe.stages:
             progress.stage(stage.name, "is finished")
@@ -140,12 +142,45 @@ def check_initial(recipe: Recipe) -> None:
             initial_checkpoint(stage, run)
 
 
-def _refuse_damaged(run: Run) -> None:
-    """Read the checkpoints that stages will continue from, before Ray starts."""
-    previous = run.recipe.faults.damaged_checkpoint == "previous"
-    for stage in run.recipe.stages:
-        if not run.is_finished(stage.name):
-            newest_checkpoint(run.locate(run.stage_dir(stage.name)), or_previous=previous)
+def check_initial_fit(recipe: Recipe, prepared: Prepared) -> None:
+    """Compare the starting points outside the run with the model, whose sizes the data gives.
+
+    Raises:
+        CheckpointError: one is of another model.
+    """
+    run, names = Run(recipe.run_location, recipe), [stage.name for stage in recipe.stages]
+    starts = [
+        number
+        for number, stage in enumerate(recipe.stages)
+        if stage.init_from
+        and stage.init_from not in names
+        # A stage with checkpoints goes on from them.
+        and not run.checkpoints(stage.name)
+    ]
+    if starts:
+        fit = Fit.of(recipe, prepared)
+        for number in starts:
+            fit.check_initial(number)
+
+
+def check_own(run: Run, prepared: Prepared) -> None:
+    """Refuse what stages of the run would go on from and cannot, or put it aside.
+
+    Raises:
+        CheckpointError: one is of another model, or damaged.
+    """
+    stages, previous = run.recipe.stages, run.recipe.faults.damaged_checkpoint == "previous"
+    names = [stage.name for stage in stages]
+    if trained := [name for name in names if run.checkpoints(name)]:
+        fit = Fit.of(run.recipe, prepared)
+        for name in trained:
+            fit.check_own(name)
+    for stage in stages:
+        if run.is_finished(stage.name):
+            continue
+        newest_checkpoint(run.locate(run.stage_dir(stage.name)), or_previous=previous)
+        if stage.init_from in names and run.is_finished(stage.init_from):
+            initial_checkpoint(stage, run)
 
 
 def _model_problems(recipe: Recipe) -> list[str]:

@@ -17,7 +17,14 @@ from msvqa.recipe import Recipe, parse, resolve
 from msvqa.run import only_one
 from msvqa.space import Space, last_stage_only, probe
 from msvqa.storage import absolute
-from msvqa.train import Progress, check, check_initial, need_training_questions, train
+from msvqa.train import (
+    Progress,
+    check,
+    check_initial,
+    check_initial_fit,
+    need_training_questions,
+    train,
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ def tune(
     stores = _by_store(located, probes)
     for one in stores:
         need_training_questions(one, prepared)
+    for one in _by_model(probes):
+        check_initial_fit(one, prepared)
     shares = len(recipe.stages) > 1 and last_stage_only(recipe, space.fields)
     progress = progress or Progress()
     dashboard = _wants_dashboard(recipe, space)
@@ -138,6 +147,15 @@ def _by_start(probes: Sequence[Recipe]) -> list[Recipe]:
         (one.model.name, *((stage.name, stage.init_from) for stage in one.stages)): one
         for one in probes
     }
+    return list(found.values())
+
+
+def _by_model(probes: Sequence[Recipe]) -> list[Recipe]:
+    """Return one recipe for every combination of all that gives a model its sizes and a start."""
+    found = {}
+    for one in probes:
+        sizes = [one.to_dict()[key] for key in ("model", "clips", "features")]
+        found[str((sizes, [stage.init_from for stage in one.stages]))] = one
     return list(found.values())
 
 

@@ -6,8 +6,10 @@ from typing import Any
 from msvqa.data.dataset import Prepared
 from msvqa.data.datasets.synthetic import generate
 from msvqa.data.store import Entry, Store, clip_spec, store_location, write_index, write_shard
-from msvqa.engine.inputs import decode_videos
+from msvqa.engine.checkpoint import Content, Position, checkpoint_name, save_checkpoint
+from msvqa.engine.inputs import decode_videos, model_sizes
 from msvqa.engine.loop import StageJob
+from msvqa.models.model import build_model
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, parse
 from msvqa.run import Run
@@ -69,6 +71,25 @@ def make_job(recipe: Recipe, stage: int, start: Path | None = None) -> tuple[Run
         init_from=str(start) if start else None,
     )
     return run, job
+
+
+def make_checkpoint(
+    stage: Path, recipe: Recipe, prepared: Prepared, step: int, *, finished: bool = False
+) -> Path:
+    """Write a checkpoint of an untrained model into a stage's folder."""
+    content = Content(
+        recipe=recipe,
+        model=build_model(recipe, model_sizes(recipe, prepared)),
+        vocabulary=prepared.vocabulary,
+        answers=prepared.answers,
+        training_state={},
+        position=Position(stage=stage.name, step=step),
+        score=0.5 if finished else None,
+        finished=finished,
+    )
+    folder = stage / checkpoint_name(step)
+    save_checkpoint(folder, content)
+    return folder
 
 
 def make_data(folder: Path) -> tuple[Prepared, Store]:

@@ -30,12 +30,16 @@ from msvqa.files import hash_file, sync, write_json
 from msvqa.models.model import Model, Sizes, build_model
 from msvqa.recipe import Recipe, load
 from msvqa.run import CHECKPOINT_INFO, Run
-from msvqa.storage import absolute, is_remote, join, open_folder
+from msvqa.storage import Folder, absolute, is_remote, join, open_folder
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 WEIGHTS, TRAINING_STATE = "weights.safetensors", "training_state.pt"
+MAX_PROBLEMS_IN_MESSAGE = 3
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of weights by their names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,16 +156,26 @@ def newest_checkpoint(location: str | Path, *, or_previous: bool = False) -> str
         try:
             read_info(join(location, name))
         except CheckpointError as error:
-            if not or_previous:
-                raise CheckpointError(
-                    f"{error}\nTo go on from the checkpoint before it: "
-                    "faults.damaged_checkpoint=previous"
-                ) from None
-            logger.warning("%s\nThe checkpoint before it is taken instead.", error)
-            stage.rename(name, f".damaged-{name}")
+            put_aside(stage, name, f".damaged-{name}", error, allowed=or_previous)
         else:
             return join(location, name)
     return None
+
+
+def put_aside(
+    folder: Folder, name: str, new: str, error: CheckpointError, *, allowed: bool
+) -> None:
+    """Rename a checkpoint that cannot be used, so that the one before it is taken.
+
+    Raises:
+        CheckpointError: that is not allowed; says how to allow it.
+    """
+    if not allowed:
+        raise CheckpointError(
+            f"{error}\nTo go on from the checkpoint before it: faults.damaged_checkpoint=previous"
+        ) from None
+    logger.warning("%s\nThe checkpoint before it is taken instead.", error)
+    folder.rename(name, new)
 
 
 def read_info(location: str | Path) -> dict[str, Any]:
@@ -253,20 +267,29 @@ def load_weights(model: Model, weights: Mapping[str, Tensor], source: str) -> No
     Raises:
         CheckpointError: lists what is missing, unknown or of another shape.
     """
-    own = model.state_dict()
-    problems = [f"missing {name}" for name in own if name not in weights]
-    problems += [f"unknown {name}" for name in weights if name not in own]
-    problems += [
-        f"{name} has shape {tuple(value.shape)}, the model {tuple(own[name].shape)}"
-        for name, value in weights.items()
-        if name in own and own[name].shape != value.shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:5]) + (
-            f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        )
-        raise CheckpointError(f"the weights of {source} do not fit the model: {shown}")
+    given = {name: tuple(value.shape) for name, value in weights.items()}
+    if problems := misfits(given, shapes_of(model)):
+        raise CheckpointError(f"the weights of {source} do not fit the model: {problems}")
     model.load_state_dict(weights)
+
+
+def shapes_of(model: Model) -> Shapes:
+    """Return the names and shapes of all weights of a model."""
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def misfits(given: Shapes, needed: Shapes) -> str:
+    """Return what `load_weights` refuses in weights of these shapes; nothing where they fit."""
+    problems = [
+        f"{name} has shape {given[name]}, needed is {needed[name]}"
+        for name in given
+        if name in needed and given[name] != needed[name]
+    ]
+    problems += [f"missing {name} of shape {needed[name]}" for name in needed if name not in given]
+    problems += [f"unknown {name} of shape {given[name]}" for name in given if name not in needed]
+    more = len(problems) - MAX_PROBLEMS_IN_MESSAGE
+    shown = "; ".join(problems[:MAX_PROBLEMS_IN_MESSAGE])
+    return f"{shown}; and {more} more" if more > 0 else shown
 
 
 def find_initial(init_from: str, run: Run) -> str:
@@ -275,18 +298,28 @@ def find_initial(init_from: str, run: Run) -> str:
     Raises:
         CheckpointError, RunError: there is none, it is damaged, or of another model.
     """
-    location = absolute(init_from)
-    if init_from in [stage.name for stage in run.recipe.stages]:
-        location = run.locate(run.checkpoint(init_from, "best"))
-    elif not open_folder(location).get(CHECKPOINT_INFO).is_file():
-        other = Run.open(location)
-        location = other.locate(other.checkpoint())
+    location = locate_initial(init_from, run)
     made_for, wanted = read_info(location)["model"], run.recipe.model.name
     if made_for != wanted:
         raise CheckpointError(
             f"{location} is a checkpoint of model {made_for!r}, not of {wanted!r}"
         )
     return location
+
+
+def locate_initial(init_from: str, run: Run) -> str:
+    """Return where the checkpoint is that `init_from` means, unread.
+
+    Raises:
+        CheckpointError, RunError: there is none.
+    """
+    if init_from in [stage.name for stage in run.recipe.stages]:
+        return run.locate(run.checkpoint(init_from, "best"))
+    location = absolute(init_from)
+    if open_folder(location).get(CHECKPOINT_INFO).is_file():
+        return location
+    other = Run.open(location)
+    return other.locate(other.checkpoint())
 
 
 def _fetched(location: str | Path) -> Path:
