@@ -60,6 +60,8 @@ def test_what_was_put_is_there_for_others(location):
     other = another_process(location)
     assert other.sizes("stage") == {"stage/step-1/weights": 5, "stage/step-1/info": 2}
     assert other.get("stage/step-1/weights").read_text() == "12345"
+    assert other.read_start("stage/step-1/weights", 3) == b"123"
+    assert other.read_start("stage/step-1/weights", 9) == b"12345"
     assert not other.get("stage/step-2/weights").exists()
     assert other.sizes("absent") == {}
 
