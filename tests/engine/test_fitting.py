@@ -12,12 +12,12 @@ from msvqa.data.dataset import Prepared
 from msvqa.engine.checkpoint import load_weights, newest_checkpoint, read_weights
 from msvqa.engine.inputs import model_sizes
 from msvqa.engine.loop import train_stage
-from msvqa.engine.trainer import LocalHost
 from msvqa.errors import CheckpointError
 from msvqa.models.model import build_model
 from msvqa.recipe import parse
 from msvqa.run import Run
 from msvqa.train import check_initial_fit, check_own, train
+from tests.local_host import LocalHost
 from tests.tiny import make_checkpoint, make_job, make_recipe, raw_recipe
 
 WIDE = "model.hidden_size=24"
