@@ -23,7 +23,7 @@ from tests.tiny import make_data, raw_recipe
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
 STAGE = "reconstruct"
-# Where the tests run in the background of a script, SIGINT is ignored, also by what they start.
+# In the background of a script SIGINT is ignored, also by all that is started there.
 COMMAND = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from msvqa.cli import run; run()"
