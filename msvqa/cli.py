@@ -9,32 +9,31 @@ import logging
 import os
 import signal
 import sys
-import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from msvqa import __version__
+from msvqa.console.progress import ProgressLines
+from msvqa.console.tables import (
+    print_accuracy,
+    print_answers,
+    print_report,
+    print_search,
+    print_store,
+)
 from msvqa.errors import MSVQAError, StoppedError
 from msvqa.interruption import EXIT_BY_SIGNAL, INTERRUPTED, Interruption, end_process
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from msvqa.doctor import Report
-    from msvqa.engine.sweep import Trial
     from msvqa.recipe import Recipe
-    from msvqa.tune import Result
 
 EXIT_PROBLEMS = 1
 """The answer is no: `doctor` found problems, `recipe diff` found differences."""
 EXIT_ERROR = 2
 EXIT_BROKEN_PIPE = 141
-COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
-NAMES_SHOWN = 8
 
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
@@ -267,28 +266,6 @@ def _load_recipe(path: str, overrides: Sequence[str] = ()) -> "Recipe":
     return load_recipe(path, overrides)
 
 
-def _print_table(table: "Table", title: str = "") -> None:
-    from rich.console import Console
-
-    if title:
-        print(title)
-    # Piped output has no width of its own; 80 columns would cut names. Names are shown as they are:
-    # what is in brackets or between colons in them is no markup.
-    width = None if sys.stdout.isatty() else 120
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
-
-
-def _table(*columns: str) -> "Table":
-    """Return an empty table: the first column is text, the others are numbers."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left")
-    return table
-
-
 def _doctor(arguments: argparse.Namespace) -> int:
     from msvqa.doctor import doctor
 
@@ -301,26 +278,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
     )
     if arguments.data is not None:
         report.write_problems(Path(arguments.out))
-    _print_report(report)
+    print_report(report)
     return EXIT_PROBLEMS if report.failed else 0
-
-
-def _print_report(report: "Report") -> None:
-    from rich.text import Text
-
-    table = _table("check", "", "found")
-    table.columns[2].justify = "left"
-    for check in report.checks:
-        advice = f"\n→ {check.advice}" if check.advice else ""
-        table.add_row(
-            check.name, Text(check.status, COLORS[check.status]), f"{check.detail}{advice}"
-        )
-    _print_table(table)
-    for kind, names in report.problems_by_kind().items():
-        more = f", … {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        print(f"  {kind} ({len(names)}): {', '.join(names[:NAMES_SHOWN])}{more}")
-    if report.problems:
-        print(f"Every problem by name: {report.problems_file}")
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
@@ -349,9 +308,7 @@ def _extract(arguments: argparse.Namespace) -> int:
     lines = ProgressLines()
     store = extract(recipe, hdf5=hdf5, progress=lines.on_extract)
     lines.close()
-    print(f"{store.location}: {len(store.video_ids)} videos, {len(store.rejected)} rejected")
-    for video_id, (outcome, message) in list(store.rejected.items())[:NAMES_SHOWN]:
-        print(f"  {video_id}: {outcome}: {message}")
+    print_store(store)
     return 0
 
 
@@ -381,133 +338,16 @@ def _tune(arguments: argparse.Namespace) -> int:
     progress = Progress(on_row=lines.on_row, on_extract=lines.on_extract, on_stage=lines.on_stage)
     result = tune(recipe, space, progress, lines.on_trial)
     lines.close()
-    _print_search(result)
+    print_search(result)
     return 0 if result.best else EXIT_PROBLEMS
-
-
-def _print_search(result: "Result") -> None:
-    sweep, best = result.sweep, result.best
-    done = sum(trial.state == "finished" for trial in result.trials)
-    title = f"{sweep.location}: {done} of {len(result.trials)} trials finished"
-    names = [".".join(key.split(".")[-2:]) for key in sweep.space.fields]
-    table = _table("trial", *names, sweep.goal.metric, "epochs", "steps", "time", "state")
-    for trial in result.trials:
-        values = [
-            f"{trial.values[key]:g}"
-            if isinstance(trial.values[key], float)
-            else str(trial.values[key])
-            for key in sweep.space.fields
-        ]
-        value = "" if trial.value is None else f"{trial.value:.4f}"
-        table.add_row(
-            trial.name, *values, value, str(trial.epochs), str(trial.step),
-            str(timedelta(seconds=int(trial.time_s))), trial.state,
-        )  # fmt: skip
-    _print_table(table, title)
-    for trial in result.trials:
-        if trial.message:
-            print(f"{trial.name} {trial.state}: {trial.message}")
-    if best is not None:
-        folds = len(best.trials)
-        spread = "" if best.spread is None else f" ± {best.spread:.4f} over {folds} folds"
-        print(f"Best {sweep.goal.metric} on val: {best.value:.4f}{spread} ({best.trials[0].name})")
-        print(f"Train it: msvqa train {sweep.location}/best.yaml")
-    print(f"Page: {result.page}")
-
-
-class ProgressLines:
-    """One line for each long job: rewritten on a terminal, repeated now and then in a log."""
-
-    def __init__(self, log_every_s: float = 15.0) -> None:
-        self._rewrites = sys.stdout.isatty()
-        self._log_every_s = log_every_s
-        self._shown, self._shown_at, self._validation = "", float("-inf"), ""
-
-    def on_stage(self, stage: str, what: str) -> None:
-        """Say that a stage `starts`, `resumes` or `is finished`."""
-        self._validation = ""
-        self.say(f"stage {stage} {what}")
-
-    def on_extract(self, done: int, total: int, rejected: int) -> None:
-        """Show how many videos are extracted."""
-        words = f", {rejected} rejected" if rejected else ""
-        self._show(f"extract: {done} of {total} videos{words}", always=done == total)
-
-    def on_row(self, row: Mapping[str, Any]) -> None:
-        """Show a row of metrics.jsonl."""
-        numbers = {
-            key: value
-            for key, value in row.items()
-            if isinstance(value, float) and key not in ("time_s", "lr")
-        }
-        if row["kind"] == "validation":
-            shown = [f"{name} {value:.4g}" for name, value in numbers.items()]
-            self._validation = f"  validation: {', '.join(shown)}"
-            line = f"{row['stage']}  step {row['step']}"
-        else:
-            line = (
-                f"{row['stage']}  step {row['step']}/{row['steps']}  loss {numbers['loss']:.4g}  "
-                f"{numbers['questions_per_s']:.0f} questions/s  "
-                f"waiting {numbers['waiting']:.0%}  {timedelta(seconds=int(row['eta_s']))} left"
-            )
-        self._show(line + self._validation, always=row["kind"] == "validation")
-
-    def on_trial(self, trial: "Trial") -> None:
-        """Show how far a trial of a search is."""
-        value = "" if trial.value is None else f": {trial.value:.4f}"
-        line = f"{trial.name}{value} after {trial.epochs} epochs, {trial.state}"
-        self._show(line, always=trial.state != "running")
-
-    def say(self, line: str) -> None:
-        """Print a line that stays."""
-        self.close()
-        print(line, flush=True)
-
-    def close(self) -> None:
-        """Leave the line that is shown on the terminal."""
-        if self._shown and self._rewrites:
-            print()
-        self._shown, self._shown_at = "", float("-inf")
-
-    def _show(self, line: str, *, always: bool) -> None:
-        if self._rewrites:
-            line = line[: os.get_terminal_size().columns - 1]
-            print(f"\r{line:<{len(self._shown)}}", end="", flush=True)
-            self._shown = line
-        elif always or time.monotonic() - self._shown_at >= self._log_every_s:
-            print(line, flush=True)
-            self._shown_at = time.monotonic()
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from msvqa.evaluate import evaluate
 
     metrics = evaluate(arguments.path, arguments.split, arguments.overrides)
-    _print_accuracy(metrics, arguments.path, arguments.split)
+    print_accuracy(metrics, arguments.path, arguments.split)
     return 0
-
-
-def _print_accuracy(metrics: Mapping[str, Any], run: str, split: str) -> None:
-    title = f"{run}, split {split}: {metrics['n']} of {metrics['n_expected']} questions"
-    columns = ("n", "accuracy", "95 % interval", "type only", "question only", "best possible")
-    table = _table("question type", *columns)
-    for name, row in metrics["per_type"].items():
-        table.add_row(name, *_accuracy_cells(row))
-    table.add_section()
-    table.add_row("all", *_accuracy_cells(metrics), style="bold")
-    _print_table(table, title)
-    known = {name.replace("_", " "): value for name, value in metrics["baselines"].items()}
-    baselines = [f"{name} {value:.4f}" for name, value in known.items() if value is not None]
-    print(f"For comparison: {', '.join(baselines)}")
-
-
-def _accuracy_cells(row: Mapping[str, Any]) -> list[str]:
-    """Return the numbers of a row; a type without questions has a count and no accuracy."""
-    names = ("accuracy", "type_only_accuracy", "question_only_accuracy", "best_possible")
-    accuracy, *others = ["" if row[name] is None else f"{row[name]:.4f}" for name in names]
-    low, high = row["accuracy_interval"]
-    interval = "" if low is None else f"{low:.3f} to {high:.3f}"
-    return [str(row["n"]), accuracy, interval, *others]
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -525,10 +365,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(content, indent=2, ensure_ascii=False))
         return 0
-    table = _table("answer", "p")
-    for answer in answers:
-        table.add_row(answer.text, f"{answer.probability:.4f}")
-    _print_table(table, f"{arguments.question}  [{arguments.video}, {arguments.path}]")
+    print_answers(answers, f"{arguments.question}  [{arguments.video}, {arguments.path}]")
     return 0
 
 
@@ -540,7 +377,7 @@ def _report(arguments: argparse.Namespace) -> int:
     run = Run.open(arguments.path)
     for split in run.evaluated():
         metrics, _ = run.evaluation(split)
-        _print_accuracy(metrics, arguments.path, split)
+        print_accuracy(metrics, arguments.path, split)
     print(f"Report: {page}")
     return 0
 

@@ -378,32 +378,3 @@ def test_predict_prints_answers_with_probabilities(verb, capsys):
     content = json.loads(capsys.readouterr().out)
     assert content["answers"][0] == {"answer": "cat", "probability": 0.75}
     assert content["question"] == "what runs?"
-
-
-def test_training_lines_name_stage_step_loss_speed_and_time(capsys):
-    lines = cli.ProgressLines(log_every_s=0)
-    lines.on_stage("answer", "starts")
-    lines.on_row(
-        {
-            "stage": "answer", "kind": "train", "step": 3, "epoch": 0, "time_s": 1.5, "steps": 30,
-            "loss": 2.5, "lr": 1e-4, "questions_per_s": 71.4, "waiting": 0.031, "eta_s": 63.2,
-        }
-    )  # fmt: skip
-    lines.on_row(
-        {"stage": "answer", "kind": "validation", "step": 3, "epoch": 0, "accuracy": 0.125}
-    )
-    lines.on_extract(3, 4, 1)
-    assert capsys.readouterr().out.splitlines() == [
-        "stage answer starts",
-        "answer  step 3/30  loss 2.5  71 questions/s  waiting 3%  0:01:03 left",
-        "answer  step 3  validation: accuracy 0.125",
-        "extract: 3 of 4 videos, 1 rejected",
-    ]
-
-
-def test_a_log_gets_a_line_now_and_then(capsys):
-    lines = cli.ProgressLines(log_every_s=1000)
-    for done in range(1, 101):
-        lines.on_extract(done, 100, 0)
-    shown = capsys.readouterr().out.splitlines()
-    assert shown == ["extract: 1 of 100 videos", "extract: 100 of 100 videos"]
