@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msvqa.data import DATASETS
 from msvqa.errors import DataError, MSVQAError, RecipeError
-from msvqa.recipe import ClipsConfig, DataConfig, Recipe, parse_data, resolve
+from msvqa.recipe import ClipsConfig, DataConfig, Recipe, parse_data
 from msvqa.run import load_recipe
+from msvqa.sections import resolve
 from msvqa.storage import is_remote
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from msvqa.extract import extract
 from msvqa.files import write_json, written_aside
 from msvqa.objectives import OBJECTIVES
 from msvqa.prepare import prepare
-from msvqa.recipe import Recipe, differences, flatten, parse, resolve
+from msvqa.recipe import Recipe, differences, parse
 from msvqa.run import Run
+from msvqa.sections import flatten, resolve
 from msvqa.storage import join
 
 MADE_FROM_DATA = ("data.prepared", "clips.store", "features.store")

@@ -20,7 +20,8 @@ from msvqa.engine.ingest import Pool, ShardJob, Video, write_shards
 from msvqa.errors import ClusterError, DataError, RecipeError, StoreError
 from msvqa.files import lock
 from msvqa.prepare import prepare
-from msvqa.recipe import Recipe, resolve
+from msvqa.recipe import Recipe
+from msvqa.sections import resolve
 from msvqa.storage import Folder, is_remote, join, open_folder
 
 Progress = Callable[[int, int, int], None]

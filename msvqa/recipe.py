@@ -4,55 +4,27 @@ Reading is strict: unknown keys, wrong types and contradictions are all reported
 their path. A recipe reads alone; `key=value` overrides are applied before it is checked.
 """
 
-import importlib
 import json
 import os.path
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    create_model,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
+from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
 from msvqa.data import DATASETS
-from msvqa.errors import RecipeError, did_you_mean, one_of
+from msvqa.errors import RecipeError, one_of
 from msvqa.models import MODELS
 from msvqa.models.encoders import ENCODERS
 from msvqa.objectives import OBJECTIVES
+from msvqa.sections import Config, NamedConfig, Role, apply_overrides, checked, flatten, typed
 from msvqa.storage import DiskPath, Location, is_remote, join, open_folder
-from msvqa.strict_yaml import read_file, read_yaml
+from msvqa.strict_yaml import read_file
 
 RUN_FOLDERS = ("evaluate", "logs", "tensorboard")  # of a run, and so no names of stages
-
-
-class Config(BaseModel):
-    """Base of every section: immutable, strict about types and unknown keys."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-        protected_namespaces=(),
-    )
-
-
-class NamedConfig(Config):
-    """A section whose `name` says which class reads it."""
-
-    name: str
+DATA_SET = Role("data set", DATASETS)
+ENCODER = Role("encoder", ENCODERS)
 
 
 class DataConfig(NamedConfig):
@@ -91,9 +63,9 @@ class ClipsConfig(Config):
 class FeaturesConfig(Config):
     """Features of frozen encoders instead of pixels: extracted by us, or read from HDF5 files."""
 
-    appearance: NamedConfig | None = None
+    appearance: Annotated[NamedConfig | None, ENCODER] = None
     """Encoder of frames; a section named after one of the encoders."""
-    motion: NamedConfig | None = None
+    motion: Annotated[NamedConfig | None, ENCODER] = None
     """Encoder of clips; a section named after one of the encoders."""
     appearance_px: int = Field(default=224, ge=16, le=1024)
     motion_px: int = Field(default=112, ge=16, le=1024)
@@ -174,7 +146,7 @@ class StageConfig(Config):
     """One training phase."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    objective: NamedConfig
+    objective: Annotated[NamedConfig, Role("objective", OBJECTIVES)]
     epochs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
     """Length of the stage in optimizer steps instead of epochs."""
@@ -290,12 +262,12 @@ class Recipe(Config):
     seed: int = Field(default=0, ge=0, lt=2**31)
     runs: Location = Field(default="runs", validate_default=True)
     """Folder of all runs, on a disk or in an object store; this one is in `runs/NAME`."""
-    data: DataConfig
+    data: Annotated[DataConfig, DATA_SET]
     clips: ClipsConfig = ClipsConfig()
     features: FeaturesConfig | None = None
     folds: FoldsConfig | None = None
     """null: train and val as the data set has them."""
-    model: NamedConfig
+    model: Annotated[NamedConfig, Role("model", MODELS)]
     stages: tuple[StageConfig, ...]
     scaling: ScalingConfig = ScalingConfig()
     faults: FaultsConfig = FaultsConfig()
@@ -335,15 +307,6 @@ class Recipe(Config):
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=110)
 
 
-_ROLES: dict[str, tuple[Mapping[str, str], type[NamedConfig]]] = {
-    "data set": (DATASETS, DataConfig),
-    "model": (MODELS, NamedConfig),
-    "objective": (OBJECTIVES, NamedConfig),
-    "encoder": (ENCODERS, NamedConfig),
-}
-"""Where the name of a section is looked up, and the fields that the section has in any case."""
-
-
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file, apply `key=value` overrides and check everything.
 
@@ -366,9 +329,9 @@ def parse(raw: Any, overrides: Sequence[str] = (), source: str = "recipe") -> Re
             ["a recipe is a mapping with the keys " + one_of(Recipe.model_fields)], source
         )
     raw = json.loads(json.dumps(raw, default=str))
-    problems = _apply_overrides(raw, overrides)
-    recipe_class, unresolved = _typed_recipe(raw)
-    recipe: Recipe = checked(recipe_class, raw, problems, unresolved, source)
+    problems = apply_overrides(raw, overrides)
+    unresolved: dict[str, str] = {}
+    recipe: Recipe = checked(typed(Recipe, raw, unresolved), raw, problems, unresolved, source)
     return recipe
 
 
@@ -379,30 +342,11 @@ def parse_data(name: str, overrides: Sequence[str] = (), **fields: Any) -> DataC
         RecipeError: lists every problem with its path.
     """
     raw = {"data": {"name": name, **fields}}
-    problems = _apply_overrides(raw["data"], overrides)
+    problems = apply_overrides(raw["data"], overrides)
     unresolved: dict[str, str] = {}
-    data_type = _config_of(raw["data"], "data", "data set", unresolved)
-    section = create_model("Section", __base__=Config, data=(data_type, ...))
-    config: DataConfig = checked(section, raw, problems, unresolved, name).data
+    kind = create_model("Section", __base__=Config, data=(Annotated[DataConfig, DATA_SET], ...))
+    config: DataConfig = checked(typed(kind, raw, unresolved), raw, problems, unresolved, name).data
     return config
-
-
-def checked(
-    kind: Any, raw: Any, problems: list[str], unresolved: Mapping[str, str], source: str
-) -> Any:
-    """Return `raw` as an instance of `kind`, or raise with old and new problems."""
-    problems = problems + [f"{place}: {problem}" for place, problem in unresolved.items()]
-    checked = None
-    try:
-        checked = kind.model_validate_json(json.dumps(raw))
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        problems += [
-            _explain(detail, kind) for detail in found if not _is_below(detail, unresolved)
-        ]
-    if problems:
-        raise RecipeError(problems, source)
-    return checked
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
@@ -414,164 +358,3 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
         for key in {**before, **after}
         if before.get(key, absent) != after.get(key, absent)
     ]
-
-
-def resolve(name: str, table: Mapping[str, str], kind: str) -> Any:
-    """Return the class of a name in the table, or of a dotted path `package.module:Class`.
-
-    Raises:
-        ValueError: no such name, or the path cannot be imported.
-    """
-    target = table.get(name, name if ":" in name else None)
-    if target is None:
-        hint = did_you_mean(name, table)
-        raise ValueError(f"unknown {kind} {name!r}{hint}; known: {one_of(table)}")
-    module, _, attribute = target.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
-
-
-def _apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    problems = []
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            problems.append(f"override {override!r} is not of the form key=value")
-            continue
-        try:
-            _set(raw, key.split("."), read_yaml(text, override))
-        except (KeyError, RecipeError) as error:
-            place = key if isinstance(error, KeyError) else override
-            problems.append(f"override {place!r}: {error.args[0]}")
-    return problems
-
-
-def _set(node: Any, keys: list[str], value: Any) -> None:
-    """Put a value at a path; a list element is named by its number or by the `name` inside it."""
-    for depth, key in enumerate(keys):
-        last = depth == len(keys) - 1
-        if isinstance(node, list):
-            names = [str(item.get("name")) if isinstance(item, dict) else "" for item in node]
-            position = (
-                int(key) if key.isdigit() else names.index(key) if key in names else len(node)
-            )
-            if position >= len(node):
-                known = ", ".join(f"{n} or {name}" for n, name in enumerate(names))
-                raise KeyError(f"there is no {'.'.join(keys[: depth + 1])}; there are {known}")
-            key = position  # type: ignore[assignment]
-        elif not isinstance(node, dict):
-            raise KeyError(f"{'.'.join(keys[:depth])} is not a section")
-        if last:
-            node[key] = value
-        elif isinstance(node, dict) and not isinstance(node.get(key), (dict, list)):
-            node[key] = {}
-        node = node[key]
-
-
-def _typed_recipe(raw: dict[str, Any]) -> tuple[type[Recipe], dict[str, str]]:
-    """Return `Recipe` with the types that its names stand for, and the names without a meaning."""
-    unresolved: dict[str, str] = {}
-    stages = raw.get("stages")
-    stage_types = tuple(
-        _with_types(
-            StageConfig,
-            objective=_config_of(
-                stage.get("objective") if isinstance(stage, dict) else None,
-                f"stages.{n}.objective",
-                "objective",
-                unresolved,
-            ),
-        )
-        for n, stage in enumerate(stages if isinstance(stages, list) else [])
-    )
-    types: dict[str, Any] = {
-        "data": _config_of(raw.get("data"), "data", "data set", unresolved),
-        "model": _config_of(raw.get("model"), "model", "model", unresolved),
-    }
-    if stage_types:
-        types["stages"] = tuple[stage_types]  # type: ignore[valid-type]
-    features = raw.get("features")
-    if isinstance(features, dict):
-        encoders = {
-            part: _config_of(features.get(part), f"features.{part}", "encoder", unresolved) | None
-            for part in ("appearance", "motion")
-        }
-        types["features"] = _with_types(FeaturesConfig, **encoders)
-    return _with_types(Recipe, **types), unresolved
-
-
-def _config_of(section: Any, place: str, role: str, unresolved: dict[str, str]) -> Any:
-    """Return the type of a named section; a name without a meaning is noted in `unresolved`."""
-    table, base = _ROLES[role]
-    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
-        return base
-    try:
-        return resolve(section["name"], table, role).Config
-    except (ValueError, AttributeError) as error:
-        unresolved[f"{place}.name"] = str(error)
-        return base
-
-
-def _with_types(base: Any, **types: Any) -> Any:
-    fields: dict[str, Any] = {name: (kind, base.model_fields[name]) for name, kind in types.items()}
-    return create_model(base.__name__, __base__=base, **fields)
-
-
-def _is_below(detail: ErrorDetails, unresolved: Mapping[str, str]) -> bool:
-    """Whether an error follows only from a name that stands for nothing."""
-    place = ".".join(str(part) for part in detail["loc"])
-    return any(place.startswith(name.removesuffix("name")) for name in unresolved)
-
-
-def _explain(detail: ErrorDetails, recipe_class: type[BaseModel]) -> str:
-    # The tag of a union's member is no key.
-    location = tuple(part for part in detail["loc"] if not str(part).startswith("<"))
-    place = ".".join(str(part) for part in location)
-    if detail["type"] == "extra_forbidden":
-        known = _keys_at(recipe_class, location[:-1])
-        hint = did_you_mean(str(location[-1]), known)
-        return f"{place}: unknown key{hint}; allowed here: {one_of(known)}"
-    if detail["type"] == "missing":
-        return f"{place}: is missing"
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "literal_error":
-        allowed = re.findall(r"'([^']*)'", detail.get("ctx", {}).get("expected", ""))
-        message += did_you_mean(str(detail["input"]), allowed)
-    if detail["type"] == "value_error":
-        return f"{place}: {message}" if place else message
-    return f"{place}: {message} (got {detail['input']!r})"
-
-
-def _keys_at(kind: Any, location: Sequence[int | str]) -> list[str]:
-    """Return the keys that a section allows, following a path through nested types."""
-    for part in location:
-        kind = _inner(kind, lambda t: hasattr(t, "model_fields") or get_origin(t) is tuple)
-        if get_origin(kind) is tuple and isinstance(part, int):
-            kind = get_args(kind)[min(part, len(get_args(kind)) - 1)]
-        elif get_origin(kind) in (dict, Mapping):
-            kind = get_args(kind)[1]
-        elif hasattr(kind, "model_fields") and part in kind.model_fields:
-            kind = kind.model_fields[part].annotation
-    kind = _inner(kind, lambda t: hasattr(t, "model_fields"))
-    return list(getattr(kind, "model_fields", {}))
-
-
-def _inner(kind: Any, wanted: Callable[[Any], bool]) -> Any:
-    """Return the wanted member of a union such as `X | None`, or the type itself."""
-    if get_origin(kind) is Union or type(kind).__name__ == "UnionType":
-        return next((member for member in get_args(kind) if wanted(member)), kind)
-    return kind
-
-
-def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every leaf of nested plain data with its dotted key."""
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from flatten(inner, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(value, list) and value:
-        for position, inner in enumerate(value):
-            yield from flatten(inner, f"{prefix}.{position}")
-    else:
-        yield prefix, value

@@ -30,8 +30,9 @@ from msvqa.page.figures import Panel, TypeAccuracy, draw_panel, draw_types
 from msvqa.page.footage import Footage
 from msvqa.page.reconstructions import Reconstructed, reconstruct
 from msvqa.page.template import fill
-from msvqa.recipe import StageConfig, resolve
+from msvqa.recipe import StageConfig
 from msvqa.run import Run
+from msvqa.sections import resolve
 
 FIRST_SPLITS = ("test", "val")
 """Splits in the order of the page; others follow by name."""

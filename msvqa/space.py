@@ -15,7 +15,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from msvqa.errors import RecipeError
-from msvqa.recipe import Config, Recipe, checked, flatten, parse
+from msvqa.recipe import Recipe, parse
+from msvqa.sections import Config, checked, flatten
 from msvqa.strict_yaml import read_file
 
 Values = dict[str, Any]

@@ -22,8 +22,9 @@ from msvqa.extract import extract
 from msvqa.models.model import build_model
 from msvqa.objectives import OBJECTIVES
 from msvqa.prepare import prepare
-from msvqa.recipe import Recipe, flatten, resolve
+from msvqa.recipe import Recipe
 from msvqa.run import Run, only_one
+from msvqa.sections import flatten, resolve
 from msvqa.storage import join
 
 FILE_KEYS = ("weights", "word_vectors", "appearance_hdf5", "motion_hdf5")

@@ -13,8 +13,9 @@ from msvqa.extract import extract
 from msvqa.objectives import OBJECTIVES
 from msvqa.page.search import write_page
 from msvqa.prepare import prepare
-from msvqa.recipe import Recipe, parse, resolve
+from msvqa.recipe import Recipe, parse
 from msvqa.run import only_one
+from msvqa.sections import resolve
 from msvqa.space import Space, last_stage_only, probe
 from msvqa.storage import absolute
 from msvqa.train import (

@@ -16,7 +16,8 @@ from msvqa.evaluators import EVALUATORS
 from msvqa.models import MODELS
 from msvqa.models.encoders import ENCODERS
 from msvqa.objectives import OBJECTIVES
-from msvqa.recipe import load, resolve
+from msvqa.recipe import load
+from msvqa.sections import resolve
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "msvqa").rglob("*.py"))
@@ -39,7 +40,8 @@ VERBS = (
     "serve",
 )  # fmt: skip
 LEAVES = {
-    "errors", "files", "storage", "cache", "strict_yaml", "recipe", "run", "space", "data.batch",
+    "errors", "files", "storage", "cache", "strict_yaml", "sections", "recipe", "run", "space",
+    "data.batch",
 }  # fmt: skip
 MAY_IMPORT = {
     "errors": set(),
@@ -49,9 +51,10 @@ MAY_IMPORT = {
     "machine": set(),
     "storage": {"errors", "machine"},
     "cache": {"errors", "machine", "storage"},
-    "recipe": {"errors", "storage", "strict_yaml"},
+    "sections": {"errors", "strict_yaml"},
+    "recipe": {"errors", "sections", "storage", "strict_yaml"},
     "run": {"errors", "files", "recipe", "storage"},
-    "space": {"errors", "recipe", "strict_yaml"},
+    "space": {"errors", "recipe", "sections", "strict_yaml"},
     "losses": LEAVES,
     "metrics": LEAVES,
     "data": LEAVES,

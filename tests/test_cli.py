@@ -23,7 +23,8 @@ from msvqa.data.schema import Problem
 from msvqa.doctor import Check, Report
 from msvqa.engine.sweep import Best, Goal, Trial
 from msvqa.errors import DataError
-from msvqa.recipe import DataConfig, NamedConfig
+from msvqa.recipe import DataConfig
+from msvqa.sections import NamedConfig
 from msvqa.space import parse_space, plain
 from msvqa.tune import Result
 

@@ -5,15 +5,8 @@ from pathlib import Path
 import pytest
 
 from msvqa.errors import RecipeError
-from msvqa.recipe import (
-    DataConfig,
-    NamedConfig,
-    differences,
-    load,
-    parse,
-    parse_data,
-    resolve,
-)
+from msvqa.recipe import DataConfig, differences, load, parse, parse_data
+from msvqa.sections import NamedConfig, resolve
 from msvqa.strict_yaml import read_yaml
 from tests.tiny import make_recipe
 

@@ -21,7 +21,8 @@ from msvqa.data.root import Root, SourceFile, open_root
 from msvqa.data.text import AnswerList, Vocabulary
 from msvqa.errors import DataError, IncompleteError, did_you_mean, one_of
 from msvqa.files import hash_file
-from msvqa.recipe import DataConfig, resolve
+from msvqa.recipe import DataConfig
+from msvqa.sections import resolve
 from msvqa.storage import absolute, join
 
 PREPARED_FORMAT = 1

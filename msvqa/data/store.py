@@ -29,7 +29,8 @@ from msvqa.cache import fetch
 from msvqa.data.dataset import prepared_location
 from msvqa.errors import IncompleteError, StorageError, StoreError
 from msvqa.files import hash_file, sync, write_json
-from msvqa.recipe import FeaturesConfig, NamedConfig, Recipe
+from msvqa.recipe import FeaturesConfig, Recipe
+from msvqa.sections import NamedConfig
 from msvqa.storage import Folder, absolute, is_remote, join, open_folder
 
 STORE_FORMAT = 1

@@ -13,7 +13,8 @@ from msvqa.data.store import Arrays, Entry
 from msvqa.data.video import Decoded, IsolatedDecoder, video_file
 from msvqa.errors import VideoError
 from msvqa.models.encoders import ENCODERS
-from msvqa.recipe import ClipsConfig, FeaturesConfig, NamedConfig, Recipe, resolve
+from msvqa.recipe import ClipsConfig, FeaturesConfig, Recipe
+from msvqa.sections import NamedConfig, resolve
 
 if TYPE_CHECKING:
     from msvqa.data.features import FeatureFiles

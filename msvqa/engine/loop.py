@@ -44,8 +44,9 @@ from msvqa.errors import CheckpointError, NonFiniteLossError, StoppedError
 from msvqa.models.model import Model, build_model
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective
-from msvqa.recipe import Recipe, StageConfig, parse, resolve
+from msvqa.recipe import Recipe, StageConfig, parse
 from msvqa.run import Run
+from msvqa.sections import resolve
 
 logger = logging.getLogger(__name__)
 

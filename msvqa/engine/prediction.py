@@ -17,7 +17,8 @@ from msvqa.engine.precision import autocast
 from msvqa.errors import CheckpointError, RunError
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective
-from msvqa.recipe import Recipe, parse, resolve
+from msvqa.recipe import Recipe, parse
+from msvqa.sections import resolve
 
 
 @torch.no_grad()

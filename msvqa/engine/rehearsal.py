@@ -27,7 +27,8 @@ from msvqa.errors import StoreError
 from msvqa.models.model import build_model
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective
-from msvqa.recipe import Recipe, StageConfig, resolve
+from msvqa.recipe import Recipe, StageConfig
+from msvqa.sections import resolve
 
 
 @dataclass(frozen=True, kw_only=True)

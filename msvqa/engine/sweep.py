@@ -20,8 +20,9 @@ import yaml
 from msvqa.errors import RunError, one_of
 from msvqa.files import write_json, written_aside
 from msvqa.objectives import OBJECTIVES
-from msvqa.recipe import Recipe, differences, load, parse, resolve
+from msvqa.recipe import Recipe, differences, load, parse
 from msvqa.run import CHECKPOINT_INFO, FREE_TO_CHANGE, Run
+from msvqa.sections import resolve
 from msvqa.space import Space, Values, changes, plain, values_of, with_values
 from msvqa.storage import Folder, Kept, join, open_folder
 from msvqa.strict_yaml import read_file

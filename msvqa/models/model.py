@@ -8,7 +8,8 @@ import numpy as np
 from torch import nn
 
 from msvqa.models import MODELS
-from msvqa.recipe import NamedConfig, Recipe, resolve
+from msvqa.recipe import Recipe
+from msvqa.sections import NamedConfig, resolve
 
 
 @dataclass(frozen=True, kw_only=True)

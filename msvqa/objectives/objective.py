@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from msvqa.data.batch import Batch
 from msvqa.models.model import Model
-from msvqa.recipe import NamedConfig
+from msvqa.sections import NamedConfig
 
 if TYPE_CHECKING:
     from msvqa.data.dataset import Split

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from msvqa.models.layers.pixels import PixelScale
 from msvqa.models.weights import load_strictly, read_weights
-from msvqa.recipe import NamedConfig
+from msvqa.sections import NamedConfig
 from msvqa.storage import DiskPath
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from msvqa.models.layers.pixels import ACTIVITYNET_MEAN, IMAGENET_MEAN, IMAGENET_STD
-from msvqa.recipe import Config
+from msvqa.sections import Config
 
 # Legend: N clips (questions x clips), D hidden size, F frames per clip, G grid, S frame size.
 
