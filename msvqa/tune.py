@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from msvqa.cache import check_cache
+from msvqa.checks.checkpoints import check_initial, check_initial_fit
+from msvqa.checks.recipe import check
 from msvqa.engine import cluster
 from msvqa.engine.search import SearchJob, needs_dashboard, search
 from msvqa.engine.sweep import Best, Sweep, Trial
@@ -18,14 +20,7 @@ from msvqa.run import only_one
 from msvqa.sections import resolve
 from msvqa.space import Space, last_stage_only, probe
 from msvqa.storage import absolute
-from msvqa.train import (
-    Progress,
-    check,
-    check_initial,
-    check_initial_fit,
-    need_training_questions,
-    train,
-)
+from msvqa.train import Progress, need_training_questions, train
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ MAY_IMPORT = {
     "objectives": LEAVES | {"models", "losses", "metrics", "data"},
     "evaluators": LEAVES | {"metrics", "data"},
     "engine": LEAVES | {"data", "models", "losses", "metrics", "objectives", "evaluators"},
+    "checks": LEAVES | {"data", "models", "objectives", "evaluators", "engine"},
     "page": LEAVES | {"data", "models", "metrics", "objectives", "engine"},
     "console": set(),
     "cli": LEAVES | {"interruption", "console", *VERBS},
@@ -70,7 +71,7 @@ MAY_IMPORT = {
 }
 for verb in VERBS:
     engine = {"engine", *MAY_IMPORT["engine"]}
-    MAY_IMPORT[verb] = engine | {"page", *VERBS}
+    MAY_IMPORT[verb] = engine | {"checks", "page", *VERBS}
 
 NESTING = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match, ast.AsyncFor, ast.AsyncWith)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

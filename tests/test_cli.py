@@ -19,8 +19,8 @@ import yaml
 
 import msvqa
 from msvqa import cli
+from msvqa.checks.report import Check, Report
 from msvqa.data.schema import Problem
-from msvqa.doctor import Check, Report
 from msvqa.engine.sweep import Best, Goal, Trial
 from msvqa.errors import DataError
 from msvqa.recipe import DataConfig

@@ -10,9 +10,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from msvqa import doctor as doctor_module
+from msvqa.checks.report import Check, Report
+from msvqa.checks.videos import probe_videos
 from msvqa.data.isolation import Isolated
-from msvqa.doctor import Check, Report, doctor, probe_videos
+from msvqa.doctor import doctor
 from msvqa.errors import DataError
 from tests import barcode_video
 from tests.tiny import make_recipe
@@ -167,24 +168,6 @@ def test_the_environment_is_checked_without_data():
     assert set(statuses(report)) == names
     assert not report.failed
     assert report.problems_file is None
-
-
-def test_a_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def refuse(*, dir):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(doctor_module.tempfile, "TemporaryFile", refuse)
-    check = doctor_module._writing()
-    assert (check.status, str(tmp_path) in check.detail) == ("fail", True)
-
-
-def test_a_container_limit_on_processors_is_said(monkeypatch):
-    monkeypatch.setattr(doctor_module, "_cgroup", lambda name: "50000 100000")
-    check = doctor_module._processors()
-    assert check.status == "warn"
-    assert "limited to the time of 0.5" in check.detail
 
 
 def test_a_bad_recipe_fails_with_all_its_problems(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.synthetic_features import Synthesis, answers_of_videos
+from msvqa.checks.recipe import check
 from msvqa.data.loader import evaluation_batches, training_batches
 from msvqa.data.order import count_visits, plan_epoch
 from msvqa.data.store import store_location
@@ -23,7 +24,7 @@ from msvqa.objectives.answering import Answering
 from msvqa.predict import predict
 from msvqa.prepare import prepare
 from msvqa.run import Run
-from msvqa.train import check, dry_run, train
+from msvqa.train import dry_run, train
 from tests.featured import SYNTHESIS, VIDEOS, make_recipe, make_store, write_data
 from tests.local_host import LocalHost
 

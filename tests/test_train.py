@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import msvqa
+from msvqa.checks.recipe import check
 from msvqa.data.datasets.synthetic import generate
 from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import read_weights
@@ -27,7 +28,7 @@ from msvqa.errors import (
 from msvqa.evaluate import evaluate
 from msvqa.recipe import Recipe, parse
 from msvqa.run import Run
-from msvqa.train import Progress, check, dry_run, train
+from msvqa.train import Progress, dry_run, train
 from tests.faults.bench import Bench
 from tests.said import when_said
 from tests.tiny import VIDEOS, make_recipe

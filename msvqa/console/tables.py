@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from msvqa.checks.report import Report
     from msvqa.data.store import Store
-    from msvqa.doctor import Report
     from msvqa.predict import Answer
     from msvqa.tune import Result
 

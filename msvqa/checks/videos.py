@@ -1,0 +1,163 @@
+"""Are videos and annotations sound: every file is read to its end, every row is looked at."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msvqa.checks.report import Check, Report, Status
+from msvqa.errors import DataError
+from msvqa.recipe import DataConfig, Recipe, parse_data
+
+if TYPE_CHECKING:
+    from msvqa.data.dataset import Dataset
+    from msvqa.data.schema import Problem
+    from msvqa.data.video import Probe
+
+MAX_WORKERS = 16
+HARMLESS_KINDS = ("partial", "duplicate_question", "two_files", "shared_file", "two_splits")
+"""Problems that preparing and training go on with; all others count as failures."""
+LAYOUTS = (
+    ("msrvtt_qa", ("train_qa.json", "TrainValVideo")),
+    ("msvd_qa", ("train_qa.json", "youtube_mapping.txt")),
+)
+"""Published layouts and the entries that a folder with one has."""
+
+
+def check_data(folder: Path, recipe: Recipe | None, timeout_s: float, report: Report) -> None:
+    """Add what is wrong with a folder of videos, and with its annotations where it has some.
+
+    Raises:
+        DataError: no such folder, or nothing in it that is known.
+    """
+    config = recipe.data if recipe is not None else _recognise(folder)
+    if config is None:
+        files = video_files(folder)
+        if not files:
+            raise DataError(f"{folder}: no videos and no data set in a layout that is known")
+        report.checks.append(
+            Check(
+                name="annotations",
+                status="warn",
+                detail=f"none recognised in {folder}: only its videos are checked",
+                advice="msvqa doctor RECIPE --data DIR checks the annotations that RECIPE names",
+            )
+        )
+    else:
+        from msvqa.data.dataset import open_dataset
+        from msvqa.data.problems import find_annotation_problems
+
+        dataset = open_dataset(config.model_copy(update={"root": str(folder.absolute())}))
+        report.problems += find_annotation_problems(dataset)
+        files = _annotated_files(dataset)
+        report.checks.append(_annotation_check(config.name, report.problems))
+    report.probes = probe_videos(folder, files, timeout_s)
+    report.problems += [
+        problem for path, found in report.probes.items() if (problem := _content(path, found))
+    ]
+    report.checks.append(_video_check(folder, report.probes))
+
+
+def _recognise(folder: Path) -> DataConfig | None:
+    """Return the data section for a folder in a published layout."""
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}")
+    for name, entries in LAYOUTS:
+        if all((folder / entry).exists() for entry in entries):
+            return parse_data(name, root=str(folder), allow_missing=True)
+    return None
+
+
+def video_files(folder: Path) -> list[str]:
+    """Return the videos in a folder, relative to it."""
+    from msvqa.data.dataset import VIDEO_SUFFIXES
+
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
+    return sorted(str(file.relative_to(folder)) for file in files if file.is_file())
+
+
+def _annotated_files(dataset: "Dataset") -> list[str]:
+    """Return the files of all videos that questions are about; broken annotations name none."""
+    from msvqa.data.problems import group_by_video
+
+    try:
+        videos = group_by_video(dataset, dataset.read().rows)
+    except DataError:
+        return []
+    return sorted({video.file.path for video in videos if video.file.path})
+
+
+def probe_videos(folder: Path, files: Sequence[str], timeout_s: float) -> dict[str, "Probe"]:
+    """Read every file from end to end, in child processes that may hang or die.
+
+    Returns:
+        What was found, by name, in the order of `files`.
+    """
+    from msvqa.data.video import IsolatedDecoder
+
+    workers = max(1, min(len(os.sched_getaffinity(0)), MAX_WORKERS, len(files)))
+
+    def read(share: Sequence[str]) -> list["Probe"]:
+        decoder = IsolatedDecoder(timeout_s, pixels=False)
+        try:
+            return [_probe(decoder, folder / name) for name in share]
+        finally:
+            decoder.close()
+
+    shares = [files[worker::workers] for worker in range(workers)]
+    with ThreadPoolExecutor(workers) as threads:
+        found = list(threads.map(read, shares))
+    return {name: found[n % workers][n // workers] for n, name in enumerate(files)}
+
+
+def _probe(decoder: Any, path: Path) -> "Probe":
+    found: Probe = decoder.probe(path)
+    # Of a disk that does not answer nothing more is asked here, where no time limit holds.
+    if found.outcome != "timeout" and path.stat().st_size == 0:
+        found = replace(found, problem=f"{path}: the file is empty (0 bytes)")
+    return found
+
+
+def _content(path: str, found: "Probe") -> "Problem | None":
+    from msvqa.data.schema import Problem
+
+    if found.outcome == "ok":
+        return None
+    frames = f" ({found.num_frames} frames)" if found.num_frames else ""
+    return Problem(kind=found.outcome, path=path, detail=f"{found.problem}{frames}")
+
+
+def _annotation_check(name: str, problems: Sequence["Problem"]) -> Check:
+    failing = [problem for problem in problems if problem.kind not in HARMLESS_KINDS]
+    status: Status = "fail" if failing else "warn" if problems else "ok"
+    return Check(
+        name="annotations",
+        status=status,
+        detail=f"{name}: {len(problems)} problems, {len(failing)} of them must be put right",
+        advice=_first_details(failing or problems),
+    )
+
+
+def _video_check(folder: Path, probes: dict[str, "Probe"]) -> Check:
+    from msvqa.data.video import OUTCOMES
+
+    if not probes:
+        return Check(name="videos", status="warn", detail=f"none in {folder}")
+    outcomes = [found.outcome for found in probes.values()]
+    counts = [f"{outcomes.count(o)} {o}" for o in OUTCOMES if o in outcomes]
+    bad = any(outcome not in ("ok", "partial") for outcome in outcomes)
+    return Check(
+        name="videos",
+        status="fail" if bad else "warn" if "partial" in outcomes else "ok",
+        detail=f"{len(probes)} in {folder}: {', '.join(counts)}",
+        advice="replace these files; training leaves them out with data.allow_missing"
+        if bad
+        else "",
+    )
+
+
+def _first_details(problems: Sequence["Problem"], shown: int = 3) -> str:
+    more = [f"and {len(problems) - shown} more"] if len(problems) > shown else []
+    return "\n  ".join([*(problem.detail for problem in problems[:shown]), *more])
