@@ -92,10 +92,10 @@ def make_checkpoint(
     return folder
 
 
-def make_data(folder: Path) -> tuple[Prepared, Store]:
+def make_data(folder: Path, recipe: Recipe | None = None) -> tuple[Prepared, Store]:
     """Generate the videos, prepare them and extract their clips without Ray."""
     generate(folder / "data", videos=VIDEOS)
-    recipe = make_recipe(folder)
+    recipe = recipe or make_recipe(folder)
     prepared = prepare(recipe.data)
     splits = [prepared.split(name) for name in prepared.splits]
     ids = [video for split in splits for video in split.video_id]
