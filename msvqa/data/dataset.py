@@ -177,7 +177,7 @@ class Split:
     answer: list[str]
     question_type: list[str]
     tokens: np.ndarray
-    """(n, L) int64, word ids padded on the right with 0"""
+    """(sum of `length`,) int64, word ids of one question after another, see `words`"""
     length: np.ndarray
     """(n,) int64, number of words"""
     answer_id: np.ndarray
@@ -191,6 +191,23 @@ class Split:
     def __repr__(self) -> str:
         counts = f"{len(self)} of {self.n_expected} questions, {len(self.video_id)} videos"
         return f"Split({self.name!r}: {counts})"
+
+    @cached_property
+    def _start(self) -> np.ndarray:
+        """(n,) int64, where in `tokens` a question begins."""
+        return np.cumsum(self.length) - self.length
+
+    def words(self, rows: np.ndarray) -> np.ndarray:
+        """Return int64 (rows, L), the word ids of some questions, padded on the right with 0.
+
+        L is the longest of these. All questions padded alike would take as much memory as the
+        longest one of the split, and one long text among short ones is enough for gigabytes.
+        """
+        position = np.arange(int(self.length[rows].max(initial=0)))
+        is_word = position < self.length[rows][:, None]
+        padded = np.zeros(is_word.shape, dtype=np.int64)
+        padded[is_word] = self.tokens[(self._start[rows][:, None] + position)[is_word]]
+        return padded
 
     def without(self, video_ids: Collection[str]) -> "Split":
         """Return the split without some videos and their questions; `n_expected` stays."""
@@ -208,7 +225,7 @@ class Split:
             question=[self.question[row] for row in rows],
             answer=[self.answer[row] for row in rows],
             question_type=[self.question_type[row] for row in rows],
-            tokens=self.tokens[keep],
+            tokens=self.tokens[np.repeat(keep, self.length)],
             length=self.length[keep],
             answer_id=self.answer_id[keep],
         )
@@ -310,8 +327,6 @@ def _split_of(name: str, videos: pa.Table, root: str, counts: dict[str, Any]) ->
     questions = per_video.flatten()
     words = questions.field("tokens")
     length = pc.list_value_length(words).to_numpy(zero_copy_only=False).astype(np.int64)
-    tokens = np.zeros((len(questions), int(length.max(initial=0))), dtype=np.int64)
-    tokens[np.arange(tokens.shape[1]) < length[:, None]] = words.flatten().to_numpy()
     n_of_video = pc.list_value_length(per_video).to_numpy(zero_copy_only=False)
     return Split(
         name=name,
@@ -322,7 +337,7 @@ def _split_of(name: str, videos: pa.Table, root: str, counts: dict[str, Any]) ->
         question=questions.field("question").to_pylist(),
         answer=questions.field("answer").to_pylist(),
         question_type=questions.field("type").to_pylist(),
-        tokens=tokens,
+        tokens=words.flatten().to_numpy().astype(np.int64),
         length=length,
         answer_id=questions.field("answer_id").to_numpy().copy(),
         n_expected=int(counts["questions"]["expected"]),

@@ -44,7 +44,6 @@ def _held_out(video_ids: Collection[str], folds: FoldsConfig) -> set[str]:
 
 
 def _joined(splits: list[Split], name: str) -> Split:
-    width = max(split.tokens.shape[1] for split in splits)
     starts = np.cumsum([0] + [len(split.video_id) for split in splits])
     return Split(
         name=name,
@@ -57,9 +56,7 @@ def _joined(splits: list[Split], name: str) -> Split:
         question=[text for split in splits for text in split.question],
         answer=[text for split in splits for text in split.answer],
         question_type=[kind for split in splits for kind in split.question_type],
-        tokens=np.concatenate(
-            [np.pad(s.tokens, ((0, 0), (0, width - s.tokens.shape[1]))) for s in splits]
-        ),
+        tokens=np.concatenate([split.tokens for split in splits]),
         length=np.concatenate([split.length for split in splits]),
         answer_id=np.concatenate([split.answer_id for split in splits]),
         n_expected=sum(split.n_expected for split in splits),

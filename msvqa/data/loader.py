@@ -122,11 +122,9 @@ def evaluation_batches(
 
 
 def _question_tensors(split: Split, rows: np.ndarray) -> Batch:
-    length = split.length[rows]
-    longest = int(length.max())
     return {
-        "question": torch.from_numpy(split.tokens[rows][:, :longest].astype(np.int64)),
-        "question_length": torch.from_numpy(length.astype(np.int64)),
+        "question": torch.from_numpy(split.words(rows)),
+        "question_length": torch.from_numpy(split.length[rows].astype(np.int64)),
         "answer": torch.from_numpy(split.answer_id[rows].astype(np.int64)),
         "row": torch.from_numpy(rows.astype(np.int64)),
     }

@@ -9,13 +9,16 @@ from msvqa.data.dataset import Prepared, open_dataset, prepared_location
 from msvqa.errors import DataError
 from msvqa.prepare import prepare
 from msvqa.recipe import DataConfig
-from tests.msvd_folder import write_msvd
+from tests.msvd_folder import QUESTIONS, write_msvd
 
 
 @pytest.fixture
 def config(tmp_path):
-    root = write_msvd(tmp_path / "data")
-    return DataConfig(name="msvd_qa", root=str(root), prepared=str(tmp_path / "prepared"))
+    return _config(write_msvd(tmp_path / "data"))
+
+
+def _config(root):
+    return DataConfig(name="msvd_qa", root=str(root), prepared=str(root.parent / "prepared"))
 
 
 def test_a_split_holds_its_questions_by_video(config):
@@ -26,8 +29,8 @@ def test_a_split_holds_its_questions_by_video(config):
     assert split.question_id.tolist() == [0, 1, 2, 3]
     assert split.question_type == ["what", "who", "how", "who"]
     assert split.length.tolist() == [5, 3, 5, 4]
-    assert split.tokens.shape == (4, 5)
-    assert split.tokens[1].tolist() == [7, 3, 8, 0, 0]
+    assert split.tokens.shape == (17,)
+    assert split.words(np.array([1, 0]))[0].tolist() == [7, 3, 8, 0, 0]
     assert split.answer_id.tolist() == [3, 2, 4, 2]
     assert len(split) == split.n_expected == 4
 
@@ -37,7 +40,7 @@ def test_without_drops_videos_and_their_questions(config):
     assert split.video_id == ["2"]
     assert split.video_row.tolist() == [0, 0]
     assert split.question == ["how many cats are there?", "who cannot swim?"]
-    assert split.tokens.shape == (2, 5)
+    assert split.words(np.arange(2))[1].tolist() == [7, 14, 15, 16, 0]
     assert (len(split), split.n_expected) == (2, 4)
 
 
@@ -76,3 +79,15 @@ def test_an_unknown_data_set_or_folder_is_refused(tmp_path):
         open_dataset(DataConfig(name="msvdqa", root=str(tmp_path)))
     with pytest.raises(DataError, match="no folder"):
         open_dataset(DataConfig(name="msvd_qa", root=str(tmp_path / "absent")))
+
+
+def test_one_long_question_costs_its_own_words_alone(tmp_path):
+    first, *others = QUESTIONS["train"]
+    long = first | {"question": f"what {'very ' * 1_000}long thing is it?"}
+    root = write_msvd(tmp_path / "data", QUESTIONS | {"train": [long, *others]})
+    split = prepare(_config(root)).split("train")
+    assert split.length.tolist() == [1_005, 3, 5, 4]
+    assert split.tokens.nbytes == 8 * split.length.sum()
+    assert split.words(np.array([0, 1])).shape == (2, 1_005)
+    assert split.words(np.array([1, 3])).shape == (2, 4)
+    assert split.words(np.array([], dtype=np.int64)).shape == (0, 0)

@@ -51,8 +51,7 @@ def test_questions_stay_with_their_videos(prepared):
 
 def describe(split, row):
     video = split.video_row[row]
-    words = split.tokens[row][: split.length[row]].tolist()
-    assert not np.any(split.tokens[row][split.length[row] :])
+    words = split.words(np.array([row]))[0].tolist()
     return split.video_id[video], split.path[video], split.question[row], split.answer[row], words
 
 
