@@ -40,11 +40,12 @@ VERBS = (
     "serve",
 )  # fmt: skip
 LEAVES = {
-    "errors", "files", "storage", "cache", "strict_yaml", "sections", "recipe", "run", "space",
-    "data.batch",
+    "errors", "content", "files", "storage", "cache", "strict_yaml", "sections", "recipe", "run",
+    "space", "data.batch",
 }  # fmt: skip
 MAY_IMPORT = {
     "errors": set(),
+    "content": set(),
     "files": set(),
     "strict_yaml": {"errors"},
     "interruption": set(),
