@@ -1,16 +1,21 @@
 """Equal to the reference: every recorded file at its tolerance."""
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks import parity
+from benchmarks.parity.recording import Recording, compare_content
 
 SLOW = {"full_dims_formula", "resnext3d_formula", "questions_full"}
+VIDEOQA = sorted(parity.checks_of("videoqa"))
 
 
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in sorted(parity.CHECKS)],
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in VIDEOQA]
 )
 def test_equals_the_reference(golden, name):
     results = parity.compare_file(golden / "videoqa" / f"{name}.npz")
@@ -19,9 +24,93 @@ def test_equals_the_reference(golden, name):
 
 
 def test_every_recorded_file_is_compared(golden):
-    assert {path.stem for path in (golden / "videoqa").glob("*.npz")} == set(parity.CHECKS)
+    files = parity.recordings_of(golden / "videoqa")
+    assert {path.stem for path in files} == set(VIDEOQA)
 
 
-def test_an_unknown_file_fails(tmp_path):
-    np.savez(tmp_path / "new.npz", a=1)
-    assert not parity.compare_file(tmp_path / "new.npz")[0].passed
+def copied(golden: Path, name: str, folder: Path, **changed: np.ndarray) -> Path:
+    """Write a copy of a recording with other arrays."""
+    arrays = dict(np.load(golden / "videoqa" / f"{name}.npz", allow_pickle=False))
+    path = folder / "videoqa" / f"{name}.npz"
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, **{k: v for k, v in (arrays | changed).items() if v is not None})
+    return path
+
+
+def damaged(array: np.ndarray) -> np.ndarray:
+    if np.issubdtype(array.dtype, np.number):
+        return array + np.ones_like(array)
+    return np.char.add(array, "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "quantity"),
+    [
+        *[(n, k) for n in ("gat", "mfb") for k in ("in", "state", "out", "out64")],
+        ("evaluation", "expected"),
+        ("frame_sampling", "idx_clips16_frames16"),
+        ("losses", "out64/consistency_01"),
+        ("pixels", "clips_motion"),
+        ("train_steps_units2", "after"),
+    ],
+)
+def test_a_damaged_copy_fails(golden, tmp_path, name, quantity):
+    arrays = np.load(golden / "videoqa" / f"{name}.npz", allow_pickle=False)
+    chosen = next(k for k in arrays.files if k == quantity or k.startswith(f"{quantity}/"))
+    assert all(r.passed for r in parity.compare_file(copied(golden, name, tmp_path)))
+    path = copied(golden, name, tmp_path, **{chosen: damaged(arrays[chosen])})
+    assert not all(result.passed for result in parity.compare_file(path))
+
+
+def test_a_recording_that_is_cut_off_fails_by_name(golden, tmp_path):
+    path = copied(golden, "gat", tmp_path)
+    path.write_bytes(path.read_bytes()[:1000])
+    (result,) = parity.compare_file(path)
+    assert not result.passed
+    assert result.file == "gat"
+    assert "cannot be compared" in result.quantity
+
+
+def test_fewer_and_more_cases_are_compared(golden, tmp_path):
+    arrays = np.load(golden / "videoqa" / "frame_sampling.npz", allow_pickle=False)
+    lengths = arrays["num_frames_in_video"][:5]
+    from msvqa.data.sampling import sample_clips
+
+    path = tmp_path / "videoqa" / "frame_sampling.npz"
+    path.parent.mkdir()
+    more = np.stack([sample_clips(length, 3, 8) for length in lengths.tolist()])
+    np.savez(path, num_frames_in_video=lengths, idx_clips3_frames8=more)
+    (result,) = parity.compare_file(path)
+    assert (result.quantity, result.passed) == ("idx_clips3_frames8", True)
+
+
+def test_what_the_check_does_not_look_at_fails_by_name(golden, tmp_path):
+    path = copied(golden, "gat", tmp_path, **{"out64/new": np.zeros(1), "more": np.zeros(1)})
+    failed = {result.quantity for result in parity.compare_file(path) if not result.passed}
+    assert failed == {"out64/new: not computed", "more: not compared"}
+
+
+@pytest.mark.parametrize("system", ["videoqa", "similarity", "a folder of somebody"])
+def test_a_file_that_nothing_compares_fails_by_name(tmp_path, system):
+    folder = tmp_path / system
+    folder.mkdir()
+    np.savez(folder / "new.npz", a=1)
+    (folder / "labels.json").write_text("[]")
+    for path in parity.recordings_of(folder):
+        (result,) = parity.compare_file(path)
+        assert not result.passed
+        assert result.file == path.stem
+
+
+def test_names_that_repeat_between_systems_are_told_apart_by_the_folder(golden, tmp_path):
+    shutil.copy(golden / "umt" / "frame_sampling.npz", tmp_path)
+    assert not all(r.passed for r in parity.compare_file(tmp_path / "frame_sampling.npz"))
+
+
+def test_json_recordings_are_compared_leaf_by_leaf(tmp_path):
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps({"a": [1, "two"], "b": None}))
+    content = Recording(path).content
+    assert compare_content("prompts", "all", {"a": [1, "two"], "b": None}, content).passed
+    for other in ({"a": [1, "2"], "b": None}, {"a": [1], "b": None}, {"a": [True, "two"]}):
+        assert not compare_content("prompts", "all", other, content).passed

@@ -1,43 +1,62 @@
-"""Parity: compares this project with recorded results of the DualVGR program."""
+"""Parity: compares this project with what the reference systems computed and recorded.
 
-from collections.abc import Callable, Iterator
+One folder of recordings for each system; file names repeat between them, so the checks are chosen
+by the folder's name.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 
-from benchmarks.parity import data, network, real_sizes, training
 from benchmarks.parity.recording import EXACT, Comparison, Recording
 
-CHECKS: dict[str, Callable[[Recording], Iterator[Comparison]]] = {
-    "question_encoder": network.question_encoder,
-    "appearance_encoder": network.appearance_encoder,
-    "query_attention": network.query_attention,
-    "query_punish": network.query_punish,
-    "gat": network.gat,
-    "view_attention": network.view_attention,
-    "mfb": network.mfb,
-    "readout": network.readout,
-    "answer_decoder": network.answer_decoder,
-    "unit_layers1_graph1": network.units,
-    "unit_layers2_graph1": network.units,
-    "unit_layers2_graph2": network.units,
-    "full_eval_units1": network.full_eval,
-    "full_eval_units2": network.full_eval,
-    "full_eval_units3": network.full_eval,
-    "losses": training.loss_functions,
-    "train_steps_units1_default_loss": training.train_steps,
-    "train_steps_units2": training.train_steps,
-    "full_dims_formula": real_sizes.full_dims,
-    "resnext3d_formula": real_sizes.resnext3d,
-    "frame_sampling": data.frame_sampling,
-    "pixels": data.pixels,
-    "questions_subset": data.questions_subset,
-    "questions_full": data.questions_full,
-    "evaluation": data.evaluation,
+Check = Callable[[Recording], Iterator[Comparison]]
+
+SYSTEMS: dict[str, str] = {
+    "videoqa": "benchmarks.parity.videoqa:CHECKS",
 }
-"""Recorded files and what compares them."""
+"""Systems by the name of their folder, and the tables of what compares each recorded file."""
+
+RECORDINGS = (".npz", ".json")
+"""Endings of recorded files; what else lies in a folder is read by the checks that need it."""
 
 
-def compare_file(path: Path) -> list[Comparison]:
-    """Return all comparisons of one recorded file; a file that nothing compares is a failure."""
-    if path.stem not in CHECKS:
-        return [Comparison(path.stem, "not compared", float("inf"), EXACT)]
-    return list(CHECKS[path.stem](Recording(path)))
+def checks_of(system: str) -> Mapping[str, Check]:
+    """Return what compares the recorded files of a system; nothing for one that is not known."""
+    if system not in SYSTEMS:
+        return {}
+    module, _, name = SYSTEMS[system].partition(":")
+    checks: Mapping[str, Check] = getattr(import_module(module), name)
+    return checks
+
+
+def recordings_of(folder: Path) -> list[Path]:
+    """Return the recorded files of a folder."""
+    return sorted(path for path in folder.iterdir() if path.suffix in RECORDINGS)
+
+
+def compare_file(path: Path, system: str | None = None) -> list[Comparison]:
+    """Return all comparisons of one recorded file.
+
+    What cannot be read, what nothing compares, and every recorded array that the check did not
+    look at is a failure of its own, by name: a recording may have other sizes and other cases
+    than those that are known, but nothing in it is passed over.
+
+    Args:
+        path: the recorded file.
+        system: the system that it is of; by default its folder's name.
+    """
+    system = system or path.resolve().parent.name
+    check = checks_of(system).get(path.stem)
+    if check is None:
+        return [Comparison(path.stem, f"not compared: {system} has no check", float("inf"), EXACT)]
+    results: list[Comparison] = []
+    try:
+        recording = Recording(path)
+        results += check(recording)
+    except Exception as error:  # whatever a damaged recording leads to
+        what = f"cannot be compared: {type(error).__name__}: {error}"
+        return [*results, Comparison(path.stem, what, float("inf"), EXACT)]
+    left_out = [Comparison(path.stem, f"{n}: not compared", float("inf"), EXACT)
+                for n in recording.unread()]  # fmt: skip
+    return [*results, *left_out]

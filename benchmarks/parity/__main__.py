@@ -1,32 +1,39 @@
 """Prints the table of all comparisons.
 
-    python -m benchmarks.parity [FOLDER]
+    python -m benchmarks.parity [FOLDER] [--system NAME]
 
-FOLDER holds the recorded `.npz` files; by default `golden/videoqa` below $MSVQA_SHARED. Exits with
-1 when a difference exceeds its tolerance or a file of the folder is not compared.
+FOLDER holds the recorded files of one system; its name says which (see `SYSTEMS`), unless --system
+does. By default `golden/videoqa` below $MSVQA_SHARED. Exits with 1 when a difference exceeds its
+tolerance, or when a file or a quantity of the folder is not compared.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.parity import compare_file
+from benchmarks.parity import SYSTEMS, compare_file, recordings_of
 from benchmarks.parity.recording import SHARED
 
 
 def main() -> int:
     """Print the table; return 1 if anything differs."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.parity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("folder", nargs="?", type=Path, default=SHARED / "golden" / "videoqa")
-    folder: Path = parser.parse_args().folder
-    files = sorted(folder.glob("*.npz"))
+    parser.add_argument("--system", choices=sorted(SYSTEMS))
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
+    files = recordings_of(folder) if folder.is_dir() else []
     if not files:
         print(f"no recorded files in {folder}; name the folder, or set MSVQA_SHARED")
         return 1
     results = []
     print(f"{'file':<34}{'quantity':<40}{'difference':>12}{'tolerance':>12}")
     for path in files:
-        for result in compare_file(path):
+        for result in compare_file(path, arguments.system):
             results.append(result)
             mark = "" if result.passed else "  FAILED"
             print(

@@ -1,22 +1,25 @@
-"""Recorded files of the reference, and the model at their sizes."""
+"""Recorded files of the reference systems, and how what we compute is compared with them."""
 
 import json
 import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
-from msvqa.models.dualvgr import DualVGR
-from msvqa.models.layers.network import GraphNetwork
-from msvqa.models.model import Sizes
-from msvqa.models.reference import from_reference
+from torch import Tensor
 
 EXACT, DOUBLE, STORED_AS_FLOAT = 0.0, 1e-10, 1e-6
+SINGLE, SINGLE_RELATIVE = 2e-5, 1e-4
+"""Two runs in single precision: this much, and this part of the value."""
 SHARED = Path(os.environ.get("MSVQA_SHARED", Path(__file__).parents[3] / "shared"))
+META = "meta"
+"""The array that holds the settings of a recording, as JSON."""
+
+Outputs = Mapping[str, Tensor]
+"""What a run of ours gives, by the names of the recording."""
 
 
 @dataclass(frozen=True)
@@ -35,29 +38,89 @@ class Comparison:
 
 
 class Recording:
-    """One recorded file: settings, inputs, weights and outputs."""
+    """One recorded file: settings, inputs, weights and outputs.
+
+    It keeps count of what has been looked at, so that nothing recorded stays uncompared in silence.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.file = path, path.stem
-        self.arrays = dict(np.load(path, allow_pickle=False))
-        self.meta: dict[str, Any] = json.loads(str(self.arrays.get("meta", "{}")))
+        self._read: set[str] = {META}
+        self._arrays: dict[str, np.ndarray] = {}
+        self.content: Any = None
+        """What a JSON recording holds."""
+        if path.suffix == ".json":
+            self.content = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            self._arrays = dict(np.load(path, allow_pickle=False))
+        self.meta: dict[str, Any] = json.loads(str(self._arrays.get(META, "{}")))
 
-    def input(self, name: str) -> Tensor:
-        """Return an input; floating numbers in double precision."""
-        value = torch.from_numpy(self.arrays[f"in/{name}"])
-        return value.double() if value.is_floating_point() else value
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Return a recorded array, which then counts as looked at."""
+        self._read.add(name)
+        return self._arrays[name]
+
+    def names(self, start: str = "") -> list[str]:
+        """Return the names of the recorded arrays that begin so."""
+        return [name for name in self._arrays if name.startswith(start)]
+
+    def cases(self, last: str) -> list[str]:
+        """Return the cases of a recording: what stands before `/LAST` in its names."""
+        end = f"/{last}"
+        return [name.removesuffix(end) for name in sorted(self._arrays) if name.endswith(end)]
+
+    def unread(self) -> list[str]:
+        """Return the names of the arrays that nothing has looked at."""
+        return sorted(set(self._arrays) - self._read)
+
+    def ignore(self, name: str, why: str) -> None:
+        """Leave an array uncompared; `why` is for the reader of the check."""
+        assert why
+        self._read.add(name)
+
+    def input(self, name: str, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return an input; floating numbers in the precision asked for."""
+        value = torch.from_numpy(self[f"in/{name}"])
+        return value.to(dtype) if value.is_floating_point() else value
 
     def state(self, folder: str = "state") -> dict[str, Tensor]:
         """Return weights under the reference's names, in double precision."""
-        start = f"{folder}/"
-        values = {k.removeprefix(start): v for k, v in self.arrays.items() if k.startswith(start)}
+        values = {name.removeprefix(f"{folder}/"): self[name] for name in self.names(f"{folder}/")}
         return {k: torch.from_numpy(np.asarray(v)).to(_double(v)) for k, v in values.items()}
 
     def compare(
         self, quantity: str, found: Tensor | np.ndarray, tolerance: float = DOUBLE
     ) -> Comparison:
-        """Compare with the array `quantity`."""
-        return compare(self.file, quantity, found, self.arrays[quantity], tolerance)
+        """Compare with the array `quantity`; one that was not recorded is a failure."""
+        if quantity not in self:
+            return Comparison(self.file, f"{quantity}: not recorded", float("inf"), tolerance)
+        return compare(self.file, quantity, found, self[quantity], tolerance)
+
+    def compare_runs(self, run: Callable[[torch.dtype], Outputs]) -> Iterator[Comparison]:
+        """Compare a run in double precision with `out64/`, one in single with `out/`."""
+        for dtype, folder in ((torch.float64, "out64"), (torch.float32, "out")):
+            names = self.names(f"{folder}/")
+            found = run(dtype) if names else {}
+            for name in names:
+                value = found.get(name.removeprefix(f"{folder}/"))
+                if value is None:
+                    self._read.add(name)
+                    yield Comparison(self.file, f"{name}: not computed", float("inf"), DOUBLE)
+                elif dtype == torch.float64:
+                    yield self.compare(name, value)
+                else:
+                    yield self._compare_single(name, value)
+
+    def _compare_single(self, name: str, found: Tensor) -> Comparison:
+        expected = torch.from_numpy(np.asarray(self[name])).double()
+        if found.shape != expected.shape:
+            return Comparison(self.file, name, float("inf"), SINGLE)
+        beyond = (found.detach().double() - expected).abs() - SINGLE_RELATIVE * expected.abs()
+        worst = float(beyond.max().clamp(min=0)) if beyond.numel() else 0.0
+        return Comparison(self.file, name, worst, SINGLE)
 
 
 def compare(
@@ -71,66 +134,21 @@ def compare(
     return Comparison(file, quantity, float(difference.max(initial=0)), tolerance)
 
 
-def build_model(recording: Recording, **fields: Any) -> DualVGR:
-    """Return DualVGR in double precision at the sizes of a recording, without dropout."""
-    meta = recording.meta
-    layers = meta.get("graph_layers", 1)
-    config = DualVGR.Config(
-        hidden_size=meta["module_dim"],
-        units=meta.get("unit_layers", 1),
-        graph_layers=layers,
-        heads=meta["heads"],
-        padded_length=meta["max_len"],
-        reference_graph_layers=layers > 1,
-        dropout=0,
-        state_dropout=0,
-        **fields,
-    )
-    sizes = Sizes(
-        vocabulary=meta["vocab"],
-        answers=meta["answers"],
-        num_clips=meta["num_nodes"],
-        frames_per_clip=meta["num_frames"],
-        size_px=224,
-        appearance_width=meta["vision_dim"],
-        motion_width=meta["vision_dim"],
-        word_size=meta["word_dim"],
-    )
-    return DualVGR(config, sizes).double().eval()
+def compare_content(file: str, quantity: str, found: Any, expected: Any) -> Comparison:
+    """Return how many leaves of nested plain data differ, such as prompts or labels."""
+    return Comparison(file, quantity, float(_differences(found, expected)), EXACT)
 
 
-def load_part(recording: Recording, part: str, theirs: str) -> Any:
-    """Return a part of the network with its recorded weights; `theirs` begins their names."""
-    network: GraphNetwork = build_model(recording).network
-    module: nn.Module = network.get_submodule(part)
-    own = {f"{part}.{name}": value for name, value in module.state_dict().items()}
-    given = {f"{theirs}.{name}": value for name, value in recording.state().items()}
-    renamed = from_reference(given, own, recording.meta["heads"], recording.file)
-    module.load_state_dict({k.removeprefix(f"{part}."): v for k, v in renamed.items()})
-    return module
-
-
-def model_batch(recording: Recording) -> dict[str, Tensor]:
-    """Return the recorded inputs as a batch of one question per video."""
-    questions = len(recording.arrays["in/question_len"])
-    batch = {
-        "appearance": recording.input("appearance"),
-        "motion": recording.input("motion"),
-        "question": recording.input("questions"),
-        "question_length": recording.input("question_len"),
-        "video_index": torch.arange(questions),
-        "weight": torch.ones(questions),
-        "normalizer": torch.tensor(float(questions)),
-        "workers": torch.tensor(1.0),
-    }
-    if "in/answers" in recording.arrays:
-        batch["answer"] = recording.input("answers")
-    return batch
-
-
-def in_precision(batch: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return a batch with its floating numbers in another precision."""
-    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in batch.items()}
+def _differences(found: Any, expected: Any) -> int:
+    if isinstance(found, Mapping) and isinstance(expected, Mapping):
+        shared = found.keys() & expected.keys()
+        return len(found.keys() ^ expected.keys()) + sum(
+            _differences(found[key], expected[key]) for key in shared
+        )
+    if isinstance(found, (list, tuple)) and isinstance(expected, (list, tuple)):
+        pairs = zip(found, expected, strict=False)
+        return abs(len(found) - len(expected)) + sum(_differences(a, b) for a, b in pairs)
+    return int(type(found) is not type(expected) or found != expected)
 
 
 def _double(value: np.ndarray) -> torch.dtype:

@@ -6,15 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.parity.recording import (
-    STORED_AS_FLOAT,
-    Comparison,
-    Recording,
-    build_model,
-    compare,
-    in_precision,
-    model_batch,
-)
+from benchmarks.parity.recording import STORED_AS_FLOAT, Comparison, Recording, compare
+from benchmarks.parity.videoqa.model import build_model, model_batch
 from msvqa import losses
 from msvqa.models.reference import to_reference
 from msvqa.objectives.answering import Answering
@@ -24,14 +17,24 @@ NOISE = 1e-9
 
 
 def loss_functions(recording: Recording) -> Iterator[Comparison]:
-    """Consistency and dependence."""
-    pairs = {"01": (0, 1), "23": (2, 3), "same": (0, 0)}
-    for name, pair in pairs.items():
-        first, second = (recording.input(f"emb{number}") for number in pair)
-        found = losses.consistency(first, second).mean()
-        yield recording.compare(f"out64/consistency_{name}", found)
-        found = losses.dependence(first, second).sum()
-        yield recording.compare(f"out64/dependence_{name}", found)
+    """Consistency and dependence of the recorded pairs, such as `01` or `same`."""
+
+    def run(dtype: torch.dtype) -> dict[str, Tensor]:
+        found = {}
+        for name in recording.names("out"):
+            quantity = name.partition("/")[2]
+            loss, _, pair = quantity.partition("_")
+            numbers = (0, 0) if pair == "same" else map(int, pair)
+            views = [recording.input(f"emb{number}", dtype) for number in numbers]
+            if loss == "consistency":
+                found[quantity] = losses.consistency(*views).mean()
+            elif loss == "dependence":
+                found[quantity] = losses.dependence(*views).sum()
+        return found
+
+    yield from recording.compare_runs(run)
+    for name in recording.names("in/"):
+        recording.ignore(name, "a view that is in none of the pairs")
 
 
 def train_steps(recording: Recording) -> Iterator[Comparison]:
@@ -45,7 +48,7 @@ def train_steps(recording: Recording) -> Iterator[Comparison]:
     yield recording.compare("out64/log", np.array(log), 1e-6)
     yield _compare_states(recording, "grad", gradients)
     yield from _compare_weights(recording, after)
-    expected = recording.arrays["out64/log"]
+    expected = recording["out64/log"]
     relative = np.array(_train(recording, torch.float32)[0]) / expected
     yield compare(recording.file, "out64/log in float32, ratio", relative, relative**0, 1e-3)
 
@@ -59,7 +62,7 @@ def _train(
     model.load_reference(recording.state(), recording.file)
     objective = Answering(Answering.Config(alpha=meta["alpha"], beta=meta["beta"]), model)
     objective.to(dtype).train()
-    batch = in_precision(model_batch(recording), dtype)
+    batch = model_batch(recording, dtype)
     optimizer = torch.optim.Adam(model.parameters(), lr=meta["lr"])
     log: list[list[float]] = []
     gradients: dict[str, Tensor] = {}
