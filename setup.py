@@ -20,7 +20,6 @@ REQUIREMENTS = [
     "matplotlib>=3.8",
     "numpy>=1.26",
     "optuna>=4",
-    "pebble>=5.0",
     "pillow>=10",
     "pydantic>=2.7",
     "pyyaml>=6.0",

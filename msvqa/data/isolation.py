@@ -1,30 +1,35 @@
 """Calls in a child process that may hang or die without harm to the caller."""
 
-import ctypes
-import importlib
 import itertools
 import mmap
-import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
 from typing import Any
-
-from pebble import ProcessExpired, ProcessPool
 
 from msvqa.errors import VideoError
 
-PR_SET_PDEATHSIG = 1
+PROGRAM = (
+    "import sys; sys.path[:] = {path!r}; from {module} import serve; serve({control}, {modules!r})"
+)
+"""What the server runs: nothing is imported from the working folder, and no main module again."""
+TAKES_UP_WITHIN_S = 120.0
+"""What a function is imported with may take long, and is no part of the time of its call."""
 
 
 class Isolated:
     """One reusable child process; a call that takes too long is ended by killing the child.
 
     The time limit is enforced from outside, because native code may hang without ever releasing
-    the interpreter lock. The child starts from a fork server: it inherits neither the threads nor
+    the interpreter lock. The child is forked by a server: it inherits neither the threads nor
     the open files of the caller.
     """
 
@@ -36,11 +41,9 @@ class Isolated:
             modules: imported before the first call, so that imports do not count as its time.
         """
         self.timeout_s = timeout_s
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(modules))
-        self._pool = ProcessPool(
-            max_workers=1, context=context, initializer=_start_child, initargs=(tuple(modules),)
-        )
+        self._modules = tuple(modules)
+        self._child: _Child | None = None
+        self._one_call = threading.Lock()
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what `function` returns in the child; it must be importable by name.
@@ -52,27 +55,40 @@ class Isolated:
         # Arrays come back in memory that both processes map: no copies through a pipe.
         memory = os.memfd_create("result") if hasattr(os, "memfd_create") else -1
         place = f"/proc/{os.getpid()}/fd/{memory}"
-        future = self._pool.schedule(
-            _answer, args=[place, function, arguments], timeout=self.timeout_s
-        )
         try:
-            content, sizes = future.result()
+            with self._one_call:
+                succeeded, *found = self._ask(_pickled(place, function, arguments))
+            if not succeeded:
+                raise found[0]
+            content, sizes = found
             return pickle.loads(content, buffers=_map(memory, sizes))
-        except FutureTimeoutError:
-            raise VideoError("timeout", f"no result after {self.timeout_s:g} s") from None
-        except ProcessExpired as error:
-            how = _cause_of_death(error.exitcode)
-            raise VideoError("unreadable", f"the decoding process died ({how})") from None
-        except pickle.PicklingError as error:
-            raise TypeError(f"cannot be sent to the decoding process: {error}") from error
         finally:
             if memory >= 0:
                 os.close(memory)
 
+    def _ask(self, call: bytes) -> Any:
+        """Return the answer of the child; one that gives none is ended."""
+        if self._child is None or self._child.owner != os.getpid():
+            self._child = _start_child(self._modules)
+        child, answer = self._child, None
+        try:
+            with suppress(EOFError, OSError):
+                child.calls.send_bytes(call)
+                child.answer_within(TAKES_UP_WITHIN_S)
+                answer = child.answer_within(self.timeout_s)
+        finally:
+            if answer is None:
+                self._child, exit_code = None, child.end(at_once=sys.exc_info()[0] is not None)
+        if answer is None:
+            how = _cause_of_death(exit_code)
+            raise VideoError("unreadable", f"the decoding process died ({how})")
+        return pickle.loads(answer)
+
     def close(self) -> None:
         """End the child."""
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
+        child, self._child = self._child, None
+        if child is not None and child.owner == os.getpid():
+            child.end(at_once=True)
 
     def __enter__(self) -> "Isolated":
         return self
@@ -81,33 +97,117 @@ class Isolated:
         self.close()
 
 
-def _start_child(modules: tuple[str, ...]) -> None:
-    if sys.platform == "linux":
-        # A child that hangs would otherwise outlive a caller that is killed.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    for module in modules:
-        importlib.import_module(module)
+class _Server:
+    """The process that forks children. Threads share it; a forked process starts one of its own."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        self.owner = os.getpid()
+        self._control, theirs = Pipe()
+        program = PROGRAM.format(
+            path=sys.path,
+            module=f"{__name__}_server",
+            control=theirs.fileno(),
+            modules=list(modules),
+        )
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                # Ctrl-C is for the caller, with whom it ends.
+                start_new_session=True,
+            )
+        self._one_request = threading.Lock()
+        self._is_ready = False
+
+    def is_there(self) -> bool:
+        """Whether it can be asked."""
+        return self.owner == os.getpid() and self._process.poll() is None
+
+    def start(self) -> tuple[int, Connection]:
+        """Return a new child with the connection for its calls."""
+        ours, theirs = Pipe()
+        with self._one_request, theirs:
+            self._wait_for_imports()
+            self._control.send(("start", sys.path, _working_folder()))
+            send_handle(self._control, theirs.fileno(), self._process.pid)
+            return self._control.recv(), ours
+
+    def end(self, child: int, *, at_once: bool) -> int | None:
+        """Return the exit code of a child; None where nobody knows."""
+        with self._one_request, suppress(EOFError, OSError):
+            self._control.send(("end", child, at_once))
+            exit_code: int | None = self._control.recv()
+            return exit_code
+        return None
+
+    def _wait_for_imports(self) -> None:
+        if not self._is_ready:
+            if problem := self._control.recv():
+                raise ImportError(f"in the decoding process: {problem}")
+            self._is_ready = True
 
 
-def _answer(
-    place: str, function: Callable[..., Any], arguments: Sequence[Any]
-) -> tuple[bytes, list[int]]:
-    """Return the pickled result and the sizes of its arrays, which are left at `place`."""
-    result = function(*arguments)
-    buffers: list[pickle.PickleBuffer] = []
-    content = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
+class _Child:
+    """A process of its own that answers calls one after another."""
+
+    def __init__(self, server: _Server) -> None:
+        self.owner = os.getpid()
+        self._server = server
+        self._process, self.calls = server.start()
+
+    def answer_within(self, limit_s: float) -> bytes:
+        """Return the next thing that the child says.
+
+        Raises:
+            VideoError: it says nothing for so long.
+            EOFError, OSError: it is dead.
+        """
+        if not self.calls.poll(limit_s):
+            raise VideoError("timeout", f"no result after {limit_s:g} s")
+        return self.calls.recv_bytes()
+
+    def end(self, *, at_once: bool) -> int | None:
+        """Hang up, and return the exit code; None where nobody knows."""
+        self.calls.close()
+        return self._server.end(self._process, at_once=at_once)
+
+
+_servers: dict[tuple[str, ...], _Server] = {}
+_one_start = threading.Lock()
+
+
+def _start_child(modules: tuple[str, ...]) -> _Child:
     try:
-        with open(place, "wb", buffering=0) as memory:  # noqa: PTH123 - no path but a descriptor
-            for buffer in buffers:
-                _write_all(memory, buffer.raw())
-    except OSError:  # no such memory on this system: the arrays take the pipe
-        return pickle.dumps(result, protocol=5), []
-    return content, [buffer.raw().nbytes for buffer in buffers]
+        return _Child(_server(modules))
+    except (EOFError, OSError):
+        # Somebody has killed the server; it has not yet been seen to be dead.
+        with _one_start:
+            _servers.pop(modules, None)
+        return _Child(_server(modules))
 
 
-def _write_all(file: Any, data: memoryview) -> None:
-    while data.nbytes:
-        data = data[file.write(data) :]
+def _server(modules: tuple[str, ...]) -> _Server:
+    """Return the server of this process that has imported some modules."""
+    with _one_start:
+        if modules not in _servers or not _servers[modules].is_there():
+            _servers[modules] = _Server(modules)
+        return _servers[modules]
+
+
+def _pickled(place: str, function: Callable[..., Any], arguments: Sequence[Any]) -> bytes:
+    try:
+        return pickle.dumps((place, function, arguments))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(f"cannot be sent to the decoding process: {error}") from error
+
+
+def _working_folder() -> str | None:
+    """Return the folder that relative paths start at now, which need not be there any more."""
+    with suppress(OSError):
+        return str(os.getcwd())  # noqa: PTH109 - no path is made of it here
+    return None
 
 
 def _map(memory: int, sizes: Sequence[int]) -> list[memoryview]:

@@ -1,0 +1,47 @@
+"""Answers of a trained model, asked for as people ask: from scripts of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from msvqa.run import Run
+from tests.tiny import make_checkpoint, make_data, make_recipe
+
+SCRIPT = """
+print("starts")
+import os, threading
+import msvqa
+
+model = msvqa.from_pretrained({run!r})
+
+def ask(video):
+    print(len(model.answer(video, "what is it?", top_k=1)))
+
+ask({video!r})
+os.chdir({folder!r})
+asking = threading.Thread(target=ask, args=({name!r},))
+asking.start()
+asking.join()
+"""
+
+
+def test_a_script_without_a_guard_gets_answers(tmp_path):
+    prepared, _ = make_data(tmp_path)
+    recipe = make_recipe(tmp_path)
+    run = Run.create(recipe)
+    make_checkpoint(run.stage_dir("answer"), recipe, prepared, 1, finished=True)
+    video = Path(prepared.split("test").path[0])
+    script = SCRIPT.format(
+        run=run.location, video=str(video), folder=str(video.parent), name=video.name
+    )
+    done = subprocess.run(
+        [sys.executable],
+        input=script,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert (done.stdout.split(), done.returncode) == (["starts", "1", "1"], 0), done.stderr
