@@ -6,7 +6,6 @@ Verbs are imported when they are called, so that `--help` and shell completion a
 import argparse
 import json
 import logging
-import os
 import signal
 import sys
 import traceback
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from msvqa import __version__
 from msvqa.console.progress import ProgressLines
+from msvqa.console.streams import failure_of, open_streams, takes_all_characters
 from msvqa.console.tables import (
     print_accuracy,
     print_answers,
@@ -24,6 +24,7 @@ from msvqa.console.tables import (
     print_search,
     print_store,
 )
+from msvqa.console.words import Parser
 from msvqa.errors import MSVQAError, StoppedError
 from msvqa.interruption import EXIT_BY_SIGNAL, INTERRUPTED, Interruption, end_process
 
@@ -34,10 +35,12 @@ EXIT_PROBLEMS = 1
 """The answer is no: `doctor` found problems, `recipe diff` found differences."""
 EXIT_ERROR = 2
 EXIT_BROKEN_PIPE = 141
+PROBLEMS_FILE = "problems.parquet"
 
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command, and end this process with its exit code."""
+    open_streams()
     end_process(main(argv))
 
 
@@ -71,6 +74,8 @@ def _perform(arguments: argparse.Namespace) -> int:
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
+        if failure := failure_of(sys.stdout):
+            code = _unprinted(arguments, failure, code)
     except StoppedError as stopped:
         _tell(stopped)
         return EXIT_BY_SIGNAL + (stopped.signal_number or signal.SIGTERM)
@@ -80,10 +85,24 @@ def _perform(arguments: argparse.Namespace) -> int:
         else:
             print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
-    except BrokenPipeError:
-        # `msvqa … | head` is no error; without this Python complains once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        if arguments.traceback or error.filename is None:
+            raise
+        print(f"error: {error}: make room, or name a place that can be used", file=sys.stderr)
+        return EXIT_ERROR
+    return code
+
+
+def _unprinted(arguments: argparse.Namespace, failure: OSError, code: int) -> int:
+    """Return the exit code of a command whose words could not be printed, and say so."""
+    is_answer = arguments.run in (_doctor, _predict, _recipe_show, _recipe_diff, _completion)
+    if isinstance(failure, BrokenPipeError):
+        # `msvqa … | head` is no error.
+        return EXIT_BROKEN_PIPE if is_answer else code
+    if is_answer:
+        _tell(f"error: the answer cannot be printed: {failure}")
+        return EXIT_ERROR
+    _tell(f"standard output cannot be written ({failure}): the work is done all the same")
     return code
 
 
@@ -107,7 +126,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="msvqa", description="Train and evaluate video question answering models on Ray."
     )
     parser.add_argument("--version", action="version", version=f"msvqa {__version__}")
@@ -134,7 +153,7 @@ def _add_doctor(verbs: Any) -> None:
     verb.add_argument(
         "--out",
         metavar="FILE",
-        default="problems.parquet",
+        default=PROBLEMS_FILE,
         help="table of what --data finds (default: %(default)s)",
     )
     verb.add_argument(
@@ -268,7 +287,11 @@ def _load_recipe(path: str, overrides: Sequence[str] = ()) -> "Recipe":
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from msvqa.doctor import doctor
+    from msvqa.storage import open_folder
 
+    if arguments.data is not None and arguments.out != PROBLEMS_FILE:
+        # Where it was named; elsewhere the report is worth its time also without the file.
+        open_folder(Path(arguments.out).absolute().parent).create()
     report = doctor(
         arguments.recipe,
         arguments.data,
@@ -276,9 +299,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
         timeout_s=arguments.timeout,
         speed=arguments.speed,
     )
-    if arguments.data is not None:
-        report.write_problems(Path(arguments.out))
     print_report(report)
+    if arguments.data is not None:
+        # Last, since it may fail, and an hour of reading is in the report.
+        report.write_problems(Path(arguments.out))
+        if report.problems:
+            print(f"Every problem by name: {report.problems_file}")
     return EXIT_PROBLEMS if report.failed else 0
 
 
@@ -363,7 +389,7 @@ def _predict(arguments: argparse.Namespace) -> int:
                 {"answer": answer.text, "probability": answer.probability} for answer in answers
             ],
         }
-        print(json.dumps(content, indent=2, ensure_ascii=False))
+        print(json.dumps(content, indent=2, ensure_ascii=not takes_all_characters(sys.stdout)))
         return 0
     print_answers(answers, f"{arguments.question}  [{arguments.video}, {arguments.path}]")
     return 0
@@ -383,7 +409,8 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _recipe_show(arguments: argparse.Namespace) -> int:
-    print(_load_recipe(arguments.recipe, arguments.overrides).to_yaml(), end="")
+    recipe = _load_recipe(arguments.recipe, arguments.overrides)
+    print(recipe.to_yaml(ascii_only=not takes_all_characters(sys.stdout)), end="")
     return 0
 
 

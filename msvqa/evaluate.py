@@ -14,7 +14,7 @@ from msvqa.data.schema import PREDICTIONS
 from msvqa.data.text import AnswerList
 from msvqa.engine import cluster
 from msvqa.engine.prediction import PredictionJob, check_answers, check_vocabulary, predict_on_ray
-from msvqa.errors import DataError, RecipeError, one_of
+from msvqa.errors import DataError, RecipeError, StorageError, one_of
 from msvqa.evaluators import EVALUATORS
 from msvqa.evaluators.evaluator import Evaluator
 from msvqa.extract import extract
@@ -51,6 +51,8 @@ def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict
     opened.recipe = recipe = _changed(opened.recipe, overrides)
     checkpoint = opened.checkpoint()
     check_answers(recipe)
+    # An hour of answers would be for nothing.
+    opened.folder.create()
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
     check_vocabulary(opened.locate(checkpoint), prepared)
     questions = _questions(recipe, prepared, split)
@@ -91,9 +93,16 @@ def record(
     kinds = prepared.info["question_types"]
     metrics |= evaluator.evaluate(predictions, questions, train, kinds)
     folder = run.evaluation_dir(questions.name)
-    _write_predictions(folder / "predictions.parquet", predictions, questions, prepared.answers)
-    write_json(folder / "metrics.json", metrics)
-    run.folder.put(f"evaluate/{questions.name}", last="metrics.json")
+    try:
+        _write_predictions(folder / "predictions.parquet", predictions, questions, prepared.answers)
+        write_json(folder / "metrics.json", metrics)
+        run.folder.put(f"evaluate/{questions.name}", last="metrics.json")
+    except (OSError, StorageError) as error:
+        numbers = [key for key, value in metrics.items() if isinstance(value, (int, float))]
+        raise StorageError(
+            f"the evaluation cannot be written to {folder}: {error}\n"
+            f"What it has counted: {', '.join(f'{key} {metrics[key]:.6g}' for key in numbers)}"
+        ) from error
     return metrics
 
 

@@ -1,6 +1,7 @@
 """`msvqa extract`: every video is decoded once, to a store of clips or of features."""
 
 import importlib.metadata
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from msvqa.engine import cluster
 from msvqa.engine.cluster import Resources
 from msvqa.engine.ingest import Pool, ShardJob, Video, write_shards
 from msvqa.errors import ClusterError, DataError, RecipeError, StoreError
-from msvqa.files import lock
+from msvqa.files import turn
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe
 from msvqa.sections import resolve
@@ -29,6 +30,7 @@ Progress = Callable[[int, int, int], None]
 
 LIBRARIES = ("numpy", "torch", "av", "decord", "ray")
 NAMES_SHOWN = 20
+LOCK = ".lock"
 STORES = {False: "clips.store", True: "features.store"}
 """Keys of a recipe that name the store, by whether it holds features."""
 
@@ -81,6 +83,8 @@ def _check(recipe: Recipe, hdf5: Path | None) -> None:
     features = recipe.features
     if hdf5 is not None and features is None:
         raise RecipeError(["HDF5 files hold features, but the recipe has no section `features`"])
+    if hdf5 is not None:
+        open_folder(hdf5.absolute().parent).create()
     if features is None or features.appearance is None or features.motion is None:
         return
     import torch
@@ -120,18 +124,23 @@ def _extract(
 ) -> Store:
     spec, location = stores.store_spec(recipe), stores.store_location(recipe)
     folder = open_folder(location)
-    if folder.get(stores.INDEX).is_file():
-        Store.open(location, spec)
     size = spec.videos_per_shard
     wanted = {n: list(videos[i : i + size]) for n, i in enumerate(range(0, len(videos), size))}
-    folder.create()
-    with _locked(folder):
+
+    def current() -> dict[int, dict[str, Any] | None]:
         found = stores.read_shards(location, spec, {n: _ids(wanted[n]) for n in wanted})
-        patience_s = recipe.clips.timeout_s
-        done = {
-            n: shard if _is_current(shard, wanted[n], root, patience_s) else None
+        return {
+            n: shard if _is_current(shard, wanted[n], root, recipe.clips.timeout_s) else None
             for n, shard in found.items()
         }
+
+    store = _indexed(folder, spec)
+    # What is whole may lie where nothing can be written.
+    if store is not None and all(current().values()) and _index_is_current(location, wanted):
+        return store
+    folder.create()
+    with _locked(folder):
+        done = current()
         todo = {n: wanted[n] for n, shard in done.items() if shard is None}
         if not todo and _index_is_current(location, wanted):
             return Store.open(location, spec)
@@ -147,6 +156,18 @@ def _extract(
         return stores.write_index(
             location, spec, [_whole(location, done, n) for n in wanted], _versions()
         )
+
+
+def _indexed(folder: Folder, spec: StoreSpec) -> Store | None:
+    """Return the store in a folder; another process may be about to write it anew."""
+    if not folder.get(stores.INDEX).is_file():
+        return None
+    try:
+        return Store.open(folder.location, spec)
+    except StoreError:
+        if folder.get(stores.INDEX).is_file():
+            raise
+    return None
 
 
 def _write(
@@ -249,12 +270,21 @@ def _rejected_message(store: Store) -> str:
     )
 
 
+def await_others(recipe: Recipe) -> None:
+    """Wait while another process extracts what a recipe needs; Ray need not be there for that."""
+    folder = open_folder(stores.store_location(recipe))
+    if (folder.path / LOCK).is_file() and os.access(folder.path / LOCK, os.W_OK):
+        with _locked(folder):
+            return
+
+
 @contextmanager
 def _locked(folder: Folder) -> Iterator[None]:
-    """Keep others out; two jobs on one object store write the same shards twice."""
-    with (folder.path / ".lock").open("w") as file:
-        try:
-            lock(file, wait=False)
-        except BlockingIOError:
-            raise StoreError(f"another process is extracting to {folder.location}") from None
+    """Keep others out, who wait; two jobs on one object store write the same shards twice."""
+
+    def far() -> str:
+        there = sum(1 for _ in folder.path.glob(f"shards/*/{stores.SHARD}"))
+        return f"{there} shards are there"
+
+    with turn(folder.path / LOCK, f"extracts to {folder.location}", far):
         yield

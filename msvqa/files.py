@@ -5,12 +5,20 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 logger = logging.getLogger(__name__)
+
+SAY_AFTER_S, SAY_AGAIN_S = 1.0, 15.0
+"""Of what is over sooner nothing is said."""
+PAUSE_S = 0.1
+MAX_HOLDER_CHARACTERS = 200
 
 
 def hash_file(path: Path) -> str:
@@ -66,3 +74,56 @@ def lock(file: IO[Any], *, wait: bool = True) -> None:
         raise
     except OSError as error:
         logger.warning("%s cannot be locked (%s): use one command at a time", file.name, error)
+
+
+@contextmanager
+def turn(path: Path, what: str, progress: Callable[[], str] | None = None) -> Iterator[None]:
+    """Let one process at a time do something; the others wait for it, and say so.
+
+    A process that dies gives its turn away.
+
+    Args:
+        path: the file that is locked; it says who has it.
+        what: is done in the block, for messages: "extracts to DIR".
+        progress: returns how far the other is.
+    """
+    with path.open("a+", encoding="utf-8") as file:
+        _wait(file, what, progress)
+        sign(file)
+        yield
+
+
+def sign(file: IO[str]) -> None:
+    """Write into a file that is locked who has it."""
+    now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    try:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n")
+        file.flush()
+    except OSError as error:
+        # A full disk: it is locked all the same.
+        logger.debug("%s: %s", file.name, error)
+
+
+def holder_of(file: IO[str]) -> str:
+    """Return who has locked a file, as far as it says so."""
+    file.seek(0)
+    said = file.read(MAX_HOLDER_CHARACTERS).strip()
+    return said if said and said.isprintable() else "another process"
+
+
+def _wait(file: IO[str], what: str, progress: Callable[[], str] | None) -> None:
+    start, said_at, waited = time.monotonic(), float("-inf"), False
+    while True:
+        try:
+            lock(file, wait=False)
+            break
+        except BlockingIOError:
+            now = time.monotonic()
+        if now - start > SAY_AFTER_S and now - said_at > SAY_AGAIN_S:
+            far = f": {progress()}" if progress else ""
+            logger.info("waiting for %s, which %s%s", holder_of(file), what, far)
+            said_at, waited = now, True
+        time.sleep(PAUSE_S)
+    if waited:
+        logger.info("the other has ended; going on")

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from msvqa.files import turn
+
 CACHE_FOLDER = "MSVQA_CACHE"
 IN_USE, ONE_AT_A_TIME = ".in-use", ".one-at-a-time"
 """Locked by every process that uses a folder; not `.lock`, which those who write in it take."""
@@ -68,6 +70,5 @@ def is_unused(folder: Path) -> bool:
 def alone(folder: Path) -> Iterator[None]:
     """Let one process of the machine at a time change a folder; others wait."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ONE_AT_A_TIME).open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with turn(folder / ONE_AT_A_TIME, f"works in {folder}"):
         yield

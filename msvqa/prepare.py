@@ -30,7 +30,7 @@ from msvqa.data.schema import MANIFEST, PROBLEM_KINDS, REFUSED_KINDS, Problem
 from msvqa.data.text import AnswerList, Vocabulary, read_word_vectors, tokenize
 from msvqa.engine import cluster
 from msvqa.errors import DataError
-from msvqa.files import lock
+from msvqa.files import turn
 from msvqa.recipe import DataConfig
 from msvqa.storage import Folder, is_remote, join, open_folder
 
@@ -139,8 +139,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """Let one process at a time prepare a folder; others wait and then find it complete."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as file:
-            lock(file)
+        with turn(folder / ".lock", f"prepares {folder}"):
             yield
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error}") from None

@@ -302,9 +302,10 @@ class Recipe(Config):
         """Return the recipe as plain data; `parse` reads it back."""
         return self.model_dump(mode="json")
 
-    def to_yaml(self) -> str:
+    def to_yaml(self, *, ascii_only: bool = False) -> str:
         """Return the recipe as YAML with every default written out."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=110)
+        unicode = not ascii_only
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=unicode, width=110)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

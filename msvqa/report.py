@@ -93,6 +93,7 @@ def report(run_path: str | Path) -> str:
         RunError: the directory is not a run.
     """
     run = Run.open(run_path)
+    run.folder.create()
     page = run.path / "report.html"
     text = _render(run)
     with written_aside(page) as aside:

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from msvqa.errors import CheckpointError, RunError, did_you_mean, one_of
-from msvqa.files import lock, write_json, written_aside
+from msvqa.files import holder_of, lock, sign, write_json, written_aside
 from msvqa.recipe import Recipe, differences, load
 from msvqa.storage import Folder, Kept, absolute, is_remote, join, open_folder
 
@@ -44,13 +44,15 @@ def only_one(folder: Folder) -> Iterator[None]:
         StorageError: it cannot be written.
     """
     folder.create()
-    with (folder.path / ".command").open("w") as file:
+    with (folder.path / ".command").open("a+", encoding="utf-8") as file:
         try:
             lock(file, wait=False)
         except BlockingIOError:
             raise RunError(
-                f"another command works in {folder.location}: wait for its end, or stop it"
+                f"another command works in {folder.location} ({holder_of(file)}): "
+                "wait for its end, or stop it"
             ) from None
+        sign(file)
         yield
 
 

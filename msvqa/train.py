@@ -1,6 +1,7 @@
 """Train: all stages of a recipe, one after another, each resumed where it stopped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from msvqa.engine.rehearsal import Estimate, rehearse
 from msvqa.engine.tracking import Row
 from msvqa.engine.trainer import initial_checkpoint, train_stage_on_ray
 from msvqa.errors import DataError
-from msvqa.extract import extract
+from msvqa.extract import await_others, extract
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe
 from msvqa.run import Run, only_one
@@ -61,7 +62,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
             progress.stage(stage.name, "is finished")
         # What it was trained with stays in its files.
         return run
-    with only_one(run.folder), cluster.connected() as resources:
+    with only_one(run.folder), _in_turn(recipe), cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=data_cpus(recipe))
         store = None
         if not decodes_while_training(recipe):
@@ -85,6 +86,14 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
             )
             train_stage_on_ray(job, run, placement, progress.on_row)
     return run
+
+
+@contextmanager
+def _in_turn(recipe: Recipe) -> Iterator[None]:
+    """Begin when nobody else extracts what the recipe needs: before Ray takes its memory."""
+    if not decodes_while_training(recipe):
+        await_others(recipe)
+    yield
 
 
 def dry_run(recipe: Recipe) -> list[Estimate]:

@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "files": set(),
     "strict_yaml": {"errors"},
     "interruption": set(),
-    "machine": set(),
+    "machine": {"files"},
     "storage": {"errors", "machine"},
     "cache": {"errors", "machine", "storage"},
     "sections": {"errors", "strict_yaml"},

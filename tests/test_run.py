@@ -70,7 +70,12 @@ def test_a_second_command_is_kept_out(tmp_path):
     command = [sys.executable, "-c", code, str(folder.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"in\n"
-        with pytest.raises(RunError, match=r"another command works in .*run: "), only_one(folder):
+        with (
+            pytest.raises(
+                RunError, match=r"another command works in .*run \(process \d+ on .*\): "
+            ),
+            only_one(folder),
+        ):
             pass
         other.kill()
     with only_one(folder):

@@ -1,6 +1,6 @@
 """Lines of progress: one for each long job."""
 
-import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ class ProgressLines:
 
     def _show(self, line: str, *, always: bool) -> None:
         if self._rewrites:
-            line = line[: os.get_terminal_size().columns - 1]
+            line = line[: shutil.get_terminal_size().columns - 1]
             print(f"\r{line:<{len(self._shown)}}", end="", flush=True)
             self._shown = line
         elif always or time.monotonic() - self._shown_at >= self._log_every_s:

@@ -55,8 +55,6 @@ def print_report(report: "Report") -> None:
     for kind, names in report.problems_by_kind().items():
         more = f", … {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         print(f"  {kind} ({len(names)}): {', '.join(names[:NAMES_SHOWN])}{more}")
-    if report.problems:
-        print(f"Every problem by name: {report.problems_file}")
 
 
 def print_search(result: "Result") -> None:
