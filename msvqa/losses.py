@@ -1,10 +1,10 @@
-"""Every loss: functions of tensors that return one value per question."""
+"""Every loss: functions of tensors that return one value per question, or row of the batch."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Legend: Q questions, N nodes (clips), D width, A answers.
+# Legend: Q questions, N nodes (clips), D width, A answers; B rows against N of all workers.
 
 SMALLEST_NORM = 1e-6
 """Nodes nearer than this to their mean have no direction.
@@ -44,6 +44,22 @@ def dependence(first: Tensor, second: Tensor) -> Tensor:
     with _full_precision(first):
         kernels = [c @ c.transpose(1, 2) for c in (_centred(first), _centred(second))]
         return (kernels[0] * kernels[1]).sum(dim=(1, 2))
+
+
+def contrastive(logits: Tensor, matches: Tensor) -> Tensor:
+    """Return the negative log-probability (B,) of what matches each row, from logits (B, N).
+
+    InfoNCE (van den Oord, Li and Vinyals, 2018), equation 4, with several matches per row: the
+    target is uniform over them, as where one caption belongs to two videos of the batch. A row
+    without a match counts 0; one that matches everything has nothing to learn, but stays finite.
+
+    Args:
+        logits: similarities divided by the temperature.
+        matches: bool (B, N), what belongs together; by unique ids, not by position.
+    """
+    found = matches.to(_precise(logits).dtype)
+    target = found / found.sum(dim=1, keepdim=True).clamp(min=1)  # (B, N)
+    return -(functional.log_softmax(_precise(logits), dim=1) * target).sum(dim=1)
 
 
 def squared_error(output: Tensor, target: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ VERBS = (
 )  # fmt: skip
 LEAVES = {
     "errors", "content", "files", "storage", "cache", "strict_yaml", "sections", "recipe", "run",
-    "space", "data.batch",
+    "space", "data.batch", "collectives",
 }  # fmt: skip
 MAY_IMPORT = {
     "errors": set(),
@@ -56,6 +56,7 @@ MAY_IMPORT = {
     "recipe": {"errors", "sections", "storage", "strict_yaml"},
     "run": {"errors", "files", "recipe", "storage"},
     "space": {"errors", "recipe", "sections", "strict_yaml"},
+    "collectives": set(),
     "losses": LEAVES,
     "metrics": LEAVES,
     "data": LEAVES,

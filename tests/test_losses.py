@@ -84,3 +84,28 @@ def test_losses_stay_precise_in_half_precision_regions():
     assert (
         losses.cross_entropy(torch.zeros(1, 3).bfloat16(), torch.tensor([0])).dtype == torch.float32
     )
+
+
+def test_contrastive_by_hand():
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 4.0]])
+    matches = torch.tensor([[True, False, False], [True, True, False], [False, False, False]])
+    expected = [math.log(math.exp(2) + 2) - 2, math.log(3), 0.0]
+    torch.testing.assert_close(losses.contrastive(logits, matches), torch.tensor(expected))
+
+
+def test_contrastive_does_not_depend_on_the_order_of_columns():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 9, generator=generator)
+    matches = torch.rand(4, 9, generator=generator) < 0.3
+    order = torch.randperm(9, generator=generator)
+    torch.testing.assert_close(
+        losses.contrastive(logits[:, order], matches[:, order]),
+        losses.contrastive(logits, matches),
+    )
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_contrastive_stays_finite_where_everything_matches(size):
+    logits = torch.zeros(size, size, dtype=torch.bfloat16, requires_grad=True)
+    losses.contrastive(logits, torch.ones(size, size, dtype=torch.bool)).mean().backward()
+    assert logits.grad.isfinite().all()

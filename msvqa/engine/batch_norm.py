@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from msvqa.engine.distributed import worker_count
+from msvqa.collectives import worker_count
 
 
 class SynchronizedBatchNorm(_BatchNorm):

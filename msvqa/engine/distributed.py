@@ -7,10 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-
-def worker_count() -> int:
-    """Number of workers of this stage."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+from msvqa.collectives import worker_count
 
 
 def mean_over_workers(values: Tensor) -> Tensor:

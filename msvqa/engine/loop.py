@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msvqa.collectives import worker_count
 from msvqa.data.batch import Batch
 from msvqa.data.dataset import Prepared
 from msvqa.data.loader import Prefetched, training_batches
@@ -156,7 +157,7 @@ class StageLoop:
             self.experiment.logs_location,
             self.stage.name,
             rank=host.rank,
-            workers=distributed.worker_count(),
+            workers=worker_count(),
             limit_s=self.recipe.faults.watchdog_s,
         )
 
@@ -165,7 +166,7 @@ class StageLoop:
         logger.info(
             "worker %d of %d trains stage %s after step %d of %d",
             self.host.rank,
-            distributed.worker_count(),
+            worker_count(),
             self.stage.name,
             self.position.step,
             self.total_steps,
@@ -209,7 +210,7 @@ class StageLoop:
         self.model.requires_grad_(True)
         for module in self.objective.frozen():
             module.requires_grad_(False)
-        if self.stage.sync_batch_norm and distributed.worker_count() > 1:
+        if self.stage.sync_batch_norm and worker_count() > 1:
             synchronize_batch_norm(self.objective, self.device)
 
     def _restore(self, resume: str | Path | None) -> Position:
@@ -284,7 +285,7 @@ class StageLoop:
             yield {key: value.pin_memory() for key, value in batch.items()} if pinned else batch
 
     def _share(self) -> Share:
-        return Share(self.host.rank, distributed.worker_count())
+        return Share(self.host.rank, worker_count())
 
     def _step(self, micro_batches: list[Batch], counting: float) -> None:
         """Take one optimizer step over the micro batches, whose gradients add up."""

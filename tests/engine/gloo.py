@@ -1,4 +1,4 @@
-"""Runs a function in two processes that form a gloo group, without Ray."""
+"""Runs a function in several processes that form a gloo group, without Ray."""
 
 import os
 import socket
@@ -11,21 +11,23 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def run_in_two_processes(function: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
-    """Call `function(rank, *arguments)` in both processes and return what they returned."""
+def run_in_processes(
+    count: int, function: Callable[..., Any], folder: Path, *arguments: Any
+) -> list[Any]:
+    """Call `function(rank, *arguments)` in all processes and return what they returned."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_enter, args=(function, folder, port, arguments), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    mp.spawn(_enter, args=(count, function, folder, port, arguments), nprocs=count)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]
 
 
 def _enter(
-    rank: int, function: Callable[..., Any], folder: Path, port: int, arguments: Any
+    rank: int, count: int, function: Callable[..., Any], folder: Path, port: int, arguments: Any
 ) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    dist.init_process_group("gloo", rank=rank, world_size=count)
     try:
         torch.save(function(rank, *arguments), folder / f"{rank}.pt")
     finally:

@@ -6,7 +6,7 @@ from torch import nn
 
 from msvqa.engine import batch_norm
 from msvqa.engine.batch_norm import SynchronizedBatchNorm, synchronize_batch_norm
-from tests.engine.gloo import run_in_two_processes
+from tests.engine.gloo import run_in_processes
 
 
 def _network() -> nn.Sequential:
@@ -39,7 +39,7 @@ def test_two_workers_equal_one_batch(tmp_path):
     whole = _network()
     output = whole(_input())
     output.square().sum().backward()
-    first, second = run_in_two_processes(_half, tmp_path)
+    first, second = run_in_processes(2, _half, tmp_path)
     torch.testing.assert_close(torch.cat([first["output"], second["output"]]), output.detach())
     torch.testing.assert_close(first["gradient"] + second["gradient"], whole[0].weight.grad)
     for share in (first, second):

@@ -11,7 +11,7 @@ from msvqa.engine.distributed import wrap
 from msvqa.engine.inputs import open_inputs
 from msvqa.engine.loop import StageLoop, train_stage
 from msvqa.engine.prediction import objective_of, predict_split
-from tests.engine.gloo import run_in_two_processes
+from tests.engine.gloo import run_in_processes
 from tests.local_host import LocalHost
 from tests.tiny import make_job, make_recipe
 
@@ -48,7 +48,7 @@ def first_gradients(rank: int, tiny: Path, folder: Path, stage: int) -> dict[str
 @pytest.mark.parametrize("stage", [0, 1])
 def test_two_workers_and_one_have_the_same_first_gradients(tiny, tmp_path, stage):
     expected = first_gradients(0, tiny, tmp_path / "one", stage)
-    shares = run_in_two_processes(first_gradients, tmp_path, tiny, tmp_path / "two", stage)
+    shares = run_in_processes(2, first_gradients, tmp_path, tiny, tmp_path / "two", stage)
     for share in shares:
         assert share.keys() == expected.keys()
         for name, gradient in expected.items():
@@ -69,7 +69,7 @@ def validated(rank: int, tiny: Path, folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 def test_the_score_of_a_checkpoint_is_that_of_what_was_saved(tiny, tmp_path):
     """Each worker has seen other videos, and its batch norm with it."""
-    scores = [share["score"] for share in run_in_two_processes(validated, tmp_path, tiny, tmp_path)]
+    scores = [share["score"] for share in run_in_processes(2, validated, tmp_path, tiny, tmp_path)]
     run, job = make_job(
         make_recipe(tiny, f"runs={tmp_path}", "name=worker0", "stages.0.epochs=2"), 0
     )

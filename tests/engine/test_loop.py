@@ -26,7 +26,7 @@ from msvqa.objectives import reconstruction
 from msvqa.predict import from_pretrained
 from msvqa.recipe import Recipe, parse
 from msvqa.run import Run
-from tests.engine.gloo import run_in_two_processes
+from tests.engine.gloo import run_in_processes
 from tests.local_host import LocalHost
 from tests.tiny import make_job, make_recipe
 
@@ -173,7 +173,7 @@ def test_a_stage_goes_on_with_another_number_of_workers(tiny, tmp_path):
     train(whole, 0)
     changing = make_recipe(tiny, *options, "name=changing")
     folder = Path(changing.run_location) / "reconstruct"
-    run_in_two_processes(train_in_a_group, tmp_path, changing.to_dict(), 1)
+    run_in_processes(2, train_in_a_group, tmp_path, changing.to_dict(), 1)
     assert [step.name for step in folder.iterdir()] == ["step-00000002"]
     train(changing, 0)
     weights = final_weights(changing, "reconstruct")
