@@ -25,14 +25,46 @@ export RAY_API_SERVER_ADDRESS=${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}
 export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token}
 export RAY_USAGE_STATS_ENABLED=0
 
-# Ray itself says these two in fifty lines; the rest is left to it.
-[[ -n ${RAY_JOB_SUBMIT_HOOK:-} ]] || python - <<'EOF'
+# Ray itself says these three in fifty lines each; the rest is left to it.
+python - "$root" <<'EOF'
 import json
+import logging
 import os
 import sys
+from pathlib import Path
 
+from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE as LIMIT
+from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
+
+logging.disable(logging.INFO)
+HEADERS = 200  # of the archive, for each file; nothing in it is compressed
+MIB = 2**20
+root, sizes = Path(sys.argv[1]), {}
+
+
+def note(path: Path) -> None:
+    """Note the size of a file that the job takes along."""
+    if path.is_file():
+        sizes[path.relative_to(root)] = path.stat().st_size + HEADERS
+
+
+more = json.loads(os.environ.get("MSVQA_RUNTIME_ENV") or "{}").get("excludes", [])
+_dir_travel(root, [_get_excludes(root, more)], note, include_gitignore=True)
+if sum(sizes.values()) >= LIMIT:
+    largest = sorted(sizes, key=sizes.__getitem__, reverse=True)[:3]
+    largest = [name for name in largest if sizes[name] >= MIB] or largest
+    names = ", ".join(f"{name} ({sizes[name] / MIB:.1f} MiB)" for name in largest)
+    print(
+        f"error: a job takes its checkout along, and Ray takes at most {LIMIT // MIB} MiB of the "
+        f"{sum(sizes.values()) / MIB:.1f} MiB in {root}: move large files to the storage that all "
+        f"nodes share, or name them in .rayignore; the largest are {names}",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+if os.environ.get("RAY_JOB_SUBMIT_HOOK"):  # it chooses the server
+    sys.exit()
 
 address = os.environ["RAY_API_SERVER_ADDRESS"]
 try:

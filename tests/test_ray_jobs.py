@@ -1,6 +1,7 @@
 """Jobs: what is submitted, and a real one on a real head."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,7 +35,10 @@ def package_of(folder, target):
 
 def test_a_job_takes_the_code_along_and_nothing_large(tmp_path):
     folder = tmp_path / "copy"
-    large = ("runs/a", "prepared/b", "data/c", "demo/d", ".venv/e", ".git/f", "weights.pth")
+    large = (
+        "runs/a", "prepared/b", "data/c", "demo/d", ".venv/e", ".git/f", "weights.pth",
+        "clips.zip", "mine/a.mov", "mine/clips.tar.gz",
+    )  # fmt: skip
     for name in large:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"0")
@@ -66,13 +70,38 @@ def test_submit_lists_the_verbs_that_there_are(words):
     assert "evaluate extract prepare train" in done.stderr
 
 
-def test_submit_says_that_no_server_answers():
-    nowhere = {**os.environ, "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
+def test_submit_names_what_is_too_large_for_a_job(tmp_path):
+    """Sparse files: they have a size, and take no room."""
+    folder = tmp_path / "copy"
+    (folder / "ray_jobs").mkdir(parents=True)
+    shutil.copy(ROOT / ".rayignore", folder)
+    for name in ("submit.sh", "train.py"):
+        shutil.copy(ROOT / "ray_jobs" / name, folder / "ray_jobs")
+    for name, size in {"answers.csv": 70 * 2**20, "b.bin": 31 * 2**20, "c.mov": 2**30}.items():
+        with (folder / name).open("wb") as file:
+            file.truncate(size)
+    done = submit_from(folder)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert re.match(r"error: .* at most 100 MiB of the 101\.0 MiB in ", line)
+    assert line.endswith("the largest are answers.csv (70.0 MiB), b.bin (31.0 MiB)")
+    done = submit_from(folder, MSVQA_RUNTIME_ENV='{"excludes": ["b.bin"]}')
+    assert "no server that takes jobs answers" in done.stderr
+
+
+def submit_from(folder, **environment):
+    """Submit where no server answers; return how it ends."""
+    nowhere = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1", "RAY_AUTH_MODE": "disabled"}
     beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [SUBMIT, "train", "x"], env=nowhere | {"RAY_AUTH_MODE": "disabled", "PATH": beside},
-        capture_output=True, text=True, check=False,
+    return subprocess.run(
+        [folder / "ray_jobs" / "submit.sh", "train", "x"],
+        env={**os.environ, "PATH": beside, **nowhere, **environment}, capture_output=True,
+        text=True, check=False,
     )  # fmt: skip
+
+
+def test_submit_says_that_no_server_answers():
+    done = submit_from(ROOT)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: no server that takes jobs answers at http://127.0.0.1:1: ")
