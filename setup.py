@@ -27,7 +27,9 @@ REQUIREMENTS = [
     "safetensors>=0.4",
     "shtab>=1.7",
 ]
+TENSORBOARD = ["tensorboard>=2.14"]
 DEVELOPMENT = [
+    *TENSORBOARD,
     "cryptography>=42",
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6.100",
@@ -54,6 +56,6 @@ setup(
     packages=find_packages(include=["msvqa", "msvqa.*"]),
     package_data={"msvqa": ["py.typed", "templates/*"]},
     install_requires=REQUIREMENTS,
-    extras_require={"dev": DEVELOPMENT},
+    extras_require={"dev": DEVELOPMENT, "tensorboard": TENSORBOARD},
     entry_points={"console_scripts": ["msvqa = msvqa.cli:run"]},
 )

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from msvqa.errors import StorageError
+from msvqa.recipe import Recipe
 from msvqa.run import Run
 from msvqa.storage import Folder
 
@@ -23,6 +25,10 @@ LIVING = ("metrics.jsonl", "tensorboard", "logs")
 SEND_EVERY_S = 10.0
 ROW_KEYS = ("stage", "kind", "step", "epoch", "time_s")
 """Keys of a row that say where it belongs; all others are numbers."""
+OF_THE_MACHINE = ("questions_per_s", "waiting", "memory_gb")
+"""Numbers that TensorBoard shows apart from those of learning."""
+NOT_SHOWN = ("steps", "eta_s")
+"""Numbers that say how far the stage is, which are no curves."""
 
 
 class Tracker:
@@ -41,7 +47,7 @@ class Tracker:
         self._before_s = max(
             (r["time_s"] for r in run.metrics() if r["stage"] == stage), default=0.0
         )
-        self._writer = _tensorboard_writer(run.path / "tensorboard" / stage, step)
+        self._writer = _tensorboard_writer(run.path / "tensorboard" / stage, step, run.recipe)
 
     def log(self, kind: str, step: int, epoch: int, numbers: Mapping[str, float]) -> None:
         """Append one row. Neither file stops training; what must be kept is in the checkpoint."""
@@ -63,8 +69,9 @@ class Tracker:
         if self._writer is None:
             return
         try:
-            for name, value in numbers.items():
-                self._writer.add_scalar(f"{kind}/{name}", value, step)
+            for name in (name for name in numbers if name not in NOT_SHOWN):
+                group = "speed" if name in OF_THE_MACHINE else kind
+                self._writer.add_scalar(f"{group}/{name}", numbers[name], step)
             self._writer.flush()
         except OSError as error:
             logger.warning("TensorBoard events cannot be written: %s", error)
@@ -166,11 +173,17 @@ def _hand_over(on_row: Callable[[Row], None], line: str) -> None:
         logger.warning("a row of metrics.jsonl cannot be read: %.80s", line)
 
 
-def _tensorboard_writer(folder: Path, step: int) -> Any:
+def _tensorboard_writer(folder: Path, step: int, recipe: Recipe) -> Any:
     from tensorboardX import SummaryWriter
 
     try:
-        return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        purge_step = step + 1 if step else None
+        # Files are named by the second: one that a resume writes may not replace the one before.
+        suffix = f".{step:08d}"
+        writer = SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=suffix)
+        # Indented text is shown as it is.
+        writer.add_text("recipe", indent(recipe.to_yaml(), "    "), step)
+        return writer
     except OSError as error:
         logger.warning("TensorBoard events cannot be written: %s", error)
         return None

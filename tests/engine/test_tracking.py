@@ -1,6 +1,9 @@
 """Rows of metrics: written first, followed live, forgotten when a resumed stage repeats them."""
 
 import time
+from textwrap import dedent
+
+import pytest
 
 from msvqa.engine.tracking import Tracker, following
 from msvqa.run import Run
@@ -59,6 +62,38 @@ def test_rows_reach_the_driver_while_they_are_written(tmp_path):
         assert [row["step"] for row in seen] == [2], "rows from before are not repeated"
         tracker.log("train", 3, 0, {"loss": 3.0})
     assert [row["step"] for row in seen] == [2, 3], "the last rows are not lost at the end"
+
+
+def test_tensorboard_shows_what_the_metrics_say(tmp_path):
+    """Also after a resume, which writes a second file of events and takes back later steps."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = make_run(tmp_path)
+    for start, steps in ((0, (2, 4, 6)), (4, (6, 8))):
+        tracker = Tracker(run, "answer", step=start)
+        for step in steps:
+            numbers = {"loss": 1.0 / (step + start), "lr": 1e-3, "questions_per_s": 9.0 + step}
+            tracker.log("train", step, 0, numbers | {"steps": 8, "eta_s": 8.0 - step})
+        tracker.log("validation", steps[-1], 0, {"accuracy": 0.1 * step})
+        tracker.close()
+    seen = EventAccumulator(str(run.path / "tensorboard" / "answer"))
+    seen.Reload()
+    rows = run.metrics()
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 8]
+    groups = {"train/loss", "train/lr", "speed/questions_per_s", "validation/accuracy"}
+    assert {*seen.Tags()["scalars"]} == groups
+    for tag in groups:
+        group, name = tag.split("/")
+        expected = [
+            (row["step"], row[name])
+            for row in rows
+            if name in row and row["kind"] == ("train" if group == "speed" else group)
+        ]
+        shown = [(event.step, event.value) for event in seen.Scalars(tag)]
+        assert shown == [(step, pytest.approx(value)) for step, value in expected]
+    (text,) = seen.Tags()["tensors"]
+    shown = seen.Tensors(text)[0].tensor_proto.string_val[0].decode()
+    assert dedent(shown) == run.recipe.to_yaml()
 
 
 def test_tensorboard_may_fail(tmp_path):
