@@ -292,10 +292,13 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.data is not None and arguments.out != PROBLEMS_FILE:
         # Where it was named; elsewhere the report is worth its time also without the file.
         open_folder(Path(arguments.out).absolute().parent).create()
+    recipe, overrides = arguments.recipe, arguments.overrides
+    if recipe is not None and "=" in recipe and not Path(recipe).exists():
+        recipe, overrides = None, [recipe, *overrides]
     report = doctor(
-        arguments.recipe,
+        recipe,
         arguments.data,
-        overrides=arguments.overrides,
+        overrides=overrides,
         timeout_s=arguments.timeout,
         speed=arguments.speed,
     )

@@ -7,7 +7,7 @@ from typing import Any
 from msvqa.checks.machine import ENVIRONMENT
 from msvqa.checks.report import Check, Report
 from msvqa.checks.speed import speed_checks
-from msvqa.checks.videos import check_data
+from msvqa.checks.videos import check_data, recognise
 from msvqa.data import DATASETS
 from msvqa.errors import DataError, MSVQAError, RecipeError
 from msvqa.recipe import Recipe
@@ -32,7 +32,7 @@ def doctor(
     Args:
         recipe: recipe file; it also says which data set `data` holds.
         data: folder with a data set, or with nothing but videos.
-        overrides: `key=value` fields of the recipe to change.
+        overrides: `key=value` fields of the recipe to change; without one, of its data section.
         timeout_s: longest time for one video.
         speed: also measure how fast this machine decodes and computes.
 
@@ -44,7 +44,10 @@ def doctor(
     report = Report([check() for check in ENVIRONMENT])
     loaded = _load(recipe, overrides, report) if recipe is not None else None
     if data is not None:
-        check_data(Path(data), loaded, timeout_s, report)
+        folder = Path(data)
+        check_data(
+            folder, loaded.data if loaded else recognise(folder, overrides), timeout_s, report
+        )
     if speed:
         report.checks += speed_checks(Path(data) if data is not None else None, loaded)
     return report

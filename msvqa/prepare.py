@@ -25,9 +25,11 @@ from msvqa.data.dataset import (
     open_dataset,
     prepared_location,
 )
-from msvqa.data.problems import AnnotatedVideo, annotation_problems, group_by_video
+from msvqa.data.leakage import how_to_allow, shared_ids
+from msvqa.data.problems import AnnotatedVideo, absence, annotation_problems, group_by_video
 from msvqa.data.schema import MANIFEST, PROBLEM_KINDS, REFUSED_KINDS, Problem
 from msvqa.data.text import AnswerList, Vocabulary, read_word_vectors, tokenize
+from msvqa.data.video_files import endings_tried
 from msvqa.engine import cluster
 from msvqa.errors import DataError
 from msvqa.files import turn
@@ -60,7 +62,7 @@ def prepare(config: DataConfig, *, need_videos: bool = True) -> Prepared:
     dataset = open_dataset(config)
     annotations = dataset.read()
     videos = group_by_video(dataset, annotations.rows)
-    problems = annotation_problems(annotations, videos)
+    problems = annotation_problems(dataset, annotations, videos)
     _refuse(dataset, annotations, problems)
     storage = open_folder(location)
     if need_videos:
@@ -106,7 +108,7 @@ def _refuse(dataset: Dataset, annotations: Annotations, problems: Sequence[Probl
     if refused:
         n = len(refused)
         count = f"{n} problem{'s' if n > 1 else ''} that must be put right"
-        raise DataError(f"{dataset.root}: {count}\n{several(refused)}")
+        raise DataError(f"{dataset.root}: {count}\n{several(refused)}{how_to_allow(refused)}")
     if not any(row.split == "train" for row in annotations.rows):
         raise DataError(f"{dataset.root}: no training questions, and so no words and no answers")
 
@@ -120,10 +122,11 @@ def _check_missing(config: DataConfig, folder: Folder, videos: Sequence[Annotate
         folder.put(MISSING)
     n_questions = sum(len(video.rows) for video in missing)
     total = sum(len(video.rows) for video in videos)
-    lines = [f"{video.split} {video.video_id}: {video.file.expected}" for video in missing]
+    lines = [f"{video.split} {video.video_id}: {absence(video.file)}" for video in missing]
     raise DataError(
         f"{config.root}: {len(missing)} of {len(videos)} videos are missing "
         f"({n_questions} of {total} questions)\n{several(lines)}\n"
+        f"{endings_tried(video.file for video in missing)}"
         f"all are listed in {join(folder.location, MISSING)}; "
         "to go on without them: --allow-missing, or data.allow_missing=true"
     )
@@ -222,6 +225,7 @@ def _write(aside: Path, dataset: Dataset, videos: Sequence[AnnotatedVideo]) -> d
         "dataset": dataset.config.name,
         "root": str(dataset.root),
         "splits": {name: _counts(name, videos, encoder) for name in dataset.splits},
+        "same_file": shared_ids(videos, dataset.root),
         "question_types": list(dict.fromkeys(types)),
         "vocabulary": len(vocabulary),
         "answers": len(answers),

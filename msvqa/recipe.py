@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Discriminator, Field, Tag, create_model, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model, model_validator
 
 from msvqa.data import DATASETS
 from msvqa.errors import RecipeError, one_of
@@ -27,6 +27,14 @@ DATA_SET = Role("data set", DATASETS)
 ENCODER = Role("encoder", ENCODERS)
 
 
+def _number_as_text(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
+VideoId = Annotated[str, BeforeValidator(_number_as_text)]
+"""The id of a video; in YAML one that is a number needs no quotation marks."""
+
+
 class DataConfig(NamedConfig):
     """Fields that every data set has."""
 
@@ -36,6 +44,10 @@ class DataConfig(NamedConfig):
     """Folder for the manifest and vocabulary; by default `prepared/NAME-<id of root>`."""
     allow_missing: bool = False
     """Go on when videos of the annotations are missing or unreadable."""
+    follow_links: bool = False
+    """Follow links inside the data root that lead out of it, as to another disk."""
+    shared_videos: tuple[VideoId, ...] = ()
+    """Videos that may be in more than one split, by id; `train+val` allows all these two share."""
     answer_top: int = Field(default=4000, ge=1)
     """Keep this many of the most frequent training answers as classes."""
     word_vectors: DiskPath | None = None
@@ -343,7 +355,9 @@ def parse_data(name: str, overrides: Sequence[str] = (), **fields: Any) -> DataC
         RecipeError: lists every problem with its path.
     """
     raw = {"data": {"name": name, **fields}}
-    problems = apply_overrides(raw["data"], overrides)
+    # As in a recipe, for who copies an override from a message.
+    keys = [override.removeprefix("data.") for override in overrides]
+    problems = apply_overrides(raw["data"], keys)
     unresolved: dict[str, str] = {}
     kind = create_model("Section", __base__=Config, data=(Annotated[DataConfig, DATA_SET], ...))
     config: DataConfig = checked(typed(kind, raw, unresolved), raw, problems, unresolved, name).data

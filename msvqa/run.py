@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 CHECKPOINT_INFO = "checkpoint.json"
 # Fields that may change when a run is resumed, because they do not change what is computed.
-FREE_TO_CHANGE = ("runs", "scaling.", "faults.", "evaluation.", "data.allow_missing")
+FREE_TO_CHANGE = (
+    *("runs", "scaling.", "faults.", "evaluation."),
+    *("data.allow_missing", "data.follow_links", "data.shared_videos"),
+)
 VERSIONS_OF = (
     "msvqa", "ray", "torch", "torchvision", "numpy", "av", "decord", "pyarrow", "h5py", "nltk",
 )  # fmt: skip

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from msvqa.checks.folder import find_videos
 from msvqa.checks.report import Check
-from msvqa.checks.videos import video_files
 from msvqa.recipe import ClipsConfig, Recipe
 
 
@@ -12,7 +12,7 @@ def speed_checks(folder: Path | None, recipe: Recipe | None) -> list[Check]:
     from msvqa.engine.speed import measure
 
     clips = recipe.clips if recipe is not None else ClipsConfig()
-    videos = [folder / name for name in video_files(folder)] if folder is not None else []
+    videos = [folder / name for name in find_videos(folder).files] if folder is not None else []
     speed = measure(clips, videos)
     gemm = ", ".join(f"{kind} {flops / 1e12:.2f}" for kind, flops in speed.gemm_flops.items())
     computing = (

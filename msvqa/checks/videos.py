@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msvqa.checks.folder import find_videos
 from msvqa.checks.report import Check, Report, Status
 from msvqa.errors import DataError
-from msvqa.recipe import DataConfig, Recipe, parse_data
+from msvqa.recipe import DataConfig, parse_data
 
 if TYPE_CHECKING:
     from msvqa.data.dataset import Dataset
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from msvqa.data.video import Probe
 
 MAX_WORKERS = 16
-HARMLESS_KINDS = ("partial", "duplicate_question", "two_files", "shared_file", "two_splits")
+HARMLESS_KINDS = ("partial", "duplicate_question", "two_files", "shared_file", "allowed_splits")
 """Problems that preparing and training go on with; all others count as failures."""
+ANY_VIDEOS = "videos"
+"""Stands for the name of a data set where there are no annotations."""
 LAYOUTS = (
     ("msrvtt_qa", ("train_qa.json", "TrainValVideo")),
     ("msvd_qa", ("train_qa.json", "youtube_mapping.txt")),
@@ -26,17 +29,20 @@ LAYOUTS = (
 """Published layouts and the entries that a folder with one has."""
 
 
-def check_data(folder: Path, recipe: Recipe | None, timeout_s: float, report: Report) -> None:
+def check_data(folder: Path, config: DataConfig, timeout_s: float, report: Report) -> None:
     """Add what is wrong with a folder of videos, and with its annotations where it has some.
 
     Raises:
         DataError: no such folder, or nothing in it that is known.
     """
-    config = recipe.data if recipe is not None else _recognise(folder)
-    if config is None:
-        files = video_files(folder)
+    left_out = ""
+    if config.name == ANY_VIDEOS:
+        found = find_videos(folder, follow_links=config.follow_links)
+        files, left_out = found.files, found.said()
         if not files:
-            raise DataError(f"{folder}: no videos and no data set in a layout that is known")
+            raise DataError(
+                f"{folder}: no videos and no data set in a layout that is known{left_out}"
+            )
         report.checks.append(
             Check(
                 name="annotations",
@@ -57,25 +63,26 @@ def check_data(folder: Path, recipe: Recipe | None, timeout_s: float, report: Re
     report.problems += [
         problem for path, found in report.probes.items() if (problem := _content(path, found))
     ]
-    report.checks.append(_video_check(folder, report.probes))
+    report.checks.append(_video_check(folder, report.probes, left_out))
 
 
-def _recognise(folder: Path) -> DataConfig | None:
-    """Return the data section for a folder in a published layout."""
+def recognise(folder: Path, overrides: Sequence[str] = ()) -> DataConfig:
+    """Return the data section for a folder in a published layout, or with nothing but videos.
+
+    Raises:
+        DataError: no such folder.
+        RecipeError: an override of the section that is wrong.
+    """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}")
-    for name, entries in LAYOUTS:
-        if all((folder / entry).exists() for entry in entries):
-            return parse_data(name, root=str(folder), allow_missing=True)
-    return None
-
-
-def video_files(folder: Path) -> list[str]:
-    """Return the videos in a folder, relative to it."""
-    from msvqa.data.dataset import VIDEO_SUFFIXES
-
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
-    return sorted(str(file.relative_to(folder)) for file in files if file.is_file())
+    found = (
+        name for name, entries in LAYOUTS if all((folder / entry).exists() for entry in entries)
+    )
+    ours = [override for override in overrides if override.startswith("data.")]
+    fields = {"root": str(folder), "allow_missing": True}
+    if (name := next(found, None)) is None:
+        return parse_data("table", ours, **fields).model_copy(update={"name": ANY_VIDEOS})
+    return parse_data(name, ours, **fields)
 
 
 def _annotated_files(dataset: "Dataset") -> list[str]:
@@ -140,7 +147,7 @@ def _annotation_check(name: str, problems: Sequence["Problem"]) -> Check:
     )
 
 
-def _video_check(folder: Path, probes: dict[str, "Probe"]) -> Check:
+def _video_check(folder: Path, probes: dict[str, "Probe"], left_out: str) -> Check:
     from msvqa.data.video import OUTCOMES
 
     if not probes:
@@ -151,7 +158,7 @@ def _video_check(folder: Path, probes: dict[str, "Probe"]) -> Check:
     return Check(
         name="videos",
         status="fail" if bad else "warn" if "partial" in outcomes else "ok",
-        detail=f"{len(probes)} in {folder}: {', '.join(counts)}",
+        detail=f"{len(probes)} in {folder}: {', '.join(counts)}{left_out}",
         advice="replace these files; training leaves them out with data.allow_missing"
         if bad
         else "",

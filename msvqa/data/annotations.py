@@ -1,6 +1,8 @@
 """Rows of annotation files, checked one by one; what is wrong is collected with its place."""
 
 import json
+import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,7 @@ from msvqa.data.text import question_text
 from msvqa.errors import DataError, did_you_mean
 
 MAX_QUESTION_LENGTH = 10_000
-MAX_PATH_LENGTH = 1_000
+MAX_PATH_BYTES = 4_096
 MAX_NAME_BYTES = 255
 MAX_SHOWN = 20
 
@@ -153,18 +155,25 @@ def _text_problem(row: Row) -> tuple[str, str] | None:
         f"{row.question}{row.answer}{row.type}{row.video_id}".encode()
     except UnicodeEncodeError:
         return "invalid_row", "a text is not valid Unicode"
-    if not _is_path(row.video_id):
-        return "invalid_row", f"{row.video_id[:50]!r} cannot be the path of a video"
+    if words := _path_problem(row.video_id):
+        return "invalid_row", f"{row.video_id[:50]!r} cannot be the path of a video: {words}"
     return None
 
 
-def _is_path(text: str) -> bool:
-    names = text.split("/")
-    return (
-        len(text) <= MAX_PATH_LENGTH
-        and text.isprintable()
-        and all(len(name.encode()) <= MAX_NAME_BYTES for name in names)
-    )
+def _path_problem(text: str) -> str:
+    """Say why no file can have this path: only what file systems or terminals forbid.
+
+    Spaces of all kinds, joined characters and marks of direction are parts of ordinary names.
+    Control characters could command the terminal that shows the name, and break lists of names.
+    """
+    if found := next((mark for mark in text if unicodedata.category(mark) == "Cc"), None):
+        return f"it has the control character {found!r}"
+    longest = max(len(name.encode()) for name in re.split(r"[/\\]", text))
+    if longest > MAX_NAME_BYTES:
+        return f"a name in it has {longest} bytes, and file systems allow {MAX_NAME_BYTES}"
+    if (size := len(text.encode())) > MAX_PATH_BYTES:
+        return f"it has {size} bytes, and file systems allow {MAX_PATH_BYTES}"
+    return ""
 
 
 _NAMES: dict[type, str] = {

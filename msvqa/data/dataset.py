@@ -3,10 +3,10 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from msvqa.cache import fetch
 from msvqa.data import DATASETS
 from msvqa.data.annotations import Annotations
-from msvqa.data.root import Root, SourceFile, open_root
+from msvqa.data.root import SourceFile, open_root
 from msvqa.data.text import AnswerList, Vocabulary
+from msvqa.data.video_files import VideoFile, VideoFolders
 from msvqa.errors import DataError, IncompleteError, did_you_mean, one_of
 from msvqa.files import hash_file
 from msvqa.recipe import DataConfig
@@ -29,69 +30,7 @@ PREPARED_FORMAT = 1
 INFO = "prepare.json"
 """The file that makes a prepared folder whole."""
 MAX_INFO_BYTES = 50_000_000
-VIDEO_SUFFIXES = (
-    *(".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"),
-    *(".wmv", ".flv", ".ogv", ".3gp", ".ts"),
-)
-"""Endings of video files; of two files for one video the ending that comes first here is taken."""
 OTHER_TYPE = "other"
-
-
-@dataclass(frozen=True)
-class VideoFile:
-    """Where a video is, relative to the data root."""
-
-    path: str
-    """Empty where the file is absent."""
-    expected: str
-    """Where it should be, for messages."""
-    others: tuple[str, ...] = ()
-    """Further files of the same video."""
-    is_known: bool = True
-    """False for a video id that the data set cannot give a file name."""
-    leaves_root: bool = False
-    """The name or a symbolic link points out of the data root; such a file is never opened."""
-
-
-class VideoFolders:
-    """Video files by name without ending.
-
-    Each folder is listed once and names are looked up in the list, so no annotation makes a path.
-    """
-
-    def __init__(self, root: Root) -> None:
-        self.root = root
-        self._listed: dict[str, dict[str, list[str]]] = {}
-
-    def find(self, stem: str, folders: Sequence[str], usual_suffix: str = ".avi") -> VideoFile:
-        """Return the file of a video in the first folder that has it, whatever its ending."""
-        expected = str(PurePosixPath(folders[0], f"{stem}{usual_suffix}"))
-        if stem in ("", ".", "..") or any(mark in stem for mark in "/\\\0"):
-            return VideoFile("", expected, leaves_root=True)
-        files = [file for folder in folders for file in self._files(folder).get(stem, [])]
-        if not files:
-            return VideoFile("", expected)
-        return self.check(files[0], tuple(files[1:]))
-
-    def check(self, path: str, others: tuple[str, ...] = ()) -> VideoFile:
-        """Return a file that exists, unless it lies outside the root."""
-        if not self.root.holds(path):
-            return VideoFile("", path, others, leaves_root=True)
-        return VideoFile(path, path, others)
-
-    def _files(self, folder: str) -> dict[str, list[str]]:
-        if folder not in self._listed:
-            files: dict[str, list[str]] = {}
-            there = [PurePosixPath(folder, name) for name in self.root.names(folder)]
-            videos = [file for file in there if file.suffix.lower() in VIDEO_SUFFIXES]
-            for file in sorted(videos, key=_rank):
-                files.setdefault(file.stem, []).append(str(file))
-            self._listed[folder] = files
-        return self._listed[folder]
-
-
-def _rank(file: PurePosixPath) -> tuple[int, str]:
-    return VIDEO_SUFFIXES.index(file.suffix.lower()), file.name
 
 
 class Dataset(ABC):
@@ -106,7 +45,7 @@ class Dataset(ABC):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.root = open_root(config.root)
+        self.root = open_root(config.root, follow_links=config.follow_links)
         self.videos = VideoFolders(self.root)
 
     @abstractmethod

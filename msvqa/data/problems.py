@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from msvqa.data.annotations import Annotations, Row
-from msvqa.data.dataset import Dataset, VideoFile
+from msvqa.data.dataset import Dataset
+from msvqa.data.leakage import Allowed, shared_videos
 from msvqa.data.schema import PROBLEMS, Problem
+from msvqa.data.video_files import VideoFile
 from msvqa.errors import DataError
 
 
@@ -29,20 +31,26 @@ def find_annotation_problems(dataset: Dataset) -> list[Problem]:
     try:
         annotations = dataset.read()
         videos = group_by_video(dataset, annotations.rows)
+        return annotation_problems(dataset, annotations, videos)
     except DataError as error:
         return [Problem(kind="invalid_source", detail=str(error))]
-    return annotation_problems(annotations, videos)
 
 
 def annotation_problems(
-    annotations: Annotations, videos: Sequence[AnnotatedVideo]
+    dataset: Dataset, annotations: Annotations, videos: Sequence[AnnotatedVideo]
 ) -> list[Problem]:
-    """Return what is wrong with annotations that have been read and grouped."""
+    """Return what is wrong with annotations that have been read and grouped.
+
+    Raises:
+        DataError: `data.shared_videos` names what is not there.
+    """
+    allowed = Allowed(frozenset(dataset.config.shared_videos))
+    allowed.check({video.video_id for video in videos}, dataset.splits)
     return [
         *annotations.problems,
         *(problem for video in videos if (problem := _file_problem(video)) is not None),
         *_repeated_questions(annotations.rows),
-        *_shared_videos(videos),
+        *shared_videos(videos, dataset.root, allowed),
     ]
 
 
@@ -63,16 +71,30 @@ def write_problems(problems: Sequence[Problem], path: str | Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=PROBLEMS), path)
 
 
+def absence(file: VideoFile) -> str:
+    """Say where an absent file should be, and what is there in its place."""
+    # What cannot be seen is written out.
+    expected = file.expected if file.expected.isprintable() else repr(file.expected)
+    tried = " (or another ending of videos)" if file.any_suffix else ""
+    return f"{expected}{tried}{f'; {file.hint}' if file.hint else ''}"
+
+
 def _file_problem(video: AnnotatedVideo) -> Problem | None:
     file, n = video.file, len(video.rows)
     about = f"video {video.video_id} of {video.split} ({n} question{'s' if n != 1 else ''})"
     if not file.is_known:
         kind, detail = "unknown_video", f"{about}: {file.expected}"
+    elif file.link:
+        kind = "outside_root"
+        detail = (
+            f"{about}: {file.expected} leaves the data root by a link, to {file.link}; "
+            "data.follow_links=true follows such links"
+        )
     elif file.leaves_root:
         kind = "outside_root"
         detail = f"{about}: {file.expected} leaves the data root; copy the file into the root"
     elif not file.path:
-        kind, detail = "missing_video", f"{about}: no file {file.expected}"
+        kind, detail = "missing_video", f"{about}: no file {absence(file)}"
     elif file.others:
         kind = "two_files"
         detail = f"{about}: {file.path} is taken, there is also {', '.join(file.others)}"
@@ -106,22 +128,3 @@ def _repeated_questions(rows: Iterable[Row]) -> Iterator[Problem]:
                 row=row.number,
                 question_id=row.question_id,
             )
-
-
-def _shared_videos(videos: Sequence[AnnotatedVideo]) -> Iterator[Problem]:
-    """Find videos in two splits, by id and by file, and files with two ids."""
-    splits: dict[str, list[str]] = defaultdict(list)
-    users: dict[str, list[AnnotatedVideo]] = defaultdict(list)
-    for video in videos:
-        splits[video.video_id].append(video.split)
-        if video.file.path:
-            users[video.file.path].append(video)
-    for video_id, found in splits.items():
-        if len(found) > 1:
-            detail = f"video {video_id} is in {' and '.join(found)}; a test on it proves nothing"
-            yield Problem(kind="two_splits", detail=detail, split=found[1], video_id=video_id)
-    for path, sharing in users.items():
-        ids = list(dict.fromkeys(video.video_id for video in sharing))
-        if len(ids) > 1:
-            detail = f"{path} is the file of the videos {', '.join(ids)}"
-            yield Problem(kind="shared_file", detail=detail, video_id=ids[1], path=path)

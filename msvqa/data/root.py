@@ -1,8 +1,13 @@
 """The folder of a data set, on a disk or in an object store; nothing outside it is ever opened."""
 
+import errno
 import os
+import stat
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -14,6 +19,11 @@ MAX_FILE_BYTES = 2_000_000_000
 NAMES_SHOWN = 20
 _ELSEWHERE = ("/", *(f"{scheme}:/" for scheme in SCHEMES))
 """How names begin that are full locations; of two slashes paths keep one."""
+_ABSENT = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL),
+)
+"""What says that there is no such file, or that there can be none."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +76,25 @@ class Root(ABC):
         """Return the names of the files directly in a subfolder, none where it is absent."""
 
     @abstractmethod
-    def holds(self, name: str) -> bool:
-        """Whether a file that is there does not lie elsewhere, by a link."""
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the subfolders directly in a subfolder, none where it is absent."""
+
+    @abstractmethod
+    def leads_out(self, name: str) -> str | None:
+        """Return where a file lies outside the root, by a link that is not followed, else None."""
+
+    @abstractmethod
+    def identify(self, name: str) -> str:
+        """Return what all names of one file have in common: links, hard links, upper case."""
+
+    def has_folder(self, folder: str) -> bool:
+        """Whether there is such a subfolder."""
+        parent, _, name = folder.rpartition("/")
+        return name in self.folders(parent)
+
+    def broken_link(self, name: str) -> str:
+        """Say of an absent file which link on its way leads to nothing; empty where none does."""
+        return ""
 
     @abstractmethod
     def writable(self) -> Path | None:
@@ -107,10 +134,12 @@ class Root(ABC):
 class DiskRoot(Root):
     """A folder on a disk."""
 
-    def __init__(self, location: str | Path) -> None:
+    def __init__(self, location: str | Path, follow_links: bool = False) -> None:
         self._path = Path(location).resolve()
         self.location = self._top = str(self._path)
         self._inside = self.location.rstrip(os.sep) + os.sep
+        self._follow_links = follow_links
+        self._identities: dict[str, str] = {}
 
     def check(self) -> None:
         """Refuse a folder that is not there."""
@@ -119,25 +148,78 @@ class DiskRoot(Root):
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a file, None where there is none."""
-        file = self._path / name
-        return file.stat().st_size if file.is_file() else None
+        with self._reading(name):
+            found = (self._path / name).stat()
+            return found.st_size if stat.S_ISREG(found.st_mode) else None
+        return None
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the files directly in a subfolder."""
-        where = self._path / folder
-        if not where.is_dir():
-            return []
-        with os.scandir(where) as entries:
-            return [entry.name for entry in entries if entry.is_file()]
+        return self._entries(folder, os.DirEntry.is_file)
 
-    def holds(self, name: str) -> bool:
-        """Whether a file that is there does not lie elsewhere, by a link."""
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the subfolders directly in a subfolder."""
+        return self._entries(folder, os.DirEntry.is_dir)
+
+    def leads_out(self, name: str) -> str | None:
+        """Return where a file lies outside the root, by a link that is not followed."""
+        if self._follow_links:
+            return None
         # As text: building path objects is what takes the time for thousands of files.
-        return os.path.realpath(self._path / name).startswith(self._inside)
+        real = os.path.realpath(self._path / name)
+        return None if real.startswith(self._inside) else real
+
+    def identify(self, name: str) -> str:
+        """Return what all names of one file have in common."""
+        real = os.path.realpath(self._path / name)
+        if real not in self._identities:
+            found = Path(real).stat()
+            # Hard links have a number in common, and so have two spellings that a file system does
+            # not tell apart. Elsewhere the path decides: on some network file systems the numbers
+            # mean nothing.
+            place = "" if found.st_nlink > 1 else unicodedata.normalize("NFC", real).casefold()
+            self._identities[real] = f"{found.st_dev}:{found.st_ino}:{place}"
+        return self._identities[real]
+
+    def broken_link(self, name: str) -> str:
+        """Say of an absent file which link on its way leads to nothing."""
+        path = self._path / name
+        with self._reading(name):
+            for place in (path, *path.parents):
+                if place == self._path:
+                    break
+                if place.is_symlink() and not place.exists():
+                    link = place.relative_to(self._path)
+                    return f"{link} is a link to {place.readlink()}, where nothing is"
+        return ""
+
+    def name_of(self, location: str) -> str | None:
+        """Return the name of a full location, also of one that is spelled through links."""
+        return super().name_of(location) or _below(os.path.realpath(location), self.location)
 
     def writable(self) -> Path | None:
         """Return where a data set may be written."""
         return self._path
+
+    def _entries(self, folder: str, wanted: Callable[["os.DirEntry[str]"], bool]) -> list[str]:
+        with self._reading(folder), os.scandir(self._path / folder) as entries:
+            return [entry.name for entry in entries if wanted(entry)]
+        return []
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Pass over what is not there, and name what cannot be looked at.
+
+        Raises:
+            DataError: the file system refuses, or does not answer.
+        """
+        try:
+            yield
+        except ValueError:
+            pass  # a NUL character, which no name has
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise DataError(f"{self._path / name} cannot be read: {error.strerror}") from None
 
     def _bring(self, name: str) -> Path:
         return self._path / name
@@ -166,9 +248,19 @@ class RemoteRoot(Root):
         """Return the names of the files directly in a subfolder."""
         return self._folders.get(folder, [])
 
-    def holds(self, name: str) -> bool:
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the subfolders directly in a subfolder."""
+        start = f"{folder}/" if folder else ""
+        below = (name.removeprefix(start) for name in self._folders if name.startswith(start))
+        return sorted({name.split("/")[0] for name in below if name})
+
+    def leads_out(self, name: str) -> str | None:
         """There are no links in an object store."""
-        return True
+        return None
+
+    def identify(self, name: str) -> str:
+        """A file has one name."""
+        return name
 
     def writable(self) -> Path | None:
         """Nothing is written there file by file."""
@@ -204,6 +296,13 @@ def _below(path: str, top: str) -> str | None:
     return f"{path}/".removeprefix(top).rstrip("/") if f"{path}/".startswith(top) else None
 
 
-def open_root(location: str | Path) -> Root:
-    """Return the folder of a data set; nothing is looked at yet."""
-    return RemoteRoot(str(location)) if is_remote(location) else DiskRoot(location)
+def open_root(location: str | Path, *, follow_links: bool = False) -> Root:
+    """Return the folder of a data set; nothing is looked at yet.
+
+    Args:
+        location: on a disk or in an object store.
+        follow_links: whether links on a disk may lead out of it.
+    """
+    if is_remote(location):
+        return RemoteRoot(str(location))
+    return DiskRoot(location, follow_links)

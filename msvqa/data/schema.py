@@ -58,12 +58,16 @@ PROBLEM_KINDS: dict[str, str] = {
     "missing_video": "a video whose file is not there",
     "outside_root": "a path that leaves the data root",
     "two_files": "one video with more than one file",
-    "shared_file": "one file that belongs to more than one video id",
+    "shared_file": "one file, or equal ones, of more than one video id",
     "two_splits": "a video that is in more than one split",
+    "allowed_splits": "a video in more than one split, which data.shared_videos allows",
 }
 """What is wrong with annotations, by kind; outcomes of decoding are listed in `data/video.py`."""
 
-REFUSED_KINDS = ("invalid_source", "invalid_row", "empty_text", "duplicate_id", "outside_root")
+REFUSED_KINDS = (
+    *("invalid_source", "invalid_row", "empty_text", "duplicate_id"),
+    *("outside_root", "two_splits"),
+)
 """Problems that `prepare` never goes on with."""
 
 

@@ -8,8 +8,8 @@ Paper: Xu et al., "Video Question Answering via Gradually Refined Attention over
 Motion", ACM Multimedia 2017.
 """
 
-from msvqa.data.dataset import VideoFile
 from msvqa.data.datasets.msvd_qa import MSVDQA, question_file
+from msvqa.data.video_files import VideoFile
 
 
 class MSRVTTQA(MSVDQA):

@@ -13,8 +13,9 @@ from functools import cached_property
 from typing import Any
 
 from msvqa.data.annotations import Annotations, Row, read_elements, several
-from msvqa.data.dataset import Dataset, VideoFile
+from msvqa.data.dataset import Dataset
 from msvqa.data.root import SourceFile
+from msvqa.data.video_files import VideoFile
 from msvqa.errors import DataError
 
 MAPPING = "youtube_mapping.txt"

@@ -1,8 +1,9 @@
 """A table of your own: CSV, TSV, JSONL or Parquet with video, question, answer[, split[, type]].
 
 `video` is a path relative to the data root, or a file name there or in video/ or videos/, with or
-without its ending. Other columns are ignored. Without a split column the videos are divided into
-train, val and test (80/10/10) by a seed. A question's id is the number of its row, from 1.
+without its ending; all spellings of a file are one video. Other columns are ignored. Without a
+split column the videos are divided into train, val and test (80/10/10) by a seed. A question's id
+is the number of its row, from 1.
 """
 
 import csv
@@ -11,15 +12,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from msvqa.data.annotations import Annotations, Row
-from msvqa.data.dataset import Dataset, VideoFile
+from msvqa.data.dataset import Dataset
 from msvqa.data.root import SourceFile, open_root
+from msvqa.data.spellings import Spellings
+from msvqa.data.video_files import VideoFile
 from msvqa.errors import DataError, did_you_mean, one_of
 from msvqa.storage import Location
 
@@ -52,6 +54,7 @@ class Table(Dataset):
         super().__init__(config)
         self._seed = config.split_seed
         self._annotations = config.annotations
+        self._spellings = Spellings(self.videos, FOLDERS, (self.root.location, config.root))
 
     @cached_property
     def file(self) -> SourceFile:
@@ -88,20 +91,14 @@ class Table(Dataset):
                 annotations.add(row)
             else:
                 annotations.refuse("invalid_row", file.name, number, row)
+        annotations.rows, notes = self._spellings.merge(annotations.rows)
+        annotations.notes += notes
         self._complete_splits(annotations)
         return annotations
 
     def find_video(self, video_id: str, split: str) -> VideoFile:
         """Return the file of a path or name."""
-        if self.root.inside(video_id) is None:
-            return VideoFile("", video_id, leaves_root=True)
-        for folder in FOLDERS:
-            name = self.root.inside(f"{folder or '.'}/{video_id}")
-            if name is not None and self.root.size(name) is not None:
-                return self.videos.check(name)
-        if "/" in video_id:
-            return VideoFile("", video_id)
-        return self.videos.find(video_id, FOLDERS, usual_suffix="")
+        return self._spellings.resolve(video_id).file
 
     def _row(self, source: str, number: int, values: dict[str, Any]) -> Row | str:
         """Return the row, or what is wrong with it."""
@@ -111,7 +108,8 @@ class Table(Dataset):
                 continue
             if type(value) not in (str, int):
                 return f"column {column!r} must be a text, found {str(value)[:40]!r}"
-            texts[column] = str(value).strip()
+            # The name of a video may begin or end with a space.
+            texts[column] = str(value) if column == "video" else str(value).strip()
         absent = [column for column in REQUIRED if column not in texts]
         if absent:
             return f"{', '.join(absent)} missing"
@@ -121,7 +119,7 @@ class Table(Dataset):
             return f"split {split!r} is not one of {one_of(self.splits)}{hint}"
         return Row(
             split=SPLIT_NAMES.get(split, ""),
-            video_id=self._video_id(texts["video"]),
+            video_id=self._spellings.resolve(texts["video"]).video_id,
             question_id=number,
             question=texts["question"],
             answer=texts["answer"],
@@ -144,16 +142,6 @@ class Table(Dataset):
             words = "no split, though other rows have one"
             annotations.refuse("invalid_row", row.source, row.number, words, row)
         annotations.rows = [row for row in annotations.rows if row.split]
-
-    def _video_id(self, video: str) -> str:
-        """Give every spelling of a path the same id: `./a.mp4` and `ROOT/a.mp4` are `a.mp4`."""
-        if not video:
-            return ""
-        path = PurePosixPath(video)
-        for root in (self.root.location, self.config.root):
-            if path.is_relative_to(root):
-                return str(path.relative_to(root))
-        return str(path)
 
 
 def split_by_video(rows: list[Row], seed: int) -> list[Row]:

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from msvqa.data.dataset import open_dataset
+from msvqa.errors import DataError
 from msvqa.prepare import prepare
 from msvqa.recipe import DataConfig
 
@@ -37,9 +40,10 @@ def test_the_kind_of_an_svqa_question_is_the_last_function_of_its_program(tmp_pa
     _write(tmp_path, {"train": questions, "val": [], "test": [element | {"program": []}]})
     (tmp_path / "Videos").mkdir()
     (tmp_path / "Videos" / "12.mp4").touch()
-    prepared = prepare(
-        DataConfig(name="svqa", root=str(tmp_path), prepared=str(tmp_path / "prepared"))
-    )
+    config = DataConfig(name="svqa", root=str(tmp_path), prepared=str(tmp_path / "prepared"))
+    with pytest.raises(DataError, match="video 12 is in train and test; a test on it proves"):
+        prepare(config)
+    prepared = prepare(config.model_copy(update={"shared_videos": ("12",)}))
     train = prepared.split("train")
     assert train.question_type == ["count", "exist"]
     assert train.answer == ["2", "Yes"]

@@ -1,6 +1,9 @@
 """Tables of the user: three formats, split by video, problems by row."""
 
 import json
+import os
+import unicodedata
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -114,6 +117,142 @@ def test_one_video_has_one_id_however_it_is_spelled(tmp_path):
     assert [problem.detail for problem in annotations.problems] == [
         "questions.jsonl: row 3: the video is empty"
     ]
+
+
+def _write_videos(root, videos, rows):
+    for video in videos:
+        (root / video).parent.mkdir(parents=True, exist_ok=True)
+        (root / video).touch()
+    content = [{"question": "who?", "answer": "man", **row} for row in rows]
+    (root / "q.jsonl").write_text("\n".join(map(json.dumps, content)))
+
+
+HELD_OUT = {"videos/v3.mp4": "test", "v8.mp4": "val"}
+NFC, NFD = "Z\u00e1znam v\u00a013", "Za\u0301znam v\u00a013"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    "file", ["clip.mp4", f"{NFC}.mp4", f"{NFD}.mp4", "\u8d64\u3044\u3000\u68d2.mp4"]
+)
+def test_all_spellings_of_a_file_are_one_video_whatever_their_order(tmp_path, file, order):
+    others = [f"videos/{n}.mp4" for n in range(9)]
+    (tmp_path / "elsewhere").symlink_to(tmp_path)
+    stem = file.removesuffix(".mp4")
+    spellings = [
+        *(stem, file, f"videos/{file}", f"./videos//{file}", f"videos\\{file}", f" {file} "),
+        *(f"{stem}.MP4", str(tmp_path / "videos" / file), f"../{tmp_path.name}/videos/{file}"),
+        *(f"{tmp_path}/elsewhere/videos/{file}", f"link/{stem}", "hard.mp4", "videos/soft"),
+        *(unicodedata.normalize(form, file) for form in ("NFC", "NFD")),
+    ]
+    rows = [{"video": video} for video in [*spellings, *others]][::order]
+    _write_videos(tmp_path, [f"videos/{file}", *others], rows)
+    (tmp_path / "link").symlink_to("videos")
+    (tmp_path / "videos" / "soft.mp4").symlink_to(file)
+    os.link(tmp_path / "videos" / file, tmp_path / "hard.mp4")
+    annotations = open_dataset(_config(tmp_path)).read()
+    assert not annotations.problems
+    about = [row for row in annotations.rows if row.video_id not in others]
+    assert len(about) == len(spellings)
+    assert len({(row.video_id, row.split) for row in about}) == 1
+    assert {Path(row.video_id).name for row in about} == {file}
+    assert any("spelled in several ways and counts as one" in note for note in annotations.notes)
+
+
+def test_ids_and_splits_of_videos_that_are_spelled_once_stay_as_they_were(tmp_path):
+    videos = [f"videos/v{n}.mp4" for n in range(12)]
+    named = [v if n % 2 else v.removeprefix("videos/") for n, v in enumerate(videos)]
+    _write_videos(tmp_path, videos, [{"video": video} for video in named])
+    annotations = open_dataset(_config(tmp_path)).read()
+    assert [row.video_id for row in annotations.rows] == named
+    # As the version before divided them.
+    assert {row.video_id: row.split for row in annotations.rows if row.split != "train"} == HELD_OUT
+    assert len(annotations.notes) == 1
+
+
+def test_a_file_under_two_names_in_two_splits_is_refused(tmp_path):
+    rows = [{"video": "v.mp4", "split": "train"}, {"video": "videos/v", "split": "test"}]
+    _write_videos(tmp_path, ["videos/v.mp4"], rows)
+    with pytest.raises(DataError, match=r"video videos/v is in train and test; a test on it"):
+        prepare(_config(tmp_path))
+
+
+def test_a_name_that_ends_in_a_space_is_tried_before_it_is_stripped(tmp_path):
+    rows = [{"video": " v ", "split": "train"}, {"video": " w.mp4 ", "split": "val"}]
+    _write_videos(tmp_path, [" v .mp4", "v.mp4", "w.mp4"], rows)
+    prepared = prepare(_config(tmp_path))
+    assert prepared.split("train").path == [str(tmp_path / " v .mp4")]
+    assert prepared.split("val").path == [str(tmp_path / "w.mp4")]
+
+
+ORDINARY = (
+    "Screen Recording at 9.52.38\u202fAM", "\u8d64\u3044\u3000\u68d2", NFC, NFD, "100%", "a#b",
+    "family \U0001f468\u200d\U0001f469\u200d\U0001f467", "\u0645\u200f", "soft\u00adhyphen",
+    "-first", "~", "e" * 251, "\u8d64" * 83, "a&b;c|d", "'\"", "back\\slash", "[x]", "con", "a?b*c",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_whatever_a_file_system_allows_is_an_ordinary_name(tmp_path, name):
+    rows = [{"video": name, "split": "train"}, {"video": f"d/{name}.mp4", "split": "val"}]
+    _write_videos(tmp_path, [f"{name}.mp4", f"d/{name}.mp4"], rows)
+    prepared = prepare(_config(tmp_path))
+    assert prepared.split("train").path == [str(tmp_path / f"{name}.mp4")]
+    assert prepared.split("val").video_id == [f"d/{name}.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a\x1b[31m.mp4", r"it has the control character '\x1b'"),
+        ("a\nb.mp4", r"it has the control character '\n'"),
+        ("a\0.mp4", r"it has the control character '\x00'"),
+        (f"{'e' * 256}.mp4", "a name in it has 260 bytes, and file systems allow 255"),
+        ("/".join(["d" * 200] * 21), "it has 4220 bytes, and file systems allow 4096"),
+    ],
+)
+def test_a_name_that_no_file_should_have_is_refused_with_the_reason(tmp_path, name, words):
+    _write_videos(tmp_path, ["v.mp4"], [{"video": "v", "split": "train"}, {"video": name}])
+    with pytest.raises(DataError) as error:
+        prepare(_config(tmp_path))
+    assert f"cannot be the path of a video: {words}" in str(error.value)
+
+
+def test_an_absent_video_is_told_with_what_was_tried(tmp_path):
+    rows = [
+        {"video": video, "split": "train"} for video in ("x\\v.mp4", "w", "V.mp4", "\u00a0u.mp4")
+    ]
+    _write_videos(tmp_path, ["v.mp4"], rows)
+    with pytest.raises(DataError, match="4 of 4 videos are missing") as error:
+        prepare(_config(tmp_path))
+    for words in (
+        "it has a backslash, as paths of Windows have, and there is no x/v.mp4 either",
+        "train w: w (or another ending of videos)\n",
+        "train V.mp4: V.mp4; there is 'v.mp4'",
+        "names without ending were tried with .avi, .mp4,",
+        ".gif, ",
+    ):
+        assert words in str(error.value)
+
+
+@pytest.mark.parametrize("video", ["v.mp4", "v", "videos/v.mp4", "ROOT/videos/v.mp4"])
+def test_links_lead_out_of_the_root_on_demand_alone(tmp_path, video):
+    root, disk = tmp_path / "data", tmp_path / "disk"
+    row = {"video": video.replace("ROOT", str(root)), "split": "train"}
+    for folder in (root, disk):
+        folder.mkdir()
+    (root / "videos").symlink_to(disk)
+    _write_videos(root, ["videos/v.mp4"], [row])
+    with pytest.raises(DataError) as error:
+        prepare(_config(root))
+    assert (
+        f"videos/v.mp4 leaves the data root by a link, to {disk}/v.mp4; data.follow_links=true"
+        in (str(error.value))
+    )
+    prepared = prepare(_config(root, follow_links=True))
+    assert prepared.split("train").path == [str(root / "videos/v.mp4")]
+    with pytest.raises(DataError, match="leaves the data root by a link"):
+        prepare(_config(root))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""A video in two splits is an error wherever splits are read, unless it is allowed by name."""
+
+import os
+import re
+
+import pytest
+
+from msvqa.data.dataset import open_dataset
+from msvqa.data.leakage import Allowed, shared_content
+from msvqa.data.problems import find_annotation_problems
+from msvqa.errors import DataError
+from msvqa.prepare import prepare, summary
+from msvqa.recipe import DataConfig, parse_data
+from tests.msvd_folder import QUESTIONS, STEMS, write_msvd
+
+
+def config_of(folder, **fields):
+    place = {"root": str(folder), "prepared": str(folder.parent / "prepared")}
+    return DataConfig(name="msvd_qa", **place, **fields)
+
+
+def one_more(split, video):
+    row = {"id": 90, "video_id": video, "question": "who is it?", "answer": "man"}
+    return QUESTIONS | {split: [*QUESTIONS[split], row]}
+
+
+@pytest.fixture(params=["id", "mapping", "hard link", "soft link"])
+def leaking(request, tmp_path):
+    """A data set that tests on a video of its train split."""
+    root = tmp_path / "data"
+    if request.param == "id":
+        return write_msvd(root, one_more("test", 1))
+    if request.param == "mapping":
+        return write_msvd(root, one_more("test", 6), STEMS | {6: STEMS[1]})
+    write_msvd(root, one_more("test", 6), STEMS | {6: "other"})
+    place, original = root / "video" / "other.avi", root / "video" / f"{STEMS[1]}.avi"
+    if request.param == "hard link":
+        os.link(original, place)
+    else:
+        place.symlink_to(original)
+    return root
+
+
+def test_a_file_in_two_splits_is_refused_with_the_way_to_allow_it(leaking):
+    with pytest.raises(DataError, match="1 problem that must be put right") as error:
+        prepare(config_of(leaking))
+    assert "a test on it proves nothing" in str(error.value)
+    assert "'data.shared_videos=[train+test]'" in str(error.value)
+    problems = find_annotation_problems(open_dataset(config_of(leaking)))
+    assert [problem.kind for problem in problems] == ["two_splits"]
+    assert (problems[0].split, problems[0].video_id in ("1", "6")) == ("train+test", True)
+
+
+@pytest.mark.parametrize("names", [("test+train",), ("1",), ("train+val+test",)])
+def test_what_is_allowed_by_name_is_said_and_goes_on(leaking, names):
+    prepared = prepare(config_of(leaking, shared_videos=names))
+    assert any("which data.shared_videos allows" in line for line in summary(prepared))
+    assert len(prepared.split("test")) == 3
+
+
+def test_other_names_allow_nothing_and_unknown_ones_are_refused(leaking):
+    for names in (("train+val",), ("2",)):
+        with pytest.raises(DataError, match="proves nothing"):
+            prepare(config_of(leaking, shared_videos=names))
+    for name in ("99", "train+tset", "train", ""):
+        with pytest.raises(DataError, match=re.escape(f"shared_videos: {name!r} is no video")):
+            prepare(config_of(leaking, shared_videos=(name,)))
+
+
+def test_two_ids_of_one_file_within_a_split_are_a_note(tmp_path):
+    root = write_msvd(tmp_path / "data", one_more("train", 6), STEMS | {6: STEMS[1]})
+    prepared = prepare(config_of(root))
+    assert prepared.info["same_file"] == [["1", "6"]]
+    assert any("is the file of the videos 1, 6" in line for line in summary(prepared))
+
+
+def test_numbers_name_videos_on_the_command_line(tmp_path):
+    config = parse_data("msvd_qa", ["data.shared_videos=[4, train+val]"], root=str(tmp_path))
+    assert config.shared_videos == ("4", "train+val")
+
+
+def test_equal_content_leaks_between_splits_and_is_a_note_within_one():
+    splits = {"a": ["train"], "b": ["train"], "c": ["test"], "d": ["val"], "e": ["val"]}
+    copies = [["a", "b"], ["b", "c", "gone"], ["d", "e", "c"], ["gone", "a"]]
+    found = list(shared_content(copies, splits, Allowed(frozenset({"val+test"}))))
+    assert [problem.kind for problem in found] == ["shared_file", "two_splits", "allowed_splits"]
+    assert found[1].detail.startswith(
+        "the files of the videos b (train), c (test) are the same byte for byte"
+    )
