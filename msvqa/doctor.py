@@ -59,6 +59,7 @@ def _load(path: str | Path, overrides: Sequence[str], report: Report) -> Recipe 
     except RecipeError as error:
         report.checks.append(Check(name="recipe", status="fail", detail=str(error)))
         return None
+    from msvqa.checks.features import feature_checks
     from msvqa.checks.recipe import check
 
     try:
@@ -66,6 +67,7 @@ def _load(path: str | Path, overrides: Sequence[str], report: Report) -> Recipe 
         stages = ", ".join(stage.name for stage in recipe.stages)
         detail = f"{path} is sound; stages: {stages}"
         report.checks.append(Check(name="recipe", status="ok", detail=detail))
+        report.checks += feature_checks(recipe)
     except MSVQAError as error:
         report.checks.append(Check(name="recipe", status="fail", detail=str(error)))
     absent = [f"{key}: {path}" for key, path in _read_by(recipe) if not Path(path).exists()]

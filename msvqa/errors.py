@@ -22,7 +22,10 @@ class DataError(MSVQAError):
 
 
 class VideoError(DataError):
-    """A video file that yields no frames; `outcome` is one of `msvqa.data.video.OUTCOMES`."""
+    """A video that yields no frames or features; `outcome` says why in one word.
+
+    Those of decoding are listed in `msvqa.data.video.OUTCOMES`.
+    """
 
     def __init__(self, outcome: str, message: str) -> None:
         self.outcome = outcome

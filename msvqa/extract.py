@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import msvqa
+from msvqa.checks.features import check_features
 from msvqa.data import store as stores
-from msvqa.data.annotations import several
 from msvqa.data.dataset import Prepared
-from msvqa.data.features import FeatureFiles, check_ids, feature_files, write_hdf5
+from msvqa.data.features import check_ids, feature_files, write_hdf5
 from msvqa.data.root import Root, open_root
 from msvqa.data.store import Store, StoreSpec
 from msvqa.engine import cluster
@@ -35,7 +35,13 @@ STORES = {False: "clips.store", True: "features.store"}
 """Keys of a recipe that name the store, by whether it holds features."""
 
 
-def extract(recipe: Recipe, *, hdf5: Path | None = None, progress: Progress | None = None) -> Store:
+def extract(
+    recipe: Recipe,
+    *,
+    hdf5: Path | None = None,
+    progress: Progress | None = None,
+    checked: bool = False,
+) -> Store:
     """Return the complete store of a recipe; extract what is not there yet.
 
     May be stopped at any moment: the next call goes on with the shards that are not there, and the
@@ -45,6 +51,7 @@ def extract(recipe: Recipe, *, hdf5: Path | None = None, progress: Progress | No
         recipe: with `features`, a store of features, else of clips.
         hdf5: also write the features as two files in the layout of DualVGR and HCRN.
         progress: called whenever a shard is done.
+        checked: the caller has called `check_features`, which reads whole files.
 
     Raises:
         StoreError: the folder holds a store that was made in another way.
@@ -57,8 +64,8 @@ def extract(recipe: Recipe, *, hdf5: Path | None = None, progress: Progress | No
         cluster.refuse_lost({"--hdf5": hdf5.absolute()})
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
     videos = videos_of(prepared, present_only=recipe.reads_videos)
-    if files := feature_files(recipe):
-        _check_rows(recipe, files, _ids(videos))
+    if not checked:
+        check_features(recipe, prepared)
     if hdf5 is not None:
         check_ids(_ids(videos))
     store = _extract(recipe, videos, open_root(prepared.root), progress)
@@ -103,22 +110,6 @@ def _check(recipe: Recipe, hdf5: Path | None) -> None:
         raise RecipeError(problems)
 
 
-def _check_rows(recipe: Recipe, files: FeatureFiles, video_ids: Sequence[str]) -> None:
-    """Refuse files that lack videos, by name: known before anything starts."""
-    missing = [video for video in video_ids if video not in files]
-    if not missing or (recipe.data.allow_missing and len(missing) < len(video_ids)):
-        return
-    advice = (
-        "go on without them: data.allow_missing=true"
-        if len(missing) < len(video_ids)
-        else f"are these the features of {recipe.data.root}?"
-    )
-    raise DataError(
-        f"{len(missing)} of {len(video_ids)} videos have no row in {files}\n"
-        f"{several(missing)}\n{advice}"
-    )
-
-
 def _extract(
     recipe: Recipe, videos: Sequence[Video], root: Root, progress: Progress | None
 ) -> Store:
@@ -130,7 +121,9 @@ def _extract(
     def current() -> dict[int, dict[str, Any] | None]:
         found = stores.read_shards(location, spec, {n: _ids(wanted[n]) for n in wanted})
         return {
-            n: shard if _is_current(shard, wanted[n], root, recipe.clips.timeout_s) else None
+            n: shard
+            if _is_current(recipe, shard, wanted[n], root) and _is_finite(spec, location, n, shard)
+            else None
             for n, shard in found.items()
         }
 
@@ -193,13 +186,28 @@ def _pool(recipe: Recipe, resources: Resources) -> Pool:
     return Pool(workers, cluster.gpu_share(workers, resources.gpus) if encodes else 0.0)
 
 
+def _is_finite(spec: StoreSpec, location: str, number: int, shard: dict[str, Any] | None) -> bool:
+    """Whether a shard holds finite numbers alone; one of an earlier version is read for that.
+
+    Shards in an object store pass: theirs are looked at when they are read.
+    """
+    if shard is None or is_remote(location):
+        return True
+    shard["finite"] = stores.shard_is_finite(location, number, spec, shard)
+    return bool(shard["finite"])
+
+
 def _is_current(
-    found: dict[str, Any] | None, videos: Sequence[Video], root: Root, timeout_s: float
+    recipe: Recipe, found: dict[str, Any] | None, videos: Sequence[Video], root: Root
 ) -> bool:
     """Whether a shard is there, and would not come out otherwise now."""
     if found is None:
         return False
+    files, timeout_s = feature_files(recipe), recipe.clips.timeout_s
     for video, facts in zip(videos, found["videos"], strict=True):
+        # A row may have been mended in its place.
+        if files and "error" in facts and not files.problem(video.video_id):
+            return False
         # The size alone: to hash all files again would cost as much as to decode them.
         if "bytes" in facts and _size(video, root) != facts["bytes"]:
             return False
@@ -258,10 +266,11 @@ def _check_space(location: str, spec: StoreSpec, videos: int) -> None:
 
 def _rejected_message(store: Store) -> str:
     lines = [f"  {video}: {outcome}: {error}" for video, (outcome, error) in store.rejected.items()]
+    what = "frames" if store.spec.kind == "clips" else "features"
     more = [f"  and {len(lines) - NAMES_SHOWN} more"] if len(lines) > NAMES_SHOWN else []
     return "\n".join(
         [
-            f"{len(lines)} of {len(lines) + len(store)} videos yield no frames:",
+            f"{len(lines)} of {len(lines) + len(store)} videos yield no {what}:",
             *lines[:NAMES_SHOWN],
             *more,
             f"the other videos are in {store.location}; replace these files and extract again, "

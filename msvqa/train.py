@@ -7,6 +7,7 @@ from typing import Any
 
 from msvqa.cache import check_cache
 from msvqa.checks.checkpoints import check_initial, check_initial_fit, check_own
+from msvqa.checks.features import check_features
 from msvqa.checks.recipe import check, data_cpus, decodes_while_training
 from msvqa.data.dataset import Prepared
 from msvqa.data.features import feature_files
@@ -62,11 +63,12 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
             progress.stage(stage.name, "is finished")
         # What it was trained with stays in its files.
         return run
+    check_features(recipe, prepared)
     with only_one(run.folder), _in_turn(recipe), cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=data_cpus(recipe))
         store = None
         if not decodes_while_training(recipe):
-            extracted = extract(recipe, progress=progress.on_extract)
+            extracted = extract(recipe, progress=progress.on_extract, checked=True)
             check_cache(extracted.location, extracted.nbytes)
             store = extracted.location
         # Last, since the recipe of a run cannot be put right any more.
@@ -105,6 +107,7 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
     check(recipe)
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
     need_training_questions(recipe, prepared)
+    check_features(recipe, prepared)
     return rehearse(recipe, prepared)
 
 

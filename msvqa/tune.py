@@ -6,6 +6,7 @@ from typing import Any
 
 from msvqa.cache import check_cache
 from msvqa.checks.checkpoints import check_initial, check_initial_fit
+from msvqa.checks.features import check_features
 from msvqa.checks.recipe import check
 from msvqa.engine import cluster
 from msvqa.engine.search import SearchJob, needs_dashboard, search
@@ -62,6 +63,7 @@ def tune(
     stores = _by_store(located, probes)
     for one in stores:
         need_training_questions(one, prepared)
+        check_features(one, prepared)
     for one in _by_model(probes):
         check_initial_fit(one, prepared)
     shares = len(recipe.stages) > 1 and last_stage_only(recipe, space.fields)
@@ -70,7 +72,7 @@ def tune(
     with only_one(sweep.folder), cluster.connected(dashboard=dashboard) as resources:
         placement = cluster.place(recipe.scaling, resources)
         for one in stores:
-            extracted = extract(one, progress=progress.on_extract)
+            extracted = extract(one, progress=progress.on_extract, checked=True)
             check_cache(extracted.location, extracted.nbytes)
         # Last, since what is wrong in recipe or space could not be put right any more.
         Sweep.create(recipe, space)

@@ -1,18 +1,24 @@
 """DualVGR from feature files, without videos: prepare, extract, train, evaluate."""
 
+import json
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import ray
 import torch
 
 from benchmarks.synthetic_features import Synthesis, answers_of_videos
+from msvqa.checks.features import survey_features
 from msvqa.checks.recipe import check
+from msvqa.data.features import feature_files
 from msvqa.data.loader import evaluation_batches, training_batches
 from msvqa.data.order import count_visits, plan_epoch
-from msvqa.data.store import store_location
+from msvqa.data.store import store_location, store_spec, write_index, write_shard
+from msvqa.doctor import doctor
 from msvqa.engine.checkpoint import read_weights
+from msvqa.engine.extraction import open_extractor
 from msvqa.engine.inputs import make_resident, model_sizes, open_inputs
 from msvqa.engine.loop import StageJob, StageLoop, train_stage
 from msvqa.errors import DataError, RunError
@@ -183,10 +189,82 @@ def test_rows_say_how_much_memory_was_used(stored, tmp_path):
     assert all(0.05 < row["memory_gb"] < 50 for row in rows)
 
 
+def spoil(file: Path, video: int, value: float) -> str:
+    """Set numbers of a video's row; return the row's number."""
+    with h5py.File(file, "r+") as data:
+        row = data["ids"][:].tolist().index(video)
+        data["resnet_features"][row, 1] = value
+    return f"row {row}"
+
+
+@pytest.mark.parametrize("video", [5, 50, 80], ids=["train", "val", "test"])
+def test_rows_that_are_not_finite_are_named_before_ray_starts(folder, tmp_path, video):
+    files = copy_files(folder, tmp_path, keep=84)
+    row = spoil(tmp_path / "appearance.h5", video, np.nan)
+    recipe = make_recipe(folder, *files, f"runs={tmp_path}", f"features.store={tmp_path / 's'}")
+    said = (
+        rf"1 of 84 videos have features that cannot be used:\n"
+        rf"  - video {video}: {tmp_path}/appearance\.h5: resnet_features, {row}: "
+        rf"96 of 288 numbers are not finite\n.*data\.allow_missing=true"
+    )
+    for verb in (train, dry_run, extract):
+        with pytest.raises(DataError, match=said):
+            verb(recipe)
+    assert not ray.is_initialized()
+    assert not (tmp_path / "featured").exists()
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    (found,) = [one for one in doctor(tmp_path / "recipe.yaml").checks if one.name == "features"]
+    assert found.status == "fail"
+    assert f"video {video}: {tmp_path}/appearance.h5: resnet_features, {row}: " in found.detail
+
+
+def test_a_dry_run_goes_on_without_rows_that_are_not_finite(folder, tmp_path, caplog):
+    files = copy_files(folder, tmp_path, keep=84)
+    spoil(tmp_path / "appearance.h5", 5, np.inf)
+    spoil(tmp_path / "appearance.h5", 6, 0)
+    store, allowed = f"features.store={tmp_path / 's'}", "data.allow_missing=true"
+    (estimate,) = dry_run(make_recipe(folder, *files, store, allowed))
+    assert np.isfinite(estimate.loss)
+    assert "1 of 84 videos have features that cannot be used" in caplog.text
+    assert "  - video 5: " in caplog.text
+    assert "nothing but zeros" not in caplog.text, "one clip of three is"
+    with h5py.File(tmp_path / "appearance.h5", "r+") as data:
+        values = data["resnet_features"][:]
+        values[data["ids"][:] <= VIDEOS["train"]] = np.nan
+        data["resnet_features"][...] = values
+    with pytest.raises(DataError, match=r"48 of 84 videos have .*(.|\n)*no training video is left"):
+        dry_run(make_recipe(folder, *files, store, allowed))
+
+
+def test_what_a_store_has_refused_is_looked_at_again(folder, tmp_path):
+    files = copy_files(folder, tmp_path, keep=84)
+    row = spoil(tmp_path / "appearance.h5", 5, np.nan)
+    recipe = make_recipe(folder, *files, f"features.store={tmp_path / 's'}")
+    video_ids = [str(video) for video in range(1, 85)]
+    extractor = open_extractor(recipe)
+    entries = [extractor.extract(video, "") for video in video_ids]
+    assert [entry.video_id for entry in entries if entry.outcome != "ok"] == ["5"]
+    assert entries[4].outcome == "not_finite"
+    size, spec = store_spec(recipe).videos_per_shard, store_spec(recipe)
+    shards = [
+        write_shard(tmp_path / "s", number, spec, entries[start : start + size], {})
+        for number, start in enumerate(range(0, len(entries), size))
+    ]
+    write_index(tmp_path / "s", spec, shards, {})
+    found = survey_features(recipe, feature_files(recipe), video_ids)
+    assert set(found.unusable) == {"5"}
+    assert row in found.unusable["5"]
+    del extractor  # It has the file open.
+    spoil(tmp_path / "appearance.h5", 5, 1.0)
+    assert not survey_features(recipe, feature_files(recipe), video_ids).unusable
+
+
 @pytest.mark.ray
 def test_the_whole_job_beats_the_text_without_videos(folder, tmp_path, ray_local):
-    # Videos 81 to 84, of the test split, have no features; the motion file has 4 positions each.
+    # Videos 81 to 84, of the test split, have no features, and those of 80 are not finite; the
+    # motion file has 4 positions each.
     overrides = copy_files(folder, tmp_path, keep=80)
+    spoil(tmp_path / "appearance.h5", 80, np.nan)
     with h5py.File(tmp_path / "motion.h5", "r+") as data:
         pooled = data["resnext_features"][:]
         spread = np.array([-0.5, 0.5, 1.0, -1.0], np.float32)
@@ -200,17 +278,33 @@ def test_the_whole_job_beats_the_text_without_videos(folder, tmp_path, ray_local
     )  # fmt: skip
     run = train(recipe)
     store = extract(recipe)
-    assert sorted(store.rejected) == ["81", "82", "83", "84"]
+    assert sorted(store.rejected) == ["80", "81", "82", "83", "84"]
     assert store.rejected["81"][0] == "no_features"
+    assert store.rejected["80"][0] == "not_finite"
     with h5py.File(tmp_path / "motion.h5") as data:
         row = data["ids"][:].tolist().index(5)
         expected = data["resnext_features"][row].reshape(3, 16, 4).mean(-1)
     np.testing.assert_allclose(store.read("5")["motion"], expected, atol=1e-5)
 
     metrics = evaluate(run.path, "test")
-    assert (metrics["n"], metrics["n_expected"]) == (60, 72)
+    assert (metrics["n"], metrics["n_expected"]) == (57, 72)
     assert list(metrics["per_type"]) == ["what", "who", "where"]
     assert metrics["accuracy_interval"][0] > metrics["question_only_accuracy"] + 0.1
     with pytest.raises(RunError, match="trained on extracted features"):
         predict(run.path, "any.avi", "what is it?")
     assert store_location(recipe) == store.location
+
+    before = store.read("5")["motion"].copy()
+    # As an earlier version left it, which looked at no number; and the row is mended in its place.
+    for marker in (*store.path.glob("shards/*/shard.json"), store.path / "store.json"):
+        content = json.loads(marker.read_text())
+        del content["finite"]
+        marker.write_text(json.dumps(content))
+    shard = next(n for n, videos in enumerate(store._shards) if "5" in videos)
+    array = np.load(store.path / f"shards/{shard:05d}/motion.npy")
+    array[store._shards[shard].index("5")] = np.inf
+    np.save(store.path / f"shards/{shard:05d}/motion.npy", array)
+    spoil(tmp_path / "appearance.h5", 80, 1.0)
+    again = extract(recipe)
+    assert again.is_finite and sorted(again.rejected) == ["81", "82", "83", "84"]
+    np.testing.assert_array_equal(again.read("5")["motion"], before)

@@ -1,22 +1,35 @@
 """Feature files in the one-file layout of DualVGR and HCRN (HDF5): reading and writing.
 
 Appearance: `resnet_features` (videos, clips, frames, width). Motion: `resnext_features`
-(videos, clips, width). Both: `ids` (videos,), whole numbers; rows are in any order.
+(videos, clips, width). Both: `ids` (videos,), whole numbers of any type; rows are in any order.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from msvqa.data.finite import as_stored, to_type
+from msvqa.data.hdf5 import IDS, Rows
 from msvqa.data.store import Arrays, Store
-from msvqa.errors import DataError
+from msvqa.errors import DataError, VideoError
 from msvqa.recipe import ClipsConfig, FeaturesConfig, Recipe
 
-APPEARANCE, MOTION, IDS = "resnet_features", "resnext_features", "ids"
+APPEARANCE, MOTION = "resnet_features", "resnext_features"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a look at all rows has found."""
+
+    unusable: dict[str, str] = field(default_factory=dict)
+    """Videos whose rows cannot be used, each with the cause."""
+    zero: dict[str, list[str]] = field(default_factory=dict)
+    """Videos whose rows hold nothing but zeros, for each data set that has some."""
 
 
 class FeatureFiles:
@@ -27,16 +40,22 @@ class FeatureFiles:
         self._clips = clips
 
     def __contains__(self, video_id: str) -> bool:
-        return all(video_id in ids for _, ids in (self._appearance, self._motion))
+        return video_id in self._appearance and video_id in self._motion
 
     def __repr__(self) -> str:
         return f"{self._features.appearance_hdf5} and {self._features.motion_hdf5}"
+
+    @property
+    def video_ids(self) -> list[str]:
+        """Videos that have a row in both files."""
+        return [video for video in self._appearance.video_ids if video in self._motion]
 
     def check(self) -> None:
         """Open both files.
 
         Raises:
             DataError: a file that is no feature file, or of other shapes than the recipe says.
+            StorageError: a file cannot be read now.
         """
         _ = self._appearance, self._motion
 
@@ -44,50 +63,72 @@ class FeatureFiles:
         """Return appearance and motion of a video.
 
         Raises:
-            DataError: a file has no row for it, or as `check`.
+            VideoError: a file has no row for it, or one that is unreadable or not finite.
+            DataError, StorageError: as `check`.
         """
         if video_id not in self:
-            raise DataError(f"no row for video {video_id} in {self}")
-        (frames, frame_rows), (clips, clip_rows) = self._appearance, self._motion
-        appearance = frames[frame_rows[video_id]]  # (C, F, D)
-        motion = clips[clip_rows[video_id]]  # (C, D) or (C, D·P)
-        if self._features.pool_motion:
-            # An unpooled map, channels first: the mean over its positions.
-            motion = motion.reshape(len(motion), self._features.motion_width, -1).mean(axis=-1)
-        kind = self._features.dtype
-        return {"appearance": appearance.astype(kind), "motion": motion.astype(kind)}
+            raise VideoError("no_features", f"no row for video {video_id} in {self}")
+        return {
+            "appearance": self._stored(self._appearance, video_id),  # (C, F, D)
+            "motion": self._stored(self._motion, video_id),  # (C, D)
+        }
+
+    def problem(self, video_id: str) -> str:
+        """Return why `read` refuses a video; nothing where it does not."""
+        try:
+            self.read(video_id)
+        except VideoError as error:
+            return str(error)
+        return ""
+
+    def survey(self, video_ids: Collection[str]) -> Survey:
+        """Look at the rows of many videos, block by block: what `read` would refuse, and zeros."""
+        found = Survey()
+        for rows in (self._appearance, self._motion):
+            for videos, block in rows.blocks(video_ids):
+                if block is None:
+                    suspects, empty = videos, []
+                else:
+                    flat = to_type(self._pooled(rows, block), self._features.dtype)
+                    flat = flat.reshape(len(videos), -1)
+                    finite, zero = np.isfinite(flat).all(axis=1), ~flat.any(axis=1)
+                    suspects = [videos[row] for row in np.flatnonzero(~finite)]
+                    empty = [videos[row] for row in np.flatnonzero(zero)]
+                found.unusable.update({video: self.problem(video) for video in suspects})
+                if empty:
+                    found.zero.setdefault(rows.name, []).extend(empty)
+        return found
+
+    def _stored(self, rows: Rows, video_id: str) -> np.ndarray:
+        values = self._pooled(rows, rows.read(video_id))
+        return as_stored(values, self._features.dtype, rows.place(video_id))
+
+    def _pooled(self, rows: Rows, values: np.ndarray) -> np.ndarray:
+        """Return motion (..., D) of motion (..., D·P): the mean over the positions of a map."""
+        if rows is not self._motion or not self._features.pool_motion:
+            return values
+        # Channels first.
+        return values.reshape(*values.shape[:-1], self._features.motion_width, -1).mean(axis=-1)
 
     @cached_property
-    def _appearance(self) -> tuple[h5py.Dataset, dict[str, int]]:
+    def _appearance(self) -> Rows:
         clips, width = self._clips, self._features.appearance_width
         shape = (clips.num_clips, clips.frames_per_clip, width)
         return self._open(self._features.appearance_hdf5, (APPEARANCE,), shape)
 
     @cached_property
-    def _motion(self) -> tuple[h5py.Dataset, dict[str, int]]:
+    def _motion(self) -> Rows:
         shape = (self._clips.num_clips, self._features.motion_width)
         return self._open(self._features.motion_hdf5, (MOTION, APPEARANCE), shape)
 
-    def _open(
-        self, file: str | None, names: tuple[str, ...], shape: tuple[int, ...]
-    ) -> tuple[h5py.Dataset, dict[str, int]]:
-        try:
-            data = h5py.File(str(file), "r")
-        except OSError as error:
-            raise DataError(f"{file}: no HDF5 file ({error})") from None
-        name = next((name for name in names if name in data), None)
-        if name is None or IDS not in data:
-            found = ", ".join(data)
-            raise DataError(f"{file}: wants {' or '.join(names)} and {IDS}, it has {found}")
-        _check_shape(f"{file}: {name}", data[name], shape, self._features.pool_motion)
-        ids = [str(int(video)) for video in data[IDS][:]]
-        if len(ids) != len(data[name]) or len(set(ids)) < len(ids):
-            raise DataError(f"{file}: {IDS} are not one different number for each row")
-        return data[name], {video: row for row, video in enumerate(ids)}
+    def _open(self, file: str | None, names: tuple[str, ...], shape: tuple[int, ...]) -> Rows:
+        rows = Rows(str(file), names)
+        _check_shape(rows, shape, self._features.pool_motion)
+        return rows
 
 
-def _check_shape(what: str, data: h5py.Dataset, shape: tuple[int, ...], unpooled: bool) -> None:
-    found = data.shape[1:]
+def _check_shape(rows: Rows, shape: tuple[int, ...], unpooled: bool) -> None:
+    found = rows.shape
     if found == shape:
         return
     if found[:-1] == shape[:-1] and len(found) == 2 and found[-1] % shape[-1] == 0:
@@ -99,7 +140,7 @@ def _check_shape(what: str, data: h5py.Dataset, shape: tuple[int, ...], unpooled
         )
     else:
         advice = "set clips.num_clips, clips.frames_per_clip and the widths in features to match"
-    raise DataError(f"{what} has rows of shape {found}, the recipe says {shape}; {advice}")
+    raise DataError(f"{rows.name} has rows of shape {found}, the recipe says {shape}; {advice}")
 
 
 def feature_files(recipe: Recipe) -> FeatureFiles | None:

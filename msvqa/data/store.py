@@ -27,6 +27,7 @@ import numpy as np
 
 from msvqa.cache import fetch
 from msvqa.data.dataset import prepared_location
+from msvqa.data.finite import not_finite, to_type
 from msvqa.errors import IncompleteError, StorageError, StoreError
 from msvqa.files import hash_file, sync, write_json
 from msvqa.recipe import FeaturesConfig, Recipe
@@ -125,8 +126,11 @@ class Store:
             for shard, videos in enumerate(index["shards"])
             for row, video in enumerate(videos)
         }
+        self.is_finite = bool(index.get("finite")) or self.spec.kind == "clips"
+        """Whether all numbers were seen to be finite; earlier versions did not look."""
         self._shards: list[list[str]] = index["shards"]
         self._opened: dict[int, Arrays] = {}
+        self._seen: set[str] = set()
 
     @classmethod
     def open(cls, location: str | Path, spec: StoreSpec | None = None) -> "Store":
@@ -198,7 +202,7 @@ class Store:
         """Return read-only views of a video's arrays; the pages are read when they are touched.
 
         Raises:
-            StoreError: no such video, or a damaged shard.
+            StoreError: no such video, a damaged shard, or numbers that are not finite.
         """
         place = self._place.get(video_id)
         if place is None:
@@ -207,7 +211,15 @@ class Store:
         shard, row = place
         if shard not in self._opened:
             self._opened[shard] = self._open_shard(shard)
-        return {name: array[row] for name, array in self._opened[shard].items()}
+        arrays = {name: array[row] for name, array in self._opened[shard].items()}
+        if not self.is_finite and video_id not in self._seen:
+            if bad := not_finite(arrays):
+                raise StoreError(
+                    f"{self.location}: {' and '.join(bad)} of video {video_id} are not finite; "
+                    "`msvqa extract` makes these videos anew"
+                )
+            self._seen.add(video_id)
+        return arrays
 
     @cached_property
     def facts(self) -> dict[str, dict[str, Any]]:
@@ -338,7 +350,7 @@ def write_shard(
             rows.append(entry.video_id)
     description = {
         "format": STORE_FORMAT, "spec": spec.to_dict(), "made_with": dict(made_with),
-        "rows": rows, "videos": videos,
+        "rows": rows, "videos": videos, "finite": True,
     }  # fmt: skip
     folder, name = open_folder(store), shard_name(shard)
     final = folder.path / name
@@ -410,6 +422,24 @@ def _read_whole(
     return found
 
 
+def shard_is_finite(
+    store: str | Path, shard: int, spec: StoreSpec, description: Mapping[str, Any]
+) -> bool:
+    """Return whether all numbers of a whole shard are finite.
+
+    Those of earlier versions are read for that, where they are on a disk.
+    """
+    if description.get("finite") or spec.kind == "clips":
+        return True
+    folder, rows = open_folder(store).path / shard_name(shard), len(description["rows"])
+    return not rows or not not_finite(
+        {
+            name: _open_array(folder / f"{name}.npy", (rows, *array.shape), array.dtype)
+            for name, array in spec.arrays.items()
+        }
+    )
+
+
 def write_index(
     store: str | Path,
     spec: StoreSpec,
@@ -426,6 +456,7 @@ def write_index(
     index = {
         "format": STORE_FORMAT, "spec": spec.to_dict(), "made_with": dict(made_with),
         "rejected": rejected, "shards": [shard["rows"] for shard in shards],
+        "finite": all(shard.get("finite") for shard in shards),
     }  # fmt: skip
     folder = open_folder(store)
     write_json(folder.path / INDEX, index)
@@ -463,7 +494,9 @@ def _fill(buffers: Mapping[str, np.ndarray], row: int, entry: Entry) -> None:
                 f"video {entry.video_id}: {name} has shape {arrays[name].shape}, "
                 f"the store has {buffer.shape[1:]}"
             )
-        buffer[row] = arrays[name]
+        buffer[row] = to_type(arrays[name], buffer.dtype.str)
+    if bad := not_finite({name: buffer[row] for name, buffer in buffers.items()}):
+        raise StoreError(f"video {entry.video_id}: {' and '.join(bad)} are not finite")
 
 
 def _put_in_place(aside: Path, final: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from msvqa.data.finite import as_stored
 from msvqa.data.sampling import sample_clips
 from msvqa.data.store import Arrays, Entry
 from msvqa.data.video import Decoded, IsolatedDecoder, video_file
@@ -53,7 +54,11 @@ class DecodingExtractor(ABC):
 
     @abstractmethod
     def arrays(self, decoded: Decoded) -> Arrays:
-        """Return what the store keeps of a video."""
+        """Return what the store keeps of a video.
+
+        Raises:
+            VideoError: it is nothing that can be kept.
+        """
 
     def extract(self, video_id: str, path: str) -> Entry:
         """Return the entry of a video."""
@@ -62,9 +67,9 @@ class DecodingExtractor(ABC):
             with video_file(path) as file:
                 facts = self._clip_decoder.facts(file)
                 decoded = self._clip_decoder.decode(file)
+            arrays = self.arrays(decoded)
         except VideoError as error:
             return rejected(video_id, error, facts, self._clips)
-        arrays = self.arrays(decoded)
         facts |= decoding_facts(decoded)
         return Entry(video_id=video_id, outcome=decoded.outcome, facts=facts, arrays=arrays)
 
@@ -118,7 +123,8 @@ class FeatureExtractor(DecodingExtractor):
         with torch.inference_mode():
             passes = torch.split(torch.from_numpy(pixels), per_pass)
             found = [encoder(batch.to(device)).float().cpu() for batch in passes]
-        return torch.cat(found).numpy().astype(self._features.dtype)
+        features = torch.cat(found).numpy()
+        return as_stored(features, self._features.dtype, f"{part} features of the encoder")
 
 
 class FileExtractor:
@@ -129,10 +135,11 @@ class FileExtractor:
 
     def extract(self, video_id: str, path: str) -> Entry:
         """Return the entry of a video; its file is not read."""
-        if video_id not in self._files:
-            error = f"no row for video {video_id} in {self._files}"
-            return Entry(video_id=video_id, outcome="no_features", error=error)
-        return Entry(video_id=video_id, outcome="ok", arrays=self._files.read(video_id))
+        try:
+            arrays = self._files.read(video_id)
+        except VideoError as error:
+            return rejected(video_id, error, {}, self._clips)
+        return Entry(video_id=video_id, outcome="ok", arrays=arrays)
 
     def close(self) -> None:
         """Nothing to free."""

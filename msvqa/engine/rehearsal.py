@@ -103,6 +103,8 @@ def _open(recipe: Recipe, prepared: Prepared, device: torch.device) -> Inputs:
         split = read_split(prepared, "train", recipe.folds, present_only=recipe.reads_videos)
         if files := feature_files(recipe):
             split = split.without([video for video in split.video_id if video not in files])
+            if recipe.data.allow_missing:
+                split = split.without(files.survey(split.video_id).unusable)
             return Inputs(split=split, source=FileSource(split, files))
         if recipe.features is not None:
             raise

@@ -171,3 +171,50 @@ def test_a_shard_that_was_replaced_meanwhile_is_not_read(store):
     write_shard(store.path, 0, SPEC, map(entry, [10, 11, 12]), VERSIONS)
     with pytest.raises(StoreError, match=r"00000 is damaged, or was extracted again"):
         again.read("0")
+
+
+FEATURES = StoreSpec(
+    kind="features",
+    arrays={"motion": ArraySpec(shape=(2, 3), dtype="float16")},
+    num_clips=2,
+    frames_per_clip=4,
+    size_px={},
+    decoder="",
+)
+
+
+def features_of(number: int, value: float = 1.0) -> Entry:
+    arrays = {"motion": np.full((2, 3), value, np.float32)}
+    return Entry(video_id=str(number), outcome="ok", arrays=arrays)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
+def test_no_store_takes_numbers_that_are_not_finite(tmp_path, value):
+    with pytest.raises(StoreError, match="video 2: motion are not finite"):
+        write_shard(tmp_path, 0, FEATURES, [features_of(1), features_of(2, value)], {})
+
+
+def earlier_store(folder, value: float) -> Store:
+    """Write a store as earlier versions did, which looked at no number; 2 has the given ones."""
+    write_shard(folder, 0, FEATURES, [features_of(1), features_of(2)], {})
+    array = np.load(folder / "shards/00000/motion.npy")
+    array[1, 0] = value
+    np.save(folder / "shards/00000/motion.npy", array)
+    marker = folder / "shards/00000/shard.json"
+    shard = json.loads(marker.read_text())
+    assert shard.pop("finite") is True
+    marker.write_text(json.dumps(shard))
+    return write_index(folder, FEATURES, [shard], {})
+
+
+def test_a_store_of_an_earlier_version_is_looked_at_when_it_is_read(tmp_path):
+    store = earlier_store(tmp_path / "bad", np.nan)
+    assert not store.is_finite
+    assert store.read("1")["motion"].all()
+    with pytest.raises(StoreError, match=r"bad: motion of video 2 are not finite"):
+        store.read("2")
+    shard = {"rows": ["1", "2"]}
+    assert not stores.shard_is_finite(store.path, 0, FEATURES, shard)
+    sound = earlier_store(tmp_path / "good", 3.0)
+    np.testing.assert_array_equal(sound.read("2")["motion"][0], [3, 3, 3])
+    assert stores.shard_is_finite(sound.path, 0, FEATURES, shard)

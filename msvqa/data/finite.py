@@ -1,0 +1,46 @@
+"""Numbers that come from outside: brought into the type of a store, and refused if not finite."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from msvqa.errors import VideoError
+
+NOT_FINITE = "not_finite"
+"""Outcome of a video whose numbers are not finite, or not as they would be stored."""
+
+
+def to_type(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Return values in another type; what is too large for it becomes infinite, in silence."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype(dtype)
+
+
+def as_stored(values: np.ndarray, dtype: str, place: str) -> np.ndarray:
+    """Return the features of a video in the type of the store.
+
+    Raises:
+        VideoError: some are not finite, or too large for the type; says how many of how many.
+    """
+    stored = to_type(values, dtype)
+    if np.isfinite(stored).all():
+        return stored
+    finite = np.isfinite(values)
+    if not finite.all():
+        bad = f"{np.count_nonzero(~finite)} of {values.size} numbers are not finite"
+        raise VideoError(NOT_FINITE, f"{place}: {bad}")
+    bad = f"{np.count_nonzero(~np.isfinite(stored))} of {values.size} numbers are too large"
+    largest, limit = np.abs(values).max(), np.finfo(dtype).max
+    advice = "" if dtype == "float32" else "; features.dtype=float32 holds more"
+    raise VideoError(
+        NOT_FINITE, f"{place}: {bad} for {dtype}: {largest:.3g}, it ends at {limit:.3g}{advice}"
+    )
+
+
+def not_finite(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Return the names of the arrays that hold numbers which are not finite."""
+    return [
+        name
+        for name, array in arrays.items()
+        if array.dtype.kind == "f" and not np.isfinite(array).all()
+    ]
