@@ -72,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _perform(arguments: argparse.Namespace) -> int:
     try:
+        from msvqa.machine import name_user
+
+        name_user()
         code: int = arguments.run(arguments)
         sys.stdout.flush()
         if failure := failure_of(sys.stdout):
@@ -86,9 +89,10 @@ def _perform(arguments: argparse.Namespace) -> int:
             print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
     except OSError as error:
-        if arguments.traceback or error.filename is None:
+        if arguments.traceback:
             raise
-        print(f"error: {error}: make room, or name a place that can be used", file=sys.stderr)
+        hint = "make room, or name a place that can be used; --traceback shows where it was needed"
+        _tell(f"error: {error}: {hint}")
         return EXIT_ERROR
     return code
 

@@ -3,6 +3,7 @@
 import atexit
 import fcntl
 import os
+import pwd
 import shutil
 import socket
 import tempfile
@@ -18,6 +19,19 @@ IN_USE, ONE_AT_A_TIME = ".in-use", ".one-at-a-time"
 """Locked by every process that uses a folder; not `.lock`, which those who write in it take."""
 
 _held: dict[Path, IO[str]] = {}
+
+
+def name_user() -> None:
+    """Give a user without an entry in the list of users a name and a home; libraries ask for both.
+
+    In a container any number may be the user's.
+    """
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+            os.environ["USER"] = f"user{os.getuid()}"
+        os.environ.setdefault("HOME", tempfile.gettempdir())
 
 
 def machine_folder() -> Path:

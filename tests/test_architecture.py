@@ -63,11 +63,12 @@ MAY_IMPORT = {
     "models": LEAVES,
     "objectives": LEAVES | {"models", "losses", "metrics", "data"},
     "evaluators": LEAVES | {"metrics", "data"},
-    "engine": LEAVES | {"data", "models", "losses", "metrics", "objectives", "evaluators"},
+    "engine": LEAVES
+    | {"machine", "data", "models", "losses", "metrics", "objectives", "evaluators"},
     "checks": LEAVES | {"data", "models", "objectives", "evaluators", "engine"},
     "page": LEAVES | {"data", "models", "metrics", "objectives", "engine"},
     "console": set(),
-    "cli": LEAVES | {"interruption", "console", *VERBS},
+    "cli": LEAVES | {"interruption", "console", "machine", *VERBS},
     "__main__": {"cli"},
     "__init__": {"predict"},
 }

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from msvqa.checks.report import Check, Status
+from msvqa.errors import ClusterError
 
 GIB = 1024**3
 FREE_DISK_BYTES = 10 * GIB
@@ -129,8 +130,10 @@ def _disk() -> Check:
 
 
 def _writing() -> Check:
-    for folder in dict.fromkeys([Path.cwd(), Path(tempfile.gettempdir())]):
+    for find in (os.getcwd, tempfile.gettempdir):
+        folder = find.__name__
         try:
+            folder = find()
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
@@ -143,7 +146,26 @@ def _writing() -> Check:
     return Check(name="writing", status="ok", detail="working and temporary folder can be written")
 
 
+def _starting_ray() -> Check:
+    from msvqa.engine import cluster, starting
+
+    try:
+        if cluster.joins_cluster():
+            address = os.environ["RAY_ADDRESS"]
+            starting.check_address(address)
+            return Check(name="start of Ray", status="ok", detail=f"joins RAY_ADDRESS={address}")
+        places = starting.find_places()
+    except ClusterError as error:
+        return Check(name="start of Ray", status="fail", detail=str(error))
+    return Check(
+        name="start of Ray",
+        status="warn" if places.instead else "ok",
+        detail=f"in {places.folder}",
+        advice=places.instead,
+    )
+
+
 ENVIRONMENT: tuple[Callable[[], Check], ...] = (
     *(_python, _torch, _ray, _decoders, _processors),
-    *(_memory, _shared_memory, _disk, _writing),
+    *(_memory, _shared_memory, _disk, _writing, _starting_ray),
 )

@@ -4,7 +4,6 @@ import logging
 import math
 import os
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -12,9 +11,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from msvqa.engine.starting import (
+    Places,
+    check_address,
+    find_places,
+    spare_loopback_from_proxies,
+    unreachable,
+)
 from msvqa.errors import ClusterError, MSVQAError
+from msvqa.machine import name_user
 from msvqa.recipe import ScalingConfig
 
 # Before ray is imported: nothing is sent anywhere, no bars beside our own lines, and a trainer that
@@ -32,7 +39,6 @@ for _name, _value in {
 logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 1_000_000_000
-CONNECT_TIMEOUT_S = 10.0
 IN_A_COPY = "/runtime_resources/working_dir_files/"
 """Part of the path of every copy that Ray makes of a job's working directory."""
 
@@ -196,6 +202,7 @@ def connected(*, dashboard: bool = False) -> Iterator[Resources]:
     Raises:
         ClusterError: the named cluster cannot be reached.
     """
+    name_user()
     import ray
 
     for name in ("ray.data", "ray.train"):
@@ -267,22 +274,11 @@ def _join(address: str) -> None:
     import ray
     from ray.exceptions import AuthenticationError
 
-    if "://" in address:
-        raise ClusterError(
-            f"RAY_ADDRESS={address} is not the HOST:PORT of a cluster: unset it to work on this "
-            "machine alone; the server that takes jobs is named by RAY_API_SERVER_ADDRESS"
-        )
+    check_address(address)
     try:
-        if address != "auto":
-            # Ray waits two minutes where nothing listens, and then ends the process by itself.
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (OSError, ValueError, AuthenticationError) as error:
-        raise ClusterError(
-            f"no Ray cluster can be reached at RAY_ADDRESS={address} ({error}): start it, check "
-            "RAY_AUTH_MODE and the token, or unset RAY_ADDRESS to work on this machine alone"
-        ) from error
+        raise unreachable(address, error) from error
 
 
 def _start(*, dashboard: bool) -> None:
@@ -290,17 +286,40 @@ def _start(*, dashboard: bool) -> None:
 
     # One person's own processes on loopback; a cluster keeps Ray's own default.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    have = local_resources()
-    with _bound_to_loopback():
-        ray.init(
-            address="local",
-            num_cpus=int(have.cpus),
-            num_gpus=int(have.gpus),
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=dashboard,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
+    spare_loopback_from_proxies()
+    places, have = find_places(), local_resources()
+    if places.instead:
+        logger.warning("%s; Ray works in %s", places.instead, places.folder)
+    try:
+        with _bound_to_loopback():
+            ray.init(
+                address="local",
+                num_cpus=int(have.cpus),
+                num_gpus=int(have.gpus),
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=dashboard,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                _temp_dir=places.folder,
+                _plasma_directory=places.objects,
+            )
+    except SystemExit as ended:
+        if ended.code == signal.SIGTERM:
+            raise
+        raise _not_started(places, ended) from ended
+    except Exception as error:  # Ray has no class of errors for what may be in its way
+        raise _not_started(places, error) from error
+
+
+def _not_started(places: Places, error: BaseException) -> ClusterError:
+    import ray
+
+    ray.shutdown()
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason")
+    return ClusterError(
+        f"Ray cannot start on this machine ({type(error).__name__}: {said}): `msvqa doctor` looks "
+        f"at what it needs, and its logs are in {places.folder}/session_latest/logs"
+    )
 
 
 @contextmanager
@@ -328,23 +347,45 @@ def _ray_messages_in_a_file() -> Iterator[None]:
     Those lines look like errors but are notes for Ray's developers.
     """
     original, python_stderr = os.dup(2), sys.stderr
-    # Handlers keep the stream that was stderr when they were made.
-    streams = [h for h in logging.root.handlers if isinstance(h, logging.StreamHandler)]
-    ours = [handler for handler in streams if handler.stream is python_stderr]
+    # A notebook shows what is written elsewhere than to descriptor 2.
+    ours = _streams_of(python_stderr) if _writes_to(python_stderr, 2) else None
     try:
-        with tempfile.NamedTemporaryFile(prefix="msvqa-ray-", suffix=".log") as log:
-            sys.stderr = os.fdopen(os.dup(original), "w", buffering=1)
-            for handler in ours:
-                handler.setStream(sys.stderr)
+        with _log_of_ray() as log:
+            if ours is not None:
+                errors = python_stderr.errors
+                sys.stderr = os.fdopen(os.dup(original), "w", buffering=1, errors=errors)
+                for handler in ours:
+                    handler.setStream(sys.stderr)
             os.dup2(log.fileno(), 2)
             yield
     finally:
         os.dup2(original, 2)
         os.close(original)
-        for handler in ours:
-            handler.setStream(python_stderr)
-        sys.stderr.close()
-        sys.stderr = python_stderr
+        if ours is not None:
+            for handler in ours:
+                handler.setStream(python_stderr)
+            sys.stderr.close()
+            sys.stderr = python_stderr
+
+
+def _streams_of(stream: Any) -> list[logging.StreamHandler[Any]]:
+    """Return the handlers of messages that keep a stream, which was stderr when they were made."""
+    handlers = [h for h in logging.root.handlers if isinstance(h, logging.StreamHandler)]
+    return [handler for handler in handlers if handler.stream is stream]
+
+
+def _writes_to(stream: Any, descriptor: int) -> bool:
+    try:
+        return bool(stream is not None and stream.fileno() == descriptor)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _log_of_ray() -> IO[bytes]:
+    try:
+        return tempfile.NamedTemporaryFile(prefix="msvqa-ray-", suffix=".log")
+    except OSError:
+        return open(os.devnull, "wb")  # noqa: PTH123 - no path
 
 
 def _everything() -> Resources:
