@@ -348,30 +348,28 @@ def _ray_messages_in_a_file() -> Iterator[None]:
     """
     original, python_stderr = os.dup(2), sys.stderr
     # A notebook shows what is written elsewhere than to descriptor 2.
-    ours = _streams_of(python_stderr) if _writes_to(python_stderr, 2) else None
+    moves = _writes_to(python_stderr, 2)
     try:
         with _log_of_ray() as log:
-            if ours is not None:
+            if moves:
                 errors = python_stderr.errors
-                sys.stderr = os.fdopen(os.dup(original), "w", buffering=1, errors=errors)
-                for handler in ours:
-                    handler.setStream(sys.stderr)
+                _replace_stderr(os.fdopen(os.dup(original), "w", buffering=1, errors=errors))
             os.dup2(log.fileno(), 2)
             yield
     finally:
         os.dup2(original, 2)
         os.close(original)
-        if ours is not None:
-            for handler in ours:
-                handler.setStream(python_stderr)
-            sys.stderr.close()
-            sys.stderr = python_stderr
+        if sys.stderr is not python_stderr:
+            _replace_stderr(python_stderr).close()
 
 
-def _streams_of(stream: Any) -> list[logging.StreamHandler[Any]]:
-    """Return the handlers of messages that keep a stream, which was stderr when they were made."""
-    handlers = [h for h in logging.root.handlers if isinstance(h, logging.StreamHandler)]
-    return [handler for handler in handlers if handler.stream is stream]
+def _replace_stderr(stream: Any) -> Any:
+    """Put a stream in the place of Python's stderr, also in handlers of messages; return that."""
+    before, sys.stderr = sys.stderr, stream
+    for handler in logging.root.handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is before:
+            handler.setStream(stream)
+    return before
 
 
 def _writes_to(stream: Any, descriptor: int) -> bool:

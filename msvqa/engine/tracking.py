@@ -23,6 +23,8 @@ Row = dict[str, Any]
 LIVING = ("metrics.jsonl", "tensorboard", "logs")
 """What grows while a run is trained."""
 SEND_EVERY_S = 10.0
+EVENTS_WAITING = 1000
+"""More than there are numbers in a row."""
 ROW_KEYS = ("stage", "kind", "step", "epoch", "time_s")
 """Keys of a row that say where it belongs; all others are numbers."""
 OF_THE_MACHINE = ("questions_per_s", "waiting", "memory_gb")
@@ -43,7 +45,10 @@ class Tracker:
         # Before this process writes the file: what others have written of it must be here. A last
         # line that was cut off goes as well: the next row would join it.
         rows = run.metrics()
-        run.write_metrics([r for r in rows if r["stage"] != stage or r["step"] <= step])
+        try:
+            run.write_metrics([r for r in rows if r["stage"] != stage or r["step"] <= step])
+        except OSError as error:
+            logger.warning("%s keeps rows that are made again: %s", run.metrics_file, error)
         self._before_s = max(
             (r["time_s"] for r in run.metrics() if r["stage"] == stage), default=0.0
         )
@@ -59,7 +64,10 @@ class Tracker:
             append_whole(self.run.metrics_file, "".join(self._unwritten))
             self._unwritten.clear()
         except OSError as error:
-            logger.warning("%s cannot be written, its rows wait: %s", self.run.metrics_file, error)
+            if len(self._unwritten) == 1:
+                logger.warning(
+                    "%s cannot be written, its rows wait: %s", self.run.metrics_file, error
+                )
         self._show(kind, step, numbers)
         if time.monotonic() - self._sent_at >= SEND_EVERY_S:
             send_living(self.run)
@@ -69,6 +77,7 @@ class Tracker:
         if self._writer is None:
             return
         try:
+            _need_writing(self._writer)
             for name in (name for name in numbers if name not in NOT_SHOWN):
                 group = "speed" if name in OF_THE_MACHINE else kind
                 self._writer.add_scalar(f"{group}/{name}", numbers[name], step)
@@ -80,7 +89,10 @@ class Tracker:
     def close(self) -> None:
         """Finish the event file."""
         if self._writer is not None:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as error:
+                logger.warning("TensorBoard events cannot be written: %s", error)
         send_living(self.run)
 
 
@@ -145,17 +157,25 @@ def _follow(
     while True:
         last_look = stopped.wait(folder.look_every_s)
         if _is_there(folder, name):
-            # A resumed stage first forgets rows: the file may have become shorter.
-            position = min(position, path.stat().st_size)
-            with path.open(encoding="utf-8") as file:
-                file.seek(position)
-                lines = (rest + file.read()).split("\n")
-                position = file.tell()
-            rest = lines.pop()
+            text, position = _read_on(path, position)
+            *lines, rest = (rest + text).split("\n")
             for line in filter(None, lines):
                 on_line(line)
         if last_look:
             return
+
+
+def _read_on(path: Path, position: int) -> tuple[str, int]:
+    """Return what a file has from a position on, and its new end."""
+    try:
+        # A resumed stage first forgets rows: the file may have become shorter.
+        position = min(position, path.stat().st_size)
+        with path.open(encoding="utf-8") as file:
+            file.seek(position)
+            return file.read(), file.tell()
+    except OSError as error:
+        logger.warning("%s", error)
+        return "", position
 
 
 def _is_there(folder: Folder, name: str) -> bool:
@@ -171,6 +191,19 @@ def _hand_over(on_row: Callable[[Row], None], line: str) -> None:
         on_row(json.loads(line))
     except json.JSONDecodeError:
         logger.warning("a row of metrics.jsonl cannot be read: %.80s", line)
+    except Exception as error:  # of the caller's own: the rows that follow are for others too
+        logger.warning("a row could not be shown: %r", error)
+
+
+def _need_writing(writer: Any) -> None:
+    """Refuse a writer whose thread a full disk has ended: once its queue is full, it waits forever.
+
+    Raises:
+        OSError: it has.
+    """
+    thread = getattr(getattr(writer.file_writer, "event_writer", None), "_worker", None)
+    if thread is not None and not thread.is_alive():
+        raise OSError("the disk was full, or could not be written")
 
 
 def _tensorboard_writer(folder: Path, step: int, recipe: Recipe) -> Any:
@@ -180,7 +213,12 @@ def _tensorboard_writer(folder: Path, step: int, recipe: Recipe) -> Any:
         purge_step = step + 1 if step else None
         # Files are named by the second: one that a resume writes may not replace the one before.
         suffix = f".{step:08d}"
-        writer = SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=suffix)
+        writer = SummaryWriter(
+            str(folder),
+            purge_step=purge_step,
+            filename_suffix=suffix,
+            max_queue=EVENTS_WAITING,
+        )
         # Indented text is shown as it is.
         writer.add_text("recipe", indent(recipe.to_yaml(), "    "), step)
         return writer

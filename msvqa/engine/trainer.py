@@ -15,6 +15,7 @@ import torch
 
 from msvqa.engine import cluster, distributed
 from msvqa.engine.checkpoint import checkpoint_name, find_initial, newest_checkpoint
+from msvqa.engine.log_file import LogFile
 from msvqa.engine.loop import Saver, StageJob, train_stage
 from msvqa.engine.stopping import StopRequest
 from msvqa.engine.tracking import LIVING, Row, following, send_living
@@ -38,7 +39,6 @@ SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Ray's list of the checkpoints of a stage."""
 PAUSE_S = 1.0
 """Between looks at storage that has failed."""
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class AgreedError(Exception):
@@ -363,8 +363,7 @@ def _train_function(job: dict[str, Any]) -> MSVQAError | None:
 
 def log_to_file(run: Run, stage: str, rank: int) -> None:
     """Send what this package logs in this process to a file of the run."""
-    handler = logging.FileHandler(_earlier_log(run, f"{stage}-worker{rank}.log"))
-    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    handler = LogFile(_earlier_log(run, f"{stage}-worker{rank}.log"))
     root = logging.getLogger("msvqa")
     root.handlers = [handler]
     root.setLevel(logging.INFO)
@@ -373,8 +372,7 @@ def log_to_file(run: Run, stage: str, rank: int) -> None:
 @contextmanager
 def logged_to(run: Run, name: str) -> Iterator[None]:
     """Send what this package logs in the block to a file too, which is there when needed."""
-    handler = logging.FileHandler(_earlier_log(run, name), delay=True)
-    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    handler = LogFile(_earlier_log(run, name))
     handler.setLevel(logging.WARNING)
     ours = logging.getLogger("msvqa")
     ours.addHandler(handler)
@@ -388,9 +386,11 @@ def logged_to(run: Run, name: str) -> Iterator[None]:
 
 def _earlier_log(run: Run, name: str) -> Path:
     """Return a log, with what earlier starts have written into it."""
-    file = run.folder.get(f"logs/{name}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return file
+    try:
+        return run.folder.get(f"logs/{name}")
+    except StorageError as error:
+        logger.warning("%s", error)
+    return run.path / "logs" / name
 
 
 def _worker_count(placement: cluster.Placement) -> Any:

@@ -120,3 +120,36 @@ def test_rows_wait_while_the_file_cannot_be_written(tmp_path, monkeypatch):
 
 def _full(path, text):
     raise OSError(28, "No space left on device")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_training_outlives_a_disk_that_is_full_for_tensorboard(tmp_path, caplog):
+    run = make_run(tmp_path)
+    tracker = Tracker(run, "answer", step=0)
+    events = tracker._writer.file_writer.event_writer._ev_writer
+
+    def full(event):
+        raise OSError(28, "No space left on device")
+
+    events.write_event = full
+    for step in range(1, 40):
+        tracker.log("train", step, 0, {"loss": 1.0, "lr": 0.1})
+        time.sleep(0.01)
+    tracker.close()
+    assert [row["step"] for row in run.metrics()] == list(range(1, 40))
+    assert caplog.text.count("TensorBoard events cannot be written") == 1
+
+
+def test_a_row_that_the_caller_cannot_show_is_no_end(tmp_path):
+    run = make_run(tmp_path)
+    seen = []
+
+    def show(row):
+        seen.append(row["step"])
+        raise ValueError("no terminal")
+
+    with following(run, show):
+        tracker = Tracker(run, "answer", step=0)
+        tracker.log("train", 1, 0, {"loss": 1.0})
+        tracker.log("train", 2, 0, {"loss": 1.0})
+    assert seen == [1, 2]
