@@ -64,10 +64,11 @@ MAY_IMPORT = {
     "objectives": LEAVES | {"models", "losses", "metrics", "data"},
     "evaluators": LEAVES | {"metrics", "data"},
     "engine": LEAVES
-    | {"machine", "data", "models", "losses", "metrics", "objectives", "evaluators"},
+    | {"descriptors", "machine", "data", "models", "losses", "metrics", "objectives", "evaluators"},
     "checks": LEAVES | {"data", "models", "objectives", "evaluators", "engine"},
     "page": LEAVES | {"data", "models", "metrics", "objectives", "engine"},
-    "console": set(),
+    "descriptors": set(),
+    "console": {"descriptors"},
     "cli": LEAVES | {"interruption", "console", "machine", *VERBS},
     "__main__": {"cli"},
     "__init__": {"predict"},

@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
-STANDARD = (0, 1, 2)
+from msvqa.descriptors import hold_standard
 
 
 class Outlet(io.FileIO):
@@ -33,8 +33,7 @@ class Outlet(io.FileIO):
 
 def open_streams() -> None:
     """See that the three streams are there and can be printed to, whatever becomes of them."""
-    for descriptor in STANDARD:
-        _open_on_nothing(descriptor)
+    hold_standard()
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False, encoding="utf-8")  # noqa: SIM115 - a descriptor
     sys.stdout = _outlet(1, sys.stdout)
@@ -53,14 +52,6 @@ def takes_all_characters(stream: TextIO) -> bool:
     """Whether every character can be printed as it is."""
     encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
     return encoding.replace("_", "-").startswith(("utf-8", "utf8", "utf-16", "utf-32"))
-
-
-def _open_on_nothing(descriptor: int) -> None:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        # The lowest number that is free, which is this one: those before it are open.
-        os.open(os.devnull, os.O_WRONLY if descriptor else os.O_RDONLY)
 
 
 def _outlet(descriptor: int, before: TextIO | None) -> TextIO:

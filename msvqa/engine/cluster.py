@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from msvqa.descriptors import hold_standard
 from msvqa.engine.starting import (
     Places,
     check_address,
@@ -202,6 +203,7 @@ def connected(*, dashboard: bool = False) -> Iterator[Resources]:
     Raises:
         ClusterError: the named cluster cannot be reached.
     """
+    hold_standard()
     name_user()
     import ray
 
