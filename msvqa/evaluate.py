@@ -1,5 +1,6 @@
 """Evaluate: answer every question of a split with a run's best checkpoint, and count."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,23 +9,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from msvqa.data.annotations import several
 from msvqa.data.dataset import Prepared, Split
 from msvqa.data.folds import read_split
 from msvqa.data.schema import PREDICTIONS
 from msvqa.data.text import AnswerList
 from msvqa.engine import cluster
 from msvqa.engine.prediction import PredictionJob, check_answers, check_vocabulary, predict_on_ray
-from msvqa.errors import DataError, RecipeError, StorageError, one_of
+from msvqa.errors import CheckpointError, DataError, RecipeError, StorageError, one_of
 from msvqa.evaluators import EVALUATORS
 from msvqa.evaluators.evaluator import Evaluator
 from msvqa.extract import extract
 from msvqa.files import write_json, written_aside
+from msvqa.metrics import is_finite
 from msvqa.objectives import OBJECTIVES
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, differences, parse
 from msvqa.run import Run
 from msvqa.sections import flatten, resolve
 from msvqa.storage import join
+
+logger = logging.getLogger(__name__)
 
 MADE_FROM_DATA = ("data.prepared", "clips.store", "features.store")
 ELSEWHERE = (
@@ -86,12 +91,17 @@ def record(
     questions: Split,
     predictions: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Count what a checkpoint of the run predicted; write the predictions and their metrics."""
+    """Count what a checkpoint of the run predicted; write the predictions and their metrics.
+
+    Raises:
+        CheckpointError: no prediction is finite.
+    """
     evaluator = _evaluator(run.recipe)
     train = read_split(prepared, "train", run.recipe.folds, present_only=False)
     metrics = {"run": run.recipe.name, "checkpoint": str(checkpoint.relative_to(run.path))}
     kinds = prepared.info["question_types"]
     metrics |= evaluator.evaluate(predictions, questions, train, kinds)
+    _name_not_finite(run.locate(checkpoint), questions, is_finite(predictions))
     folder = run.evaluation_dir(questions.name)
     try:
         _write_predictions(folder / "predictions.parquet", predictions, questions, prepared.answers)
@@ -104,6 +114,24 @@ def record(
             f"What it has counted: {', '.join(f'{key} {metrics[key]:.6g}' for key in numbers)}"
         ) from error
     return metrics
+
+
+def _name_not_finite(checkpoint: str, questions: Split, finite: np.ndarray) -> None:
+    """Say which questions have predictions that are not finite; they count as wrong."""
+    bad = np.flatnonzero(~finite)
+    if not len(bad):
+        return
+    videos = dict.fromkeys(questions.video_id[questions.video_row[row]] for row in bad)
+    found = f"{len(bad)} of {len(questions)} questions of split {questions.name!r}"
+    if len(bad) == len(questions):
+        raise CheckpointError(
+            f"{checkpoint}: for {found} the predictions are not finite, so there is nothing to "
+            "count; evaluate another checkpoint"
+        )
+    logger.warning(
+        "%s: for %s the predictions are not finite, and count as wrong; videos:\n%s",
+        checkpoint, found, several([*videos]),
+    )  # fmt: skip
 
 
 def _changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
@@ -144,17 +172,25 @@ def _write_predictions(
     path: Path, predictions: Mapping[str, np.ndarray], split: Split, answers: AnswerList
 ) -> None:
     """Write one row per question, with all that is needed to count again without this package."""
-    top = [[answers.decode(answer) for answer in row] for row in predictions["top"].tolist()]
+    finite = is_finite(predictions)
+    # What is not finite is no answer, and has no probability.
+    top = [
+        [answers.decode(answer) for answer in row] if answered else []
+        for row, answered in zip(predictions["top"].tolist(), finite, strict=True)
+    ]
+    probability = predictions["probability"].astype(np.float32).tolist()
     columns = {
         "question_id": split.question_id,
         "video_id": [split.video_id[row] for row in split.video_row],
         "question": split.question,
         "type": split.question_type,
         "answer": split.answer,
-        "predicted": [best for best, *_ in top],
-        "correct": [best == answer for (best, *_), answer in zip(top, split.answer, strict=True)],
+        "predicted": [next(iter(best), None) for best in top],
+        "correct": [best[:1] == [answer] for best, answer in zip(top, split.answer, strict=True)],
         "top": top,
-        "probability": predictions["probability"].astype(np.float32).tolist(),
+        "probability": [
+            row if answered else [] for row, answered in zip(probability, finite, strict=True)
+        ],
     }
     with written_aside(path) as aside:
         pq.write_table(pa.table(columns, schema=PREDICTIONS), aside)

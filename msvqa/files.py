@@ -4,10 +4,11 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -50,7 +51,22 @@ def written_aside(path: Path) -> Iterator[Path]:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that no reader ever sees half a file."""
     with written_aside(path) as aside:
-        aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        aside.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
+
+
+def json_text(content: Any, indent: int | None = None) -> str:
+    """Return JSON; numbers that are not finite become null, for which JSON has no other word."""
+    return json.dumps(_without_nan(content), indent=indent, allow_nan=False)
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_nan(value) for value in content]
+    return content
 
 
 def sync(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Every metric: functions of arrays."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +27,16 @@ class Questions(Protocol):
     def answer_id(self) -> np.ndarray:
         """Answer classes (n,)."""
         ...
+
+
+def is_finite(predictions: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return for each row of predictions whether all its numbers are finite."""
+    rows = [
+        np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        for values in predictions.values()
+    ]
+    found: np.ndarray = np.logical_and.reduce(rows)
+    return found
 
 
 def is_right(predicted: np.ndarray, answer: np.ndarray, unknown_counts: bool = False) -> np.ndarray:

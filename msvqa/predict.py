@@ -12,7 +12,7 @@ from msvqa.engine.checkpoint import Loaded, load_checkpoint
 from msvqa.engine.inputs import decode_videos
 from msvqa.engine.precision import autocast
 from msvqa.engine.prediction import check_answers, objective_of
-from msvqa.errors import DataError, RunError
+from msvqa.errors import CheckpointError, DataError, RunError
 from msvqa.run import Run
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class Answerer:
         Raises:
             VideoError: the file yields no frames, or there is none.
             DataError: the question is empty.
+            CheckpointError: what the model answers is not finite.
             StorageError: the file is in an object store that cannot be read.
         """
         # The classes of unknown answers are no answers: ask for so many more.
@@ -59,6 +60,12 @@ class Answerer:
         precision = self.loaded.recipe.stages[-1].precision
         with torch.inference_mode(), autocast(self.device, precision):
             predictions = self.objective.predict({k: v.to(self.device) for k, v in batch.items()})
+        if not all(values.isfinite().all() for values in predictions.values()):
+            raise CheckpointError(
+                f"{self.loaded.location} answers with numbers that are not finite, for "
+                f"{question!r} about {video}: there is no answer. Another checkpoint or "
+                f"precision may have one; it was trained with {precision}"
+            )
         top, probability = predictions["top"][0].tolist(), predictions["probability"][0].tolist()
         answers = [
             Answer(self.loaded.answers.decode(number), p)

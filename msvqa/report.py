@@ -31,7 +31,7 @@ from msvqa.page.footage import Footage
 from msvqa.page.reconstructions import Reconstructed, reconstruct
 from msvqa.page.template import fill
 from msvqa.recipe import StageConfig
-from msvqa.run import Run
+from msvqa.run import Run, has_score
 from msvqa.sections import resolve
 
 FIRST_SPLITS = ("test", "val")
@@ -173,7 +173,7 @@ def _best_step(run: Run, stage: str) -> int | None:
     if not infos:
         return None
     info = infos[run.checkpoint(stage)]
-    return None if info["score"] is None else int(info["position"]["step"])
+    return int(info["position"]["step"]) if has_score(info) else None
 
 
 def _count_parameters(run: Run) -> int | None:

@@ -9,6 +9,7 @@ runs/NAME/tensorboard/  logs/  report.html
 """
 
 import json
+import math
 import os
 import platform
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from msvqa.errors import CheckpointError, RunError, did_you_mean, one_of
-from msvqa.files import holder_of, lock, sign, write_json, written_aside
+from msvqa.files import holder_of, json_text, lock, sign, write_json, written_aside
 from msvqa.recipe import Recipe, differences, load
 from msvqa.storage import Folder, Kept, absolute, is_remote, join, open_folder
 
@@ -150,7 +151,7 @@ class Run(Kept):
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl anew, where that changes it: also for a last line cut off."""
-        text = "".join(json.dumps(row) + "\n" for row in rows)
+        text = "".join(json_text(row) + "\n" for row in rows)
         file = self.folder.get(self.metrics_file.name)
         before = file.read_text(encoding="utf-8") if file.is_file() else ""
         if text == before:
@@ -211,7 +212,7 @@ class Run(Kept):
             raise CheckpointError(
                 f"stage {stage!r} of {self.location} has no checkpoint yet: train it first"
             )
-        scored = [entry for entry in found if entry[1]["score"] is not None]
+        scored = [entry for entry in found if has_score(entry[1])]
         if which == "last" or not scored:
             return found[-1][0]
         return max(scored, key=lambda entry: entry[1]["score"])[0]
@@ -249,6 +250,11 @@ class Run(Kept):
             )
         content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return content, pyarrow.parquet.read_table(folder / "predictions.parquet")
+
+
+def has_score(info: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint has a score to be compared; that of earlier versions may be NaN."""
+    return info["score"] is not None and math.isfinite(info["score"])
 
 
 def load_recipe(location: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -21,14 +21,16 @@ from msvqa.engine.checkpoint import read_weights
 from msvqa.engine.extraction import open_extractor
 from msvqa.engine.inputs import make_resident, model_sizes, open_inputs
 from msvqa.engine.loop import StageJob, StageLoop, train_stage
-from msvqa.errors import DataError, RunError
-from msvqa.evaluate import evaluate
+from msvqa.engine.prediction import PredictionJob, Predictor
+from msvqa.errors import CheckpointError, DataError, NonFiniteLossError, RunError
+from msvqa.evaluate import evaluate, record
 from msvqa.extract import extract
 from msvqa.models.layers.network import ClipEncoder
 from msvqa.models.model import build_model
 from msvqa.objectives.answering import Answering
 from msvqa.predict import predict
 from msvqa.prepare import prepare
+from msvqa.report import report
 from msvqa.run import Run
 from msvqa.train import dry_run, train
 from tests.featured import SYNTHESIS, VIDEOS, make_recipe, make_store, write_data
@@ -257,6 +259,86 @@ def test_what_a_store_has_refused_is_looked_at_again(folder, tmp_path):
     del extractor  # It has the file open.
     spoil(tmp_path / "appearance.h5", 5, 1.0)
     assert not survey_features(recipe, feature_files(recipe), video_ids).unusable
+
+
+@pytest.fixture
+def broken(monkeypatch) -> set[int]:
+    """Videos, as rows of whatever split, that the model answers with what is no number."""
+    rows: set[int] = set()
+    answer = Answering.predict
+
+    def predict(self, batch):
+        found = answer(self, batch)
+        videos = batch["video"][batch["video_index"]]
+        found["probability"][torch.isin(videos, torch.tensor([*rows]))] = float("nan")
+        return found
+
+    monkeypatch.setattr(Answering, "predict", predict)
+    return rows
+
+
+def trained(stored, target: Path) -> Run:
+    """Train a run of its own for one epoch in this process."""
+    recipe, prepared, store = stored
+    recipe = make_recipe(store.path.parents[1], f"runs={target}")
+    train_stage(job_of(recipe, prepared, store), LocalHost(Path(recipe.run_location) / "answer"))
+    return Run.open(recipe.run_location)
+
+
+def count(run: Run) -> dict:
+    """Evaluate the test split of a run in this process."""
+    prepared = prepare(run.recipe.data, need_videos=False)
+    checkpoint, questions = run.checkpoint(), prepared.split("test", False)
+    job = PredictionJob(
+        checkpoint=run.locate(checkpoint), prepared=prepared.location,
+        store=store_location(run.recipe), split="test", recipe=run.recipe.to_dict(),
+    )  # fmt: skip
+    rows = Predictor(job, "cpu")({"video": np.arange(len(questions.video_id))})
+    order = np.argsort(rows["row"])
+    predictions = {key: value[order] for key, value in rows.items()}
+    return record(run, checkpoint, prepared, questions, predictions)
+
+
+def test_answers_that_are_not_finite_are_named_counted_and_wrong(stored, tmp_path, caplog, broken):
+    broken.add(3)
+    run = trained(stored, tmp_path)
+    (row,) = [row for row in run.metrics() if row["kind"] == "validation"]
+    assert row["not_finite"] == 3
+    assert 0 <= row["accuracy"] <= 33 / 36
+    metrics = count(run)
+    assert (metrics["n"], metrics["n_not_finite"]) == (72, 3)
+    assert "for 3 of 72 questions of split 'test' the predictions are not finite" in caplog.text
+    written, table = run.evaluation("test")
+    rows = table.to_pylist()
+    assert written["accuracy"] == sum(row["correct"] for row in rows) / 72
+    bad = [row for row in rows if row["predicted"] is None]
+    assert len(bad) == 3
+    (video,) = {row["video_id"] for row in bad}
+    assert f"videos:\n  - {video}" in caplog.text
+    assert all((row["correct"], row["top"], row["probability"]) == (False, [], []) for row in bad)
+    assert all(len(row["probability"]) == 5 for row in rows if row["predicted"] is not None)
+    report(run.path)
+    assert "3 of 72 questions were answered with numbers that are not finite" in (
+        " ".join((run.path / "report.html").read_text(encoding="utf-8").split())
+    )
+    broken.update(range(24))
+    with pytest.raises(CheckpointError, match=r"step-\d+: for 72 of 72 questions of split 'test'"):
+        count(run)
+
+
+def test_a_validation_without_any_number_ends_the_stage(stored, tmp_path, broken):
+    broken.update(range(12))
+    with pytest.raises(NonFiniteLossError, match="36 of 36 predictions of validation are not fin"):
+        trained(stored, tmp_path)
+
+
+def test_a_dry_run_whose_loss_is_not_finite_names_the_videos(folder, tmp_path, monkeypatch):
+    loss = Answering.loss
+    monkeypatch.setattr(
+        Answering, "loss", lambda self, batch: {"loss": loss(self, batch)["loss"] * float("nan")}
+    )
+    with pytest.raises(NonFiniteLossError, match=r"first batch is not finite; its videos: \d+, "):
+        dry_run(make_recipe(folder, f"data.prepared={tmp_path / 'p'}"))
 
 
 @pytest.mark.ray

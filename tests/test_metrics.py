@@ -114,3 +114,14 @@ def test_means_without_values_are_no_numbers():
 def test_means_do_not_depend_on_the_order(order):
     values, kinds = np.array([1, 0, 1, 1])[::order], ["a", "b", "a", "b"][::order]
     assert metrics.mean_of_each(values, kinds) == {"a": (1.0, 2), "b": (0.5, 2)}
+
+
+def test_a_row_is_finite_when_all_its_numbers_are():
+    predictions = {
+        "top": np.array([[2, 3], [3, 2], [4, 2]]),
+        "probability": np.array([[0.5, 0.25], [0.5, np.nan], [np.inf, 0.1]]),
+        "error": np.array([1.0, 2.0, 3.0]),
+    }
+    assert metrics.is_finite(predictions).tolist() == [True, False, False]
+    assert metrics.is_finite({"top": predictions["top"]}).all()
+    assert metrics.is_finite({"probability": np.zeros((0, 5))}).shape == (0,)

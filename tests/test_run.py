@@ -51,6 +51,27 @@ def test_a_damaged_checkpoint_is_passed_over_only_where_that_is_asked_for(tmp_pa
         run.checkpoint("answr")
 
 
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
+    run = Run.create(make_recipe(tmp_path))
+    for step, score in ((1, "NaN"), (2, "0.25"), (3, "NaN"), (4, "null")):
+        folder = run.stage_dir("answer") / f"step-{step:08d}"
+        folder.mkdir(parents=True)
+        # As earlier versions wrote it.
+        text = f'{{"score": {score}, "finished": false, "files": {{}}}}'
+        (folder / "checkpoint.json").write_text(text)
+    assert run.checkpoint("answer").name == "step-00000002"
+
+
+def test_json_has_null_where_a_number_is_not_finite(tmp_path):
+    content = {"a": [1.5, float("nan")], "b": {"c": float("-inf")}, "d": "NaN", "e": (1, None)}
+    write_json(tmp_path / "a.json", content)
+    expected = {"a": [1.5, None], "b": {"c": None}, "d": "NaN", "e": [1, None]}
+    assert json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail) == expected
+    run = Run.create(make_recipe(tmp_path))
+    run.write_metrics([{"step": 1, "mse": float("nan")}])
+    assert run.metrics() == [{"step": 1, "mse": None}]
+
+
 def test_writing_aside_leaves_nothing_after_a_failure(tmp_path):
     file = tmp_path / "a.json"
     write_json(file, {"a": 1})

@@ -38,6 +38,7 @@ class ProgressLines:
         }
         if row["kind"] == "validation":
             shown = [f"{name} {value:.4g}" for name, value in numbers.items()]
+            shown += [f"{name} is not finite" for name, value in row.items() if value is None]
             self._validation = f"  validation: {', '.join(shown)}"
             line = f"{row['stage']}  step {row['step']}"
         else:

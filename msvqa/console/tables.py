@@ -98,6 +98,8 @@ def print_accuracy(metrics: Mapping[str, Any], run: str, split: str) -> None:
     table.add_section()
     table.add_row("all", *_accuracy_cells(metrics), style="bold")
     print_table(table, title)
+    if bad := metrics.get("n_not_finite"):
+        print(f"{bad} of {metrics['n']} questions have no finite prediction and count as wrong")
     known = {name.replace("_", " "): value for name, value in metrics["baselines"].items()}
     baselines = [f"{name} {value:.4f}" for name, value in known.items() if value is not None]
     print(f"For comparison: {', '.join(baselines)}")

@@ -139,6 +139,8 @@ def _write(folder: Path, content: Content) -> None:
 def newest_checkpoint(location: str | Path, *, or_previous: bool = False) -> str | None:
     """Return where the newest checkpoint of a stage is, read from end to end; None for none.
 
+    One whose weights are not finite is as good as a damaged one.
+
     Args:
         location: the stage's folder.
         or_previous: put a damaged one out of the way and take the one before it.
@@ -154,7 +156,7 @@ def newest_checkpoint(location: str | Path, *, or_previous: bool = False) -> str
         names = {name for name in names if f"{name}/{CHECKPOINT_INFO}" in files}
     for name in sorted((n for n in names if n.startswith("step-")), reverse=True):
         try:
-            read_info(join(location, name))
+            read_sound(join(location, name))
         except CheckpointError as error:
             put_aside(stage, name, f".damaged-{name}", error, allowed=or_previous)
         else:
@@ -213,6 +215,21 @@ def read_info(location: str | Path) -> dict[str, Any]:
     return info
 
 
+def read_sound(location: str | Path) -> dict[str, Any]:
+    """Return the description of a whole checkpoint whose weights are finite.
+
+    Raises:
+        CheckpointError: as `read_info`; or names weights that are not finite.
+    """
+    info = read_info(location)
+    if bad := not_finite(read_weights(location)):
+        raise CheckpointError(
+            f"{join(location, WEIGHTS)}: weights that are not finite: {bad}; the training had "
+            "diverged when they were written"
+        )
+    return info
+
+
 def load_checkpoint(location: str | Path) -> Loaded:
     """Load a checkpoint for prediction, on the CPU and in eval mode.
 
@@ -265,12 +282,22 @@ def load_weights(model: Model, weights: Mapping[str, Tensor], source: str) -> No
     """Copy weights into a model; names and shapes must be the same on both sides.
 
     Raises:
-        CheckpointError: lists what is missing, unknown or of another shape.
+        CheckpointError: lists what is missing, unknown, of another shape or not finite.
     """
     given = {name: tuple(value.shape) for name, value in weights.items()}
     if problems := misfits(given, shapes_of(model)):
         raise CheckpointError(f"the weights of {source} do not fit the model: {problems}")
+    if bad := not_finite(weights):
+        raise CheckpointError(f"the weights of {source} are not finite: {bad}; take another one")
     model.load_state_dict(weights)
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> str:
+    """Return which weights hold numbers that are not finite; nothing where there are none."""
+    bad = [name for name, value in weights.items() if not value.isfinite().all()]
+    more = len(bad) - MAX_PROBLEMS_IN_MESSAGE
+    shown = ", ".join(bad[:MAX_PROBLEMS_IN_MESSAGE])
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def shapes_of(model: Model) -> Shapes:
@@ -299,7 +326,7 @@ def find_initial(init_from: str, run: Run) -> str:
         CheckpointError, RunError: there is none, it is damaged, or of another model.
     """
     location = locate_initial(init_from, run)
-    made_for, wanted = read_info(location)["model"], run.recipe.model.name
+    made_for, wanted = read_sound(location)["model"], run.recipe.model.name
     if made_for != wanted:
         raise CheckpointError(
             f"{location} is a checkpoint of model {made_for!r}, not of {wanted!r}"

@@ -6,6 +6,7 @@ uninterrupted one, also in the middle of an epoch.
 """
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -28,6 +29,7 @@ from msvqa.engine.checkpoint import (
     Content,
     Position,
     load_weights,
+    not_finite,
     read_info,
     read_training_state,
     read_weights,
@@ -42,6 +44,7 @@ from msvqa.engine.stopping import StopRequest
 from msvqa.engine.tracking import Tracker
 from msvqa.engine.watchdog import Watchdog
 from msvqa.errors import CheckpointError, NonFiniteLossError, StoppedError
+from msvqa.metrics import is_finite
 from msvqa.models.model import Model, build_model
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective
@@ -370,8 +373,8 @@ class StageLoop:
         due = (position.epoch + 1) % self.stage.validate_every_epochs == 0
         numbers, score = self._validate() if due or ended else ({}, None)
         best, stale = position.best_score, position.epochs_since_best
-        if score is not None:
-            improved = best is None or score > best
+        if numbers:
+            improved = score is not None and (best is None or score > best)
             best, stale = (score, 0) if improved else (best, stale + 1)
         patience = self.stage.patience_epochs
         finished = ended or (patience is not None and stale >= patience)
@@ -406,14 +409,47 @@ class StageLoop:
             {key: value[order] for key, value in rows.items()}, self.validation.split
         )
         name, direction = self.objective.monitor
+        numbers |= self._count_not_finite(is_finite(rows))
         self._track("validation", numbers)
-        return numbers, numbers[name] if direction == "max" else -numbers[name]
+        score = numbers[name] if direction == "max" else -numbers[name]
+        # What is no number is never the best.
+        return numbers, score if math.isfinite(score) else None
+
+    def _count_not_finite(self, finite: np.ndarray) -> dict[str, float]:
+        """Return how many predictions are not finite, if there are such.
+
+        Raises:
+            NonFiniteLossError: all of them, on every worker.
+        """
+        bad = int((~finite).sum())
+        if not bad:
+            return {}
+        found = f"{bad} of {len(finite)} predictions of validation are not finite"
+        if bad == len(finite):
+            raise NonFiniteLossError(
+                f"stage {self.stage.name!r}: after step {self.position.step} {found}. Lower "
+                "optimizer.lr or optimizer.clip_norm"
+            )
+        logger.warning("after step %d %s", self.position.step, found)
+        return {"not_finite": float(bad)}
 
     def _track(self, kind: str, numbers: Mapping[str, float]) -> None:
         if self.tracker:
             self.tracker.log(kind, self.position.step, self.position.epoch, numbers)
 
+    def _refuse_non_finite_weights(self) -> None:
+        """Write no checkpoint of a model that has diverged in its last step."""
+        bad = not_finite(self.model.state_dict())
+        # Buffers are each worker's own.
+        if self.meeting.any(bool(bad)):
+            raise NonFiniteLossError(
+                f"stage {self.stage.name!r}: weights are not finite after step "
+                f"{self.position.step}: {bad or 'those of another worker'}. Lower optimizer.lr or "
+                "optimizer.clip_norm"
+            )
+
     def _report(self, numbers: Mapping[str, float], *, score: float | None, finished: bool) -> None:
+        self._refuse_non_finite_weights()
         content = Content(
             recipe=self.recipe,
             model=self.model,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from msvqa.files import write_json
-from msvqa.run import CHECKPOINT_INFO, Run
+from msvqa.run import CHECKPOINT_INFO, Run, has_score
 from msvqa.space import SchedulerConfig
 
 logger = logging.getLogger(__name__)
@@ -34,9 +34,7 @@ def become_donor(run: Run) -> None:
     if place is None or place["run"] == run.location:
         return
     donor, stage = Run.open(place["run"]), place["stage"]
-    validated = {
-        path.name: info for path, info in donor.checkpoints(stage) if info["score"] is not None
-    }
+    validated = {path.name: info for path, info in donor.checkpoints(stage) if has_score(info)}
     if not validated:
         logger.warning("%s has no checkpoint any more: this trial goes on alone", donor.location)
         return
@@ -77,7 +75,7 @@ def remove_surplus(run: Run, stage: str, last: int = 0) -> None:
     """Remove a stage's checkpoints but the newest, the best, and so many of the last validated."""
     keep = next(s for s in run.recipe.stages if s.name == stage).checkpoint.keep
     older = run.checkpoints(stage)[:-1]
-    scored = [entry for entry in older if entry[1]["score"] is not None]
+    scored = [entry for entry in older if has_score(entry[1])]
     best = sorted(scored, key=lambda entry: entry[1]["score"], reverse=True)[:keep]
     kept = {path for path, _ in [*best, *scored[max(0, len(scored) - last) :]]}
     for path, _ in older:

@@ -11,7 +11,7 @@ from msvqa.data.dataset import Prepared, Split
 from msvqa.data.loader import evaluation_batches
 from msvqa.data.order import WHOLE, Share, evaluation_order
 from msvqa.engine import cluster
-from msvqa.engine.checkpoint import Loaded, load_checkpoint, read_info, read_words
+from msvqa.engine.checkpoint import Loaded, load_checkpoint, read_sound, read_words
 from msvqa.engine.inputs import Inputs, open_inputs
 from msvqa.engine.precision import autocast
 from msvqa.errors import CheckpointError, RunError
@@ -125,7 +125,7 @@ def check_vocabulary(checkpoint: str, prepared: Prepared) -> None:
     Raises:
         CheckpointError: says which.
     """
-    read_info(checkpoint)
+    read_sound(checkpoint)
     words, answers = read_words(checkpoint)
     if (words.tokens, answers.answers) != (prepared.vocabulary.tokens, prepared.answers.answers):
         raise CheckpointError(

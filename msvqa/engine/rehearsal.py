@@ -1,5 +1,6 @@
 """A rehearsal: every stage built for real, one batch trained, and what the whole would take."""
 
+import math
 import time
 from dataclasses import dataclass
 from itertools import islice
@@ -23,7 +24,7 @@ from msvqa.engine.inputs import (
 from msvqa.engine.memory import peak_memory_bytes
 from msvqa.engine.optim import build_optimizer
 from msvqa.engine.precision import autocast, use_channels_last
-from msvqa.errors import StoreError
+from msvqa.errors import NonFiniteLossError, StoreError
 from msvqa.models.model import build_model
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective
@@ -65,6 +66,7 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> list[Estimate]:
     Raises:
         StoreError: the recipe has features of encoders, and they are not extracted yet.
         VideoError: a video of the batch cannot be decoded.
+        NonFiniteLossError: the loss of the batch is not finite.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     inputs = _open(recipe, prepared, device)
@@ -80,6 +82,13 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> list[Estimate]:
         for module in objective.frozen():
             module.requires_grad_(False)
         loss, step_s = _time_step(objective.train(), stage, batches, device)
+        if not math.isfinite(loss):
+            rows = {int(row) for batch in batches for row in batch["video"]}
+            videos = ", ".join(sorted(inputs.split.video_id[row] for row in rows))
+            raise NonFiniteLossError(
+                f"stage {stage.name!r}: the loss of the first batch is not finite; its videos: "
+                f"{videos}. Lower optimizer.lr or optimizer.clip_norm, or look at these videos"
+            )
         parameters = list(model.parameters())
         estimates.append(
             Estimate(

@@ -8,6 +8,7 @@ runs/RECIPE-SPACE/trials.parquet  search.html  best.yaml
 """
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ class Goal:
     def history(self, run: Run) -> list[tuple[float, int]]:
         """Return, for every validation, the number of the best one so far and the epochs done.
 
+        Numbers that are not finite, for which the rows have null, are never the best.
+
         Raises:
             RunError: validation yields no such number.
         """
@@ -64,13 +67,17 @@ class Goal:
         name, direction = self.monitor
         best_of = max if direction == "max" else min
         found: list[tuple[float, int]] = []
-        best = rows[0] if rows else {}
+        best: dict[str, Any] | None = None
         for row in rows:
-            best = best_of(best, row, key=lambda one: float(one[name]))
+            if _is_finite(row[name]):
+                best = best_of(best or row, row, key=lambda one: float(one[name]))
+            if best is None:
+                continue
             if self.metric not in best:
                 numbers = [key for key, value in best.items() if isinstance(value, float)]
                 raise RunError(f"validation yields no {self.metric!r}, but {one_of(numbers)}")
-            found.append((float(best[self.metric]), int(row["epoch"]) + 1))
+            if _is_finite(best[self.metric]):
+                found.append((float(best[self.metric]), int(row["epoch"]) + 1))
         return found
 
     def of(self, run: Run) -> tuple[float, int] | None:
@@ -289,6 +296,10 @@ class Sweep(Kept):
                 aside.write_text(head + recipe.to_yaml(), encoding="utf-8")
         self.folder.put("trials.parquet", "best.yaml")
         return best
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def trial_name(number: int) -> str:

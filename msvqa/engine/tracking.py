@@ -13,6 +13,7 @@ from textwrap import indent
 from typing import Any
 
 from msvqa.errors import StorageError
+from msvqa.files import json_text
 from msvqa.recipe import Recipe
 from msvqa.run import Run
 from msvqa.storage import Folder
@@ -59,7 +60,7 @@ class Tracker:
         elapsed = self._before_s + time.monotonic() - self._start
         row = {"stage": self.stage, "kind": kind, "step": step, "epoch": epoch}
         row |= {"time_s": round(elapsed, 3), **numbers}
-        self._unwritten.append(json.dumps(row) + "\n")
+        self._unwritten.append(json_text(row) + "\n")
         try:
             append_whole(self.run.metrics_file, "".join(self._unwritten))
             self._unwritten.clear()

@@ -20,6 +20,8 @@ class QuestionAnswering(Evaluator):
     An answer outside the list counts as wrong, whatever is predicted, unless the recipe asks for
     the rule of DualVGR's program (`count_unknown_as_wrong: false`). A type without questions gets
     n = 0 and no accuracy; the reference divides by zero there.
+
+    A question that the model answers with numbers which are not finite is not answered: wrong.
     """
 
     def evaluate(
@@ -38,7 +40,8 @@ class QuestionAnswering(Evaluator):
         if len(top) != len(split):
             raise DataError(f"{len(top)} predictions for {len(split)} questions of {split.name!r}")
         unknown_counts = not self.config.count_unknown_as_wrong
-        right = metrics.is_right(top[:, 0], split.answer_id, unknown_counts)
+        answered = metrics.is_finite(predictions)
+        right = answered & metrics.is_right(top[:, 0], split.answer_id, unknown_counts)
         baselines = {
             name: metrics.is_right(predicted, split.answer_id)
             for name, predicted in metrics.text_baselines(train, split).items()
@@ -58,10 +61,11 @@ class QuestionAnswering(Evaluator):
             "split": split.name,
             **_row_of(compared, split.video_row, every),
             f"top{top.shape[1]}_accuracy": _number(
-                metrics.mean(metrics.is_in_top(top, split.answer_id))
+                metrics.mean(answered & metrics.is_in_top(top, split.answer_id))
             ),
             "n_expected": split.n_expected,
             "n_videos": len(split.video_id),
+            "n_not_finite": int((~answered).sum()),
             "n_unknown_answers": int((split.answer_id < metrics.UNKNOWN_CLASSES).sum()),
             "count_unknown_as_wrong": self.config.count_unknown_as_wrong,
             "baselines": {name: _number(metrics.mean(hits)) for name, hits in baselines.items()}

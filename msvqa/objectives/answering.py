@@ -70,9 +70,9 @@ class Answering(Objective):
         return {"top": best.indices, "probability": best.values}
 
     def metrics(self, predictions: Mapping[str, np.ndarray], split: "Split") -> dict[str, float]:
-        """Return the accuracy; unknown answers count as wrong."""
+        """Return the accuracy; unknown answers, and rows that are not finite, count as wrong."""
         right = metrics.is_right(predictions["top"][:, 0], split.answer_id)
-        return {"accuracy": metrics.mean(right)}
+        return {"accuracy": metrics.mean(right & metrics.is_finite(predictions))}
 
     def _reduce(self, values: Tensor, batch: Batch) -> Tensor:
         if self.config.dependence == "mean":

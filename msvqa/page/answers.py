@@ -99,7 +99,9 @@ def common_mistakes(rows: Sequence[Row]) -> dict[str, list[Mistake]]:
     """Return the most frequent wrong answers of each type, types by number of mistakes."""
     asked = Counter((row["type"], row["answer"]) for row in rows)
     wrong = Counter(
-        (row["type"], row["answer"], row["predicted"]) for row in rows if not row["correct"]
+        (row["type"], row["answer"], row["predicted"])
+        for row in rows
+        if not row["correct"] and row["predicted"] is not None
     )
     of_type = Counter(row["type"] for row in rows if not row["correct"])
     found: dict[str, list[Mistake]] = {kind: [] for kind in _most_frequent(of_type)}

@@ -174,7 +174,7 @@ def _curve(sweep: Sweep, trial: Trial) -> list[tuple[int, float]]:
     return [
         (int(row["epoch"]) + 1, float(row[metric]))
         for row in run.metrics()
-        if row["stage"] == stage and row["kind"] == "validation" and metric in row
+        if row["stage"] == stage and row["kind"] == "validation" and row.get(metric) is not None
     ]
 
 

@@ -24,6 +24,12 @@ def test_training_lines_name_stage_step_loss_speed_and_time(capsys):
     ]
 
 
+def test_what_is_no_number_is_said(capsys):
+    row = {"stage": "reconstruct", "kind": "validation", "step": 3, "epoch": 0, "mse": None}
+    ProgressLines(log_every_s=0).on_row(row)
+    assert capsys.readouterr().out == "reconstruct  step 3  validation: mse is not finite\n"
+
+
 def test_a_log_gets_a_line_now_and_then(capsys):
     lines = ProgressLines(log_every_s=1000)
     for done in range(1, 101):

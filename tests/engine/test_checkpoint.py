@@ -10,12 +10,14 @@ from msvqa.engine.checkpoint import (
     Content,
     Position,
     checkpoint_name,
+    find_initial,
+    load_weights,
     newest_checkpoint,
     read_info,
     save_checkpoint,
 )
 from msvqa.errors import CheckpointError
-from msvqa.run import CHECKPOINT_INFO
+from msvqa.run import CHECKPOINT_INFO, Run
 from msvqa.storage import RemoteFolder
 from tests.models.small import make_dualvgr
 from tests.object_store import BUCKET, STORES
@@ -89,6 +91,22 @@ def test_a_flipped_bit_is_damage(stage, file, place):
     content[int(place * len(content))] ^= 1
     path.write_bytes(content)
     refuse(stage, file)
+
+
+def test_weights_that_are_not_finite_are_named_and_not_taken(stage, whole):
+    content = Content(
+        recipe=make_recipe(stage), model=make_dualvgr(), vocabulary=Vocabulary.build([["what"]]),
+        answers=AnswerList.build(["a cat"], top=1), training_state={}, score=0.5, finished=True,
+        position=Position(stage="answer", step=STEPS[-1]),
+    )  # fmt: skip
+    name, weight = next(iter(content.model.named_parameters()))
+    weight.data.flatten()[0] = float("nan")
+    save_checkpoint(stage / checkpoint_name(STEPS[-1]), content)
+    with pytest.raises(CheckpointError, match=rf"not finite: {name}; the training had diverged"):
+        find_initial(str(newest(stage, "")), Run(stage, content.recipe))
+    with pytest.raises(CheckpointError, match=rf"not finite: {name}; take another one"):
+        load_weights(make_dualvgr(), content.model.state_dict(), "a checkpoint")
+    refuse(stage, "weights.safetensors")
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -18,7 +18,7 @@ from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import Position, load_checkpoint, read_weights
 from msvqa.engine.distributed import gather_objects
 from msvqa.engine.inputs import open_inputs
-from msvqa.engine.loop import Saver, train_stage
+from msvqa.engine.loop import Saver, StageLoop, train_stage
 from msvqa.engine.prediction import objective_of, predict_split
 from msvqa.errors import CheckpointError, NonFiniteLossError, RunError
 from msvqa.evaluate import evaluate
@@ -190,6 +190,17 @@ def test_a_non_finite_loss_names_step_and_videos(tiny, tmp_path):
         NonFiniteLossError, match=r"not finite at step \d+; videos of that batch: \d+"
     ):
         train(recipe, 0)
+
+
+def test_no_checkpoint_is_written_of_weights_that_are_not_finite(tiny, tmp_path):
+    recipe = make_recipe(tiny, f"runs={tmp_path}")
+    run, job = make_job(recipe, 1)
+    loop = StageLoop(job, LocalHost(run.stage_dir("answer")))
+    name, weight = next(iter(loop.model.named_parameters()))
+    weight.data.fill_(float("inf"))
+    with pytest.raises(NonFiniteLossError, match=f"weights are not finite after step 0: {name}"):
+        loop._report({}, score=None, finished=False)
+    assert not run.checkpoints("answer")
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(tiny, tmp_path):

@@ -76,6 +76,20 @@ def test_another_metric_is_read_where_the_best_checkpoint_is(recipe):
         Sweep(recipe, space(name="t", metric="f1", mode="max")).goal.of(run)
 
 
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_a_validation_that_is_no_number_never_wins(sweep, nothing):
+    run = add_run(sweep, "trial-0000", [0.25, 0.75, 0.5])
+    rows = run.metrics()
+    rows[0]["accuracy"] = nothing
+    rows[2]["accuracy"] = nothing
+    run.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert sweep.goal.history(run) == [(0.75, 2), (0.75, 3)]
+    write_page(sweep, [sweep.trial("trial-0000", {LR: 1e-3, HEADS: 1}, "stopped")], None)
+    run.metrics_file.write_text(json.dumps(rows[0]) + "\n")
+    assert sweep.goal.of(run) is None
+    assert sweep.trial("trial-0000", {LR: 1e-3, HEADS: 1}, "stopped").value is None
+
+
 def add_checkpoint(run, stage="answer"):
     folder = run.stage_dir(stage) / "step-00000010"
     folder.mkdir(parents=True)

@@ -84,3 +84,16 @@ def test_reference_rule_counts_unknown(train, test):
 def test_refuses_missing_rows(train, test):
     with pytest.raises(DataError, match="3 predictions for 4 questions"):
         QuestionAnswering(EvaluationConfig()).evaluate({"top": PREDICTIONS["top"][:3]}, test, train)
+
+
+def test_what_is_not_finite_is_wrong_and_counted(train, test):
+    evaluator = QuestionAnswering(EvaluationConfig(count_unknown_as_wrong=False))
+    probability = np.full((4, 2), 0.5)
+    finite = evaluator.evaluate({**PREDICTIONS, "probability": probability}, test, train)
+    assert finite == evaluator.evaluate(PREDICTIONS, test, train)
+    assert (finite["n_not_finite"], finite["accuracy"], finite["top2_accuracy"]) == (0, 0.75, 0.75)
+    probability[[0, 3]] = np.nan  # both would be right
+    found = evaluator.evaluate({**PREDICTIONS, "probability": probability}, test, train)
+    assert (found["n_not_finite"], found["n"]) == (2, 4)
+    assert (found["accuracy"], found["top2_accuracy"]) == (0.25, 0.5)
+    assert found["per_type"]["what"]["accuracy"] == 0.5

@@ -94,3 +94,11 @@ def test_decoders_stay_as_they_are():
     optimizer.step()
     assert all(torch.equal(p, old) for p, old in zip(frozen, before, strict=True))
     assert not any(m.training for module in objective.frozen() for m in module.modules())
+
+
+def test_predictions_that_are_not_finite_are_not_right():
+    objective, split = answering(), SimpleNamespace(answer_id=np.array([2, 3, 4]))
+    predictions = {"top": np.array([[2], [3], [2]]), "probability": np.ones((3, 1))}
+    assert objective.metrics(predictions, split) == {"accuracy": 2 / 3}
+    predictions["probability"][1] = np.nan
+    assert objective.metrics(predictions, split) == {"accuracy": 1 / 3}
