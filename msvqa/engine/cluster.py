@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +17,7 @@ from msvqa.descriptors import hold_standard
 from msvqa.engine.starting import (
     Places,
     check_address,
+    child_processes,
     find_places,
     spare_loopback_from_proxies,
     unreachable,
@@ -40,6 +41,7 @@ for _name, _value in {
 logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 1_000_000_000
+START_ATTEMPTS = 3
 IN_A_COPY = "/runtime_resources/working_dir_files/"
 """Part of the path of every copy that Ray makes of a job's working directory."""
 
@@ -284,7 +286,6 @@ def _join(address: str) -> None:
 
 
 def _start(*, dashboard: bool) -> None:
-    import ray
 
     # One person's own processes on loopback; a cluster keeps Ray's own default.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -292,31 +293,47 @@ def _start(*, dashboard: bool) -> None:
     places, have = find_places(), local_resources()
     if places.instead:
         logger.warning("%s; Ray works in %s", places.instead, places.folder)
+    options = {
+        "num_cpus": int(have.cpus),
+        "num_gpus": int(have.gpus),
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "include_dashboard": dashboard,
+        "_temp_dir": places.folder,
+        "_plasma_directory": places.objects,
+    }
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            _start_once(options)
+            return
+        except SystemExit as ended:
+            if ended.code == signal.SIGTERM:
+                raise
+            raise _not_started(places, ended) from ended
+        except Exception as error:  # Ray has no class of errors for what may be in its way
+            # A plain Exception: it waits for its parts for 30 s, too short for a busy machine.
+            passes = type(error) in (Exception, RuntimeError, ConnectionError, TimeoutError)
+            if not passes or attempt == START_ATTEMPTS:
+                raise _not_started(places, error) from error
+            logger.warning("Ray did not start in time, the machine is busy: trying again")
+
+
+def _start_once(options: Mapping[str, Any]) -> None:
+    import ray
+
+    before = child_processes()
     try:
         with _bound_to_loopback():
-            ray.init(
-                address="local",
-                num_cpus=int(have.cpus),
-                num_gpus=int(have.gpus),
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=dashboard,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                _temp_dir=places.folder,
-                _plasma_directory=places.objects,
-            )
-    except SystemExit as ended:
-        if ended.code == signal.SIGTERM:
-            raise
-        raise _not_started(places, ended) from ended
-    except Exception as error:  # Ray has no class of errors for what may be in its way
-        raise _not_started(places, error) from error
+            ray.init(address="local", log_to_driver=False, logging_level=logging.WARNING, **options)
+    except BaseException:
+        ray.shutdown()
+        # Of a start that has failed Ray forgets what it has started.
+        for child in child_processes() - before:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM)
+        raise
 
 
 def _not_started(places: Places, error: BaseException) -> ClusterError:
-    import ray
-
-    ray.shutdown()
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason")
     return ClusterError(
         f"Ray cannot start on this machine ({type(error).__name__}: {said}): `msvqa doctor` looks "

@@ -8,7 +8,7 @@ import pytest
 
 from msvqa import machine
 from msvqa.checks.machine import _starting_ray
-from msvqa.engine import starting
+from msvqa.engine import cluster, starting
 from msvqa.engine.starting import (
     FOLDER_BYTES,
     check_address,
@@ -136,3 +136,31 @@ def test_a_user_without_an_entry_gets_a_name_and_a_home(monkeypatch):
     machine.name_user()
     assert os.environ["USER"] == f"user{os.getuid()}"
     assert str(machine.machine_folder()).startswith(os.environ["HOME"])
+
+
+@pytest.mark.parametrize(
+    ("errors", "tries", "said"),
+    [
+        ([Exception("node timed out")] * 2, 3, None),
+        ([Exception("node timed out")] * 3, 3, r"Ray cannot start .*Exception: node timed out"),
+        ([OSError(98, "Address already in use")], 1, r"Ray cannot start .*Address already in use"),
+        ([SystemExit(1)], 1, r"Ray cannot start on this machine \(SystemExit: 1\)"),
+    ],
+)
+def test_a_busy_machine_gets_time_and_the_rest_is_one_sentence(
+    short, monkeypatch, errors, tries, said
+):
+    tried = []
+
+    def start(options):
+        tried.append(options["_temp_dir"])
+        if len(tried) <= len(errors):
+            raise errors[len(tried) - 1]
+
+    monkeypatch.setattr(cluster, "_start_once", start)
+    if said is None:
+        cluster._start(dashboard=False)
+    else:
+        with pytest.raises(ClusterError, match=said):
+            cluster._start(dashboard=False)
+    assert tried == [f"{short}/ray"] * tries
