@@ -145,6 +145,18 @@ class BatchConfig(Config):
     """Split each worker's part into this many passes whose gradients add up."""
 
 
+class AugmentationConfig(Config):
+    """Random changes of the training clips, other ones in every step; for models that see pixels.
+
+    Clips are neither mirrored nor turned, nor played backwards: answers would become wrong.
+    """
+
+    shift: float = Field(default=0.0, ge=0, le=0.5)
+    """Move a video by at most this part of its height and width; its border fills the gap."""
+    zoom: float = Field(default=0.0, ge=0, le=0.5)
+    """Enlarge or shrink a video by at most this part."""
+
+
 class CheckpointConfig(Config):
     """When checkpoints are written and how many stay."""
 
@@ -165,8 +177,9 @@ class StageConfig(Config):
     init_from: str | None = None
     """Weights to start from: an earlier stage of this recipe, a checkpoint or a run folder."""
     patience_epochs: int | None = Field(default=None, ge=1)
-    """Stop when the validation metric has not improved for so many epochs."""
+    """Stop when the validation metric has not improved for so many epochs that were validated."""
     batch: BatchConfig = BatchConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -174,6 +187,9 @@ class StageConfig(Config):
     sync_batch_norm: bool = False
     """Batch norm over the batches of all workers together."""
     validate_every_epochs: int = Field(default=1, ge=1)
+    least_steps_between_validations: int | None = Field(default=None, ge=1)
+    """Epochs that end sooner after the last validation have neither one nor a checkpoint; the end
+    of the stage always has both. null: 20, but at most a twentieth of the stage."""
     log_every_steps: int = Field(default=10, ge=1)
     checkpoint: CheckpointConfig = CheckpointConfig()
 
@@ -295,6 +311,9 @@ class Recipe(Config):
         for position, stage in enumerate(self.stages):
             if stage.name in RUN_FOLDERS:
                 raise ValueError(f"stages.{position}.name: a run has a folder {stage.name!r}")
+            if self.features and stage.augmentation != AugmentationConfig():
+                where = f"stages.{position}.augmentation"
+                raise ValueError(f"{where}: it needs pixels, and the recipe has features")
             if stage.init_from in names[position:]:
                 where = f"stages.{position}.init_from"
                 raise ValueError(f"{where}: {stage.init_from!r} is not before {stage.name!r}")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from msvqa.collectives import worker_count
+from msvqa.data.augmentation import augment
 from msvqa.data.batch import Batch
 from msvqa.data.dataset import Prepared
 from msvqa.data.loader import Prefetched, training_batches
@@ -53,6 +54,9 @@ from msvqa.run import Run
 from msvqa.sections import resolve
 
 logger = logging.getLogger(__name__)
+
+USUAL_DISTANCE, LEAST_VALIDATIONS = 20, 20
+"""Steps between validations of short epochs, and how many validations a stage has in any case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,18 +266,25 @@ class StageLoop:
             if last or self.position.step % self.stage.log_every_steps == 0:
                 self._log(batches)
             if last:
-                break
-            every = self.stage.checkpoint.every_steps
-            if stops or (every and self.position.step % every == 0):
+                return self._end_epoch(stops)
+            if stops or self._is_asked_for():
                 self._log(batches)
                 self._report({}, score=None, finished=False)
             if stops:
-                raise StoppedError(
-                    f"stage {self.stage.name!r} was asked to stop and has written a checkpoint "
-                    f"after step {self.position.step}: the same command continues there"
-                )
+                raise self._stopped()
             self.watchdog.begins(f"loads the batch of step {self.position.step + 1}")
-        return self._end_epoch()
+        raise RuntimeError(f"epoch {self.position.epoch} has no steps left")
+
+    def _is_asked_for(self) -> bool:
+        """Return whether the recipe asks for a checkpoint after this very step."""
+        every = self.stage.checkpoint.every_steps
+        return every is not None and self.position.step % every == 0
+
+    def _stopped(self) -> StoppedError:
+        return StoppedError(
+            f"stage {self.stage.name!r} was asked to stop and has written a checkpoint "
+            f"after step {self.position.step}: the same command continues there"
+        )
 
     def _batches(self, plan: EpochPlan, first_step: int) -> Iterator[Batch]:
         batches = training_batches(
@@ -303,7 +314,7 @@ class StageLoop:
             no_sync = getattr(self.parallel, "no_sync", nullcontext)
             with nullcontext() if last else no_sync():
                 with autocast(self.device, self.stage.precision):
-                    parts = self.parallel(self.training.to_device(batch, self.device))
+                    parts = self.parallel(self._augmented(batch))
                 if last:
                     self.watchdog.begins(f"averages the gradients of step {position.step + 1}")
                 parts["loss"].backward()
@@ -328,6 +339,13 @@ class StageLoop:
         self.position = replace(
             position, step=position.step + 1, step_in_epoch=position.step_in_epoch + 1
         )
+
+    def _augmented(self, batch: Batch) -> Batch:
+        """Copy a batch to the device and change its clips as the stage asks."""
+        batch = self.training.to_device(batch, self.device)
+        if "clips" in batch:
+            batch["clips"] = augment(batch["clips"], self.stage.augmentation)
+        return batch
 
     def _log(self, batches: Prefetched) -> None:
         """Average the steps since the last row; stop on a non-finite loss."""
@@ -367,10 +385,12 @@ class StageLoop:
 
     # Ends of epochs
 
-    def _end_epoch(self) -> bool:
+    def _end_epoch(self, stops: bool) -> bool:
+        """Validate and write a checkpoint where they are due; return whether the stage ends."""
         position = self.position
         ended = position.step >= self.total_steps
-        due = (position.epoch + 1) % self.stage.validate_every_epochs == 0
+        far = ended or self._is_far()
+        due = far and (position.epoch + 1) % self.stage.validate_every_epochs == 0
         numbers, score = self._validate() if due or ended else ({}, None)
         best, stale = position.best_score, position.epochs_since_best
         if numbers:
@@ -382,8 +402,26 @@ class StageLoop:
             position, epoch=position.epoch + 1, step_in_epoch=0, best_score=best,
             epochs_since_best=stale,
         )  # fmt: skip
-        self._report(numbers, score=score, finished=finished)
+        if far or stops or self._is_asked_for():
+            self._report(numbers, score=score, finished=finished)
+        if stops and not finished:
+            raise self._stopped()
         return finished
+
+    def _is_far(self) -> bool:
+        """Return whether the steps of the epoch have passed a multiple of the least distance.
+
+        So it is known from the position alone, and an epoch of that length always has.
+        """
+        distance = self.stage.least_steps_between_validations
+        if distance is None:
+            distance = max(1, min(USUAL_DISTANCE, self.total_steps // LEAST_VALIDATIONS))
+        every, epoch = self.stage.validate_every_epochs, self.position.epoch
+        start = self.position.step - self.position.step_in_epoch
+        # Of several epochs only the last is validated, and all of them count.
+        if (epoch + 1) % every == 0:
+            start -= sum(self._plan(epoch - before).steps for before in range(1, every))
+        return self.position.step // distance > start // distance
 
     def _validate(self) -> tuple[dict[str, float], float | None]:
         """Return the numbers and the score (higher is better), the same on every worker."""

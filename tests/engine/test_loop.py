@@ -20,7 +20,8 @@ from msvqa.engine.distributed import gather_objects
 from msvqa.engine.inputs import open_inputs
 from msvqa.engine.loop import Saver, StageLoop, train_stage
 from msvqa.engine.prediction import objective_of, predict_split
-from msvqa.errors import CheckpointError, NonFiniteLossError, RunError
+from msvqa.engine.stopping import StopRequest
+from msvqa.errors import CheckpointError, NonFiniteLossError, RunError, StoppedError
 from msvqa.evaluate import evaluate
 from msvqa.objectives import reconstruction
 from msvqa.predict import from_pretrained
@@ -107,6 +108,83 @@ def test_resume_in_the_middle_of_an_epoch_equals_uninterrupted(tiny, tmp_path, s
         for recipe in (whole, cut)
     ]
     assert logged[0] == logged[1]
+
+
+ONE_STEP = "stages.1.batch={videos: 6, questions_per_video: 7}"
+
+
+class CountingHost(LocalHost):
+    """Remembers after which steps there were a validation and a checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.reports: list[tuple[int, bool]] = []
+
+    def report(self, numbers: Mapping[str, float], save: Saver) -> None:
+        super().report(numbers, save)
+        self.reports.append((save.step, "accuracy" in numbers))
+
+
+@pytest.mark.parametrize(
+    ("least", "steps"),
+    [
+        ("null", [*range(2, 41, 2), 41]),
+        ("12", [12, 24, 36, 41]),
+        ("1000", [41]),
+    ],
+)
+def test_short_epochs_are_validated_and_saved_at_a_distance_and_at_the_end(
+    tiny, tmp_path, least, steps
+):
+    recipe = make_recipe(
+        tiny, f"runs={tmp_path}", ONE_STEP, "stages.1.epochs=41",
+        f"stages.1.least_steps_between_validations={least}",
+    )  # fmt: skip
+    run, job = make_job(recipe, 1)
+    host = CountingHost(run.stage_dir("answer"))
+    train_stage(job, host)
+    assert host.reports == [(step, True) for step in steps]
+
+
+def test_long_epochs_end_with_a_validation_and_a_checkpoint_each(tiny, tmp_path):
+    recipe = make_recipe(
+        tiny, f"runs={tmp_path}", "stages.1.batch={videos: 2, questions_per_video: 7}",
+        "stages.1.epochs=4", "stages.1.validate_every_epochs=2",
+        "stages.1.least_steps_between_validations=3",
+    )  # fmt: skip
+    run, job = make_job(recipe, 1)
+    host = CountingHost(run.stage_dir("answer"))
+    train_stage(job, host)
+    assert host.reports == [(3, False), (6, True), (9, False), (12, True)]
+
+
+@pytest.mark.parametrize("reports", [1, 2])
+def test_resume_between_distant_validations_equals_uninterrupted(tiny, tmp_path, reports):
+    options = (
+        f"runs={tmp_path}", "stages.1.batch={videos: 4, questions_per_video: 7}",
+        "stages.1.epochs=7", "stages.1.least_steps_between_validations=5",
+        "stages.1.checkpoint.every_steps=3", "stages.1.augmentation={shift: 0.2, zoom: 0.2}",
+    )  # fmt: skip
+    whole = make_recipe(tiny, *options, "name=whole")
+    cut = make_recipe(tiny, *options, "name=cut")
+    train(whole, 1)
+    folder = Path(cut.run_location) / "answer"
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, 1, StoppingHost(folder, reports))
+    host = CountingHost(folder)
+    train(cut, 1, host)
+    assert_equal(final_weights(whole, "answer"), final_weights(cut, "answer"))
+    runs = (Run.open(recipe.run_location).metrics() for recipe in (whole, cut))
+    validated = [[row["step"] for row in rows if row["kind"] == "validation"] for rows in runs]
+    assert validated == [[6, 10, 14]] * 2
+
+
+def test_a_run_of_one_step_epochs_stops_where_it_is_asked(tiny, tmp_path):
+    recipe = make_recipe(tiny, f"runs={tmp_path}", ONE_STEP, "stages.1.epochs=60")
+    run, job = make_job(recipe, 1)
+    StopRequest(run.path).ask("the test")
+    with pytest.raises(StoppedError, match="after step 1:"):
+        train_stage(job, LocalHost(run.stage_dir("answer")))
 
 
 def test_the_second_stage_starts_from_the_first_and_leaves_the_decoders_alone(tiny, tmp_path):
