@@ -31,6 +31,9 @@ class MSVQA(GraphModel):
         """Reasoning units one after another; the published parameter counts fit one."""
         appearance: ResNet.Config = ResNet.Config()
         motion: ResNeXt3D.Config = ResNeXt3D.Config()
+        appearance_every: int = Field(default=1, ge=1)
+        """Appearance is taken from the first of every so many frames of a clip, motion from all:
+        neighbours look alike."""
         decoder: DecoderConfig = DecoderConfig()
         encoder_chunk: int | None = Field(default=None, ge=1)
         """Clips per pass of an encoder; null: all clips of the batch at once. Batch norm in
@@ -75,10 +78,12 @@ class MSVQA(GraphModel):
     def encode_video(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return appearance and motion of the clips, both (V, C, D), once per video."""
         clips = batch["clips"]
-        videos, _, frames = clips.shape[:3]
+        videos = len(clips)
         flat = rearrange(clips, "v c ... -> (v c) ...")
         motion = self._encode(self.motion_encoder, flat, self.config.encoder_chunk)  # (V·C, width)
-        single = rearrange(clips, "v c f ... -> (v c f) ...")
+        seen = clips[:, :, :: self.config.appearance_every]
+        frames = seen.shape[2]
+        single = rearrange(seen, "v c f ... -> (v c f) ...")
         chunk = self.config.encoder_chunk
         appearance = self._encode(self.appearance_encoder, single, chunk and chunk * frames)
         return self.network.encode_video(

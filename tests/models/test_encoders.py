@@ -62,13 +62,32 @@ def test_memory_layout_does_not_change_features(memory_format):
     torch.testing.assert_close((resnet(images), resnext(clips)), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("stem", ["small", "published"])
+@pytest.mark.parametrize("stem", ["small", "published", "brief"])
 @pytest.mark.parametrize("size_px", [33, 48])
 def test_any_size_and_stem_give_the_same_width(stem, size_px):
-    resnet = ResNet(ResNet.Config(**SMALL_RESNET | {"stem": stem}))
+    if stem != "brief":
+        resnet = ResNet(ResNet.Config(**SMALL_RESNET | {"stem": stem}))
+        assert resnet(frames(2, size_px, size_px)).shape == (2, resnet.width) == (2, 32)
     resnext = ResNeXt3D(ResNeXt3D.Config(**SMALL_RESNEXT | {"stem": stem}))
-    assert resnet(frames(2, size_px, size_px)).shape == (2, resnet.width) == (2, 32)
     assert resnext(frames(2, 8, size_px, size_px)).shape == (2, resnext.width) == (2, 64)
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"), [("published", (4, 12)), ("small", (8, 24)), ("brief", (8, 12))]
+)
+def test_stems_keep_so_many_frames_and_pixels(stem, expected):
+    resnext = ResNeXt3D(ResNeXt3D.Config(**SMALL_RESNEXT | {"stem": stem}))
+    given = torch.randn(1, 3, 8, 48, 48)
+    assert resnext.maxpool(resnext.conv1(given)).shape[2:4] == expected
+
+
+def test_what_stands_still_does_not_change_the_motion_of_changes():
+    clip, still = frames(1, 8, 32, 32) // 2, frames(1, 1, 32, 32) // 2
+    for sees, is_equal in (("changes", True), ("pixels", False)):
+        torch.manual_seed(0)
+        resnext = ResNeXt3D(ResNeXt3D.Config(**SMALL_RESNEXT | {"sees": sees})).double().eval()
+        found = resnext(clip), resnext(clip + still)
+        assert torch.allclose(*found, atol=1e-9) == is_equal
 
 
 def published_checkpoint(network, classes=5):

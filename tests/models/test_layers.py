@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from msvqa.models.layers.answer import AnswerDecoder
+from msvqa.models.layers.answer import AnswerDecoder, BilinearFusion
 from msvqa.models.layers.graph import GraphAttention, GraphReadout
 from msvqa.models.layers.question import QuestionAttention, QuestionEncoder
 from msvqa.models.layers.recurrent import BidirectionalLSTM
@@ -115,6 +115,16 @@ def test_graph_heads_start_like_layers_of_their_own():
 def test_readout_ignores_the_order_of_clips():
     readout, nodes = GraphReadout(8, dropout=0.0), torch.randn(2, 5, 8)
     torch.testing.assert_close(readout(nodes[:, torch.randperm(5)]), readout(nodes))
+
+
+@pytest.mark.parametrize(("adds_factors", "is_heard"), [(False, False), (True, True)])
+def test_one_modality_alone_is_heard_where_factors_are_added(adds_factors, is_heard):
+    torch.manual_seed(0)
+    fusion = BilinearFusion(8, adds_factors)
+    torch.nn.init.zeros_(fusion.appearance.bias)
+    silent, motion = torch.zeros(1, 2, 8), torch.randn(2, 2, 8)
+    found = fusion(silent.expand(2, 2, 8), motion)
+    assert (not torch.equal(found[0], found[1])) == is_heard
 
 
 def test_one_question_cannot_train_batch_norm():

@@ -81,6 +81,17 @@ def test_shapes():
     assert [x.shape for x in model.reconstruct(batch)] == [(8, 3, 4, 3, 16, 16)] * 2
 
 
+def test_appearance_of_every_second_frame_ignores_the_others():
+    batch = make_batch()
+    other = {**batch, "clips": batch["clips"].clone()}
+    other["clips"][:, :, 1::2] = 0
+    for every, is_equal in ((1, False), (2, True)):
+        model = make_msvqa(appearance_every=every).eval()
+        (first, motion), (second, still) = model.encode_video(batch), model.encode_video(other)
+        assert torch.equal(first, second) == is_equal
+        assert not torch.equal(motion, still)
+
+
 @OBJECTIVES
 def test_gradients_reach_every_trainable_parameter(make):
     objective = make()

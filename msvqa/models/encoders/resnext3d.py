@@ -4,6 +4,7 @@ Hara, Kataoka and Satoh, "Can Spatiotemporal 3D CNNs Retrace the History of 2D C
 https://arxiv.org/abs/1711.09577
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -24,6 +25,11 @@ SCALES = {
     "none": ((0.0,) * 3, (1.0,) * 3),
     "unit": ((127.5,) * 3, (127.5,) * 3),
 }
+POOLING: dict[str, Callable[[], nn.Module]] = {
+    "published": lambda: nn.MaxPool3d(3, stride=2, padding=1),
+    "small": nn.Identity,
+    "brief": lambda: nn.MaxPool3d(3, stride=(1, 2, 2), padding=1),
+}
 
 
 class ResNeXt3D(Encoder):
@@ -42,11 +48,15 @@ class ResNeXt3D(Encoder):
         base_width: int = Field(default=128, ge=4, le=512, multiple_of=2)
         """Channels inside the first stage's blocks; published weights have 128."""
         groups: int = Field(default=32, ge=1)
-        stem: Literal["published", "small"] = "published"
-        """`small` halves the image once and keeps all frames before `layer1`: for 32 to 64 px."""
+        stem: Literal["published", "small", "brief"] = "published"
+        """`small` halves the image once and keeps all frames before `layer1`: for 32 to 64 px.
+        `brief` halves it twice, as `published` does, and keeps all frames: for clips of 8."""
         scale: Literal["activitynet", "none", "unit"] = "activitynet"
         """Input scale. `activitynet` subtracts the mean colour, as the weights were trained;
         `none` is DualVGR's raw 0..255; `unit` maps pixels to -1..1, for training from scratch."""
+        sees: Literal["pixels", "changes"] = "pixels"
+        """`changes` subtracts from every frame the mean frame of its clip, so that what stands
+        still vanishes: few videos are then not told apart by their backgrounds."""
 
         @model_validator(mode="after")
         def _groups_divide_the_width(self) -> "ResNeXt3D.Config":
@@ -59,12 +69,11 @@ class ResNeXt3D(Encoder):
     def __init__(self, config: Config) -> None:
         super().__init__(config, PixelScale(*SCALES[config.scale]))
         before = config.base_width // 2
-        small = config.stem == "small"
-        kernel = 3 if small else 7
+        kernel = 7 if config.stem == "published" else 3
         self.conv1 = nn.Conv3d(3, before, kernel, (1, 2, 2), kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm3d(before)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity() if small else nn.MaxPool3d(3, stride=2, padding=1)
+        self.maxpool = POOLING[config.stem]()
         for stage, count in enumerate(LAYERS[config.depth]):
             inner = config.base_width * 2**stage
             first = Block(before, inner, config.groups, stride=1 if stage == 0 else 2)
@@ -78,6 +87,12 @@ class ResNeXt3D(Encoder):
         """Return the features (N, width) of uint8 clips (N, F, H, W, 3)."""
         check_pixels(pixels, "N F H W 3")
         return super().forward(pixels)
+
+    def feature_map(self, scaled: Tensor) -> Tensor:
+        """Return the last map (N, width, ...) of scaled clips (N, 3, F, H, W)."""
+        if self.config.sees == "changes":
+            scaled = scaled - scaled.mean(dim=2, keepdim=True)
+        return super().feature_map(scaled)
 
 
 class Block(nn.Module):

@@ -18,17 +18,25 @@ class BilinearFusion(nn.Module):
 
     Multi-modal factorized bilinear pooling, https://arxiv.org/abs/1708.01471, with ELU after each
     linear map and without dropout, power or L2 normalisation, as in DualVGR's program.
+
+    With `adds_factors` the factors themselves are added to their product. Before anything is
+    learned the factors are small and their product is far smaller: from scratch, one modality
+    alone then hardly reaches the answer.
     """
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, hidden_size: int, adds_factors: bool = False) -> None:
         super().__init__()
+        self.adds_factors = adds_factors
         self.appearance = nn.Linear(hidden_size, FACTOR_SIZE * FACTORS)
         self.motion = nn.Linear(hidden_size, FACTOR_SIZE * FACTORS)
         self.output = nn.Linear(FACTOR_SIZE, hidden_size)
 
     def forward(self, appearance: Tensor, motion: Tensor) -> Tensor:
         """Return (Q, C, D)."""
-        product = functional.elu(self.appearance(appearance)) * functional.elu(self.motion(motion))
+        factors = functional.elu(self.appearance(appearance)), functional.elu(self.motion(motion))
+        product = factors[0] * factors[1]  # (Q, C, 256·k)
+        if self.adds_factors:
+            product = product + factors[0] + factors[1]
         pooled = rearrange(product, "q c (s k) -> q c s k", k=FACTORS).sum(dim=-1)  # (Q, C, 256)
         return functional.elu(self.output(pooled))
 

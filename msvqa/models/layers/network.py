@@ -80,6 +80,9 @@ class GraphNetwork(nn.Module):
         """Dropout of the final states of the sentence and clip LSTM."""
         self_loops: bool = True
         """Clips attend to themselves too."""
+        fusion: Literal["product", "product_and_sum"] = "product"
+        """How appearance and motion are joined. `product_and_sum` lets each of them reach the
+        answer alone: for encoders that learn from scratch."""
         answer_norm: Literal["batch", "layer"] = "batch"
         """`layer` does not mix questions: for tiny batches."""
         padded_length: int = Field(default=21, ge=1)
@@ -109,7 +112,7 @@ class GraphNetwork(nn.Module):
         self.appearance = ClipEncoder(widths[0], hidden, dropouts)
         self.motion = nn.Linear(widths[1], hidden)
         self.reasoning = GraphReasoning(_reasoning_sizes(config, sizes))
-        self.fusion = BilinearFusion(hidden)
+        self.fusion = BilinearFusion(hidden, config.fusion == "product_and_sum")
         self.readout = GraphReadout(hidden, dropout)
         self.answer = AnswerDecoder(hidden, sizes.answers, dropout, config.answer_norm)
         self.apply(_initialize)
