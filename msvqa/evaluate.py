@@ -60,11 +60,13 @@ def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict
     opened.folder.create()
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
     check_vocabulary(opened.locate(checkpoint), prepared)
-    questions = _questions(recipe, prepared, split)
+    _questions(recipe, prepared, split)
     with cluster.connected() as resources:
         cluster.need_cpus(resources)
         store = extract(recipe)
-        questions = questions.without(store.rejected)
+        # Folds depend on which videos are equal, and that the store knows.
+        prepared = prepared.knowing(store.copies)
+        questions = _questions(recipe, prepared, split).without(store.rejected)
         if not len(questions):
             raise DataError(f"{store.location} has none of the videos of split {split!r}")
         job = PredictionJob(

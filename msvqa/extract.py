@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msvqa
+from msvqa.checks.copies import check_copies
 from msvqa.checks.features import check_features
 from msvqa.data import store as stores
 from msvqa.data.dataset import Prepared
@@ -71,6 +72,7 @@ def extract(
     store = _extract(recipe, videos, open_root(prepared.root), progress)
     if store.rejected and not recipe.data.allow_missing:
         raise DataError(_rejected_message(store))
+    check_copies(recipe, prepared, store)
     if hdf5 is not None:
         write_hdf5(store, hdf5)
     return store

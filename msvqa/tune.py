@@ -162,7 +162,8 @@ def _by_store(recipe: Recipe, probes: Sequence[Recipe]) -> list[Recipe]:
     raw, found = recipe.to_dict(), {}
     for one in probes:
         sections = {key: one.to_dict()[key] for key in ("clips", "features")}
-        found[str(sections)] = raw | sections
+        # Whether there are folds decides which equal files are a leak.
+        found[str(sections)] = raw | sections | {"folds": one.to_dict()["folds"]}
     return [parse(content) for content in found.values()]
 
 

@@ -179,6 +179,8 @@ class Prepared:
         """Where its files are on this machine."""
         self.info = info
         """Content of prepare.json: counts of every split, settings, notes."""
+        self.copies: list[list[str]] = []
+        """Ids of videos that a store has found to be the same byte for byte."""
 
     @classmethod
     def open(cls, location: str | Path) -> "Prepared":
@@ -209,6 +211,17 @@ class Prepared:
 
     def __repr__(self) -> str:
         return f"Prepared({self.location!r}, splits {', '.join(self.splits)})"
+
+    def knowing(self, copies: list[list[str]]) -> "Prepared":
+        """Return the same folder with what the store of its videos knows of their content."""
+        prepared = Prepared(self.location, self.path, self.info)
+        prepared.copies = copies
+        return prepared
+
+    @property
+    def same_videos(self) -> list[list[str]]:
+        """Ids of videos that are one file, or as far as is known equal ones."""
+        return [*self.info.get("same_file", []), *self.copies]
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -1,12 +1,13 @@
 """k folds: the videos of train and val dealt anew, so that every video is validated once.
 
-All questions of a video stay together. The fold of a video depends on the ids of all annotated
-videos and on nothing else: not on a seed, nor on which files are present. Vocabulary and answer
-list stay those of the published train split; test is never touched.
+All questions of a video stay together, and so do ids of one file, or of equal files where the store
+knows their content. The fold of a video depends on the ids of all annotated videos and on that: not
+on a seed, nor on which files are present. Vocabulary and answer list stay those of the published
+train split; test is never touched.
 """
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -29,18 +30,31 @@ def read_split(
         return prepared.split(name, present_only)
     sources = [source for source in DEALT if source in prepared.splits]
     annotated = _joined([prepared.split(source, False) for source in sources], name)
-    held_out = _held_out(annotated.video_id, folds)
+    held_out = _held_out(annotated.video_id, folds, prepared.same_videos)
     dropped = held_out if name == "train" else set(annotated.video_id) - held_out
     expected = len(annotated.without(dropped))
     present = _joined([prepared.split(source, present_only) for source in sources], name)
     return replace(present.without(dropped), n_expected=expected)
 
 
-def _held_out(video_ids: Collection[str], folds: FoldsConfig) -> set[str]:
-    """Return the videos of one fold; the folds differ by one video at most."""
+def _held_out(
+    video_ids: Collection[str], folds: FoldsConfig, same: Iterable[Collection[str]]
+) -> set[str]:
+    """Return the videos of one fold; the folds differ by one video at most, copies not counted."""
+    first_of = {video: video for video in video_ids}
+    for group in same:
+        firsts = {first_of[video] for video in group if video in first_of}
+        if len(firsts) > 1:
+            first = min(firsts, key=_digest)
+            first_of = {v: first if found in firsts else found for v, found in first_of.items()}
     # By hash: neighbours in a data set often resemble each other.
-    order = sorted(set(video_ids), key=lambda video: hashlib.sha256(video.encode()).hexdigest())
-    return set(order[folds.index :: folds.count])
+    order = sorted(set(first_of.values()), key=_digest)
+    chosen = set(order[folds.index :: folds.count])
+    return {video for video, first in first_of.items() if first in chosen}
+
+
+def _digest(video_id: str) -> str:
+    return hashlib.sha256(video_id.encode()).hexdigest()
 
 
 def _joined(splits: list[Split], name: str) -> Split:

@@ -16,7 +16,7 @@ from msvqa.errors import DataError, did_you_mean
 if TYPE_CHECKING:
     from msvqa.data.problems import AnnotatedVideo
 
-KIND, ALLOWED_KIND = "two_splits", "allowed_splits"
+IN_TWO_SPLITS, ALLOWED_KIND = "two_splits", "allowed_splits"
 PROVES_NOTHING = "a test on it proves nothing"
 
 
@@ -108,7 +108,7 @@ def shared_content(
 
 def how_to_allow(problems: Sequence[Problem]) -> str:
     """Say what to do about videos in two splits; empty where there are none."""
-    refused = [problem for problem in problems if problem.kind == KIND]
+    refused = [problem for problem in problems if problem.kind == IN_TWO_SPLITS]
     if not refused:
         return ""
     return (
@@ -121,11 +121,12 @@ def how_to_allow(problems: Sequence[Problem]) -> str:
 def _problem(
     what: str, ids: Sequence[str], splits: Sequence[str], allowed: Allowed, path: str = ""
 ) -> Problem:
-    kind = ALLOWED_KIND if allowed.covers(ids, splits) else KIND
+    joined = "+".join(splits)
+    kind = ALLOWED_KIND if allowed.covers(ids, joined.split("+")) else IN_TWO_SPLITS
     return Problem(
         kind=kind,
         detail=f"{what}; {PROVES_NOTHING}",
-        split="+".join(splits),
+        split=joined,
         video_id=ids[-1],
         path=path,
     )

@@ -129,6 +129,7 @@ class Store:
         self.is_finite = bool(index.get("finite")) or self.spec.kind == "clips"
         """Whether all numbers were seen to be finite; earlier versions did not look."""
         self._shards: list[list[str]] = index["shards"]
+        self._copies: list[list[str]] | None = index.get("copies")
         self._opened: dict[int, Arrays] = {}
         self._seen: set[str] = set()
 
@@ -230,6 +231,14 @@ class Store:
             folder.get(*names)
         found = [read_json(folder.path / name) or {} for name in names]
         return {video["video_id"]: video for shard in found for video in shard["videos"]}
+
+    @property
+    def copies(self) -> list[list[str]]:
+        """Ids of videos whose files are the same byte for byte, as far as files were read."""
+        if self._copies is None:
+            # The index of an earlier version does not say.
+            self._copies = _copies(self.facts.get(video, {}) for video in self.video_ids)
+        return self._copies
 
     def _open_shard(self, shard: int) -> Arrays:
         place = join(self.location, *shard_name(shard).split("/"))
@@ -456,6 +465,7 @@ def write_index(
     index = {
         "format": STORE_FORMAT, "spec": spec.to_dict(), "made_with": dict(made_with),
         "rejected": rejected, "shards": [shard["rows"] for shard in shards],
+        "copies": _copies(v for shard in shards for v in shard["videos"] if "error" not in v),
         "finite": all(shard.get("finite") for shard in shards),
     }  # fmt: skip
     folder = open_folder(store)
@@ -484,6 +494,14 @@ def read_json(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None
+
+
+def _copies(videos: Iterable[Mapping[str, Any]]) -> list[list[str]]:
+    of_content: dict[str, list[str]] = {}
+    for video in videos:
+        if "sha256" in video:
+            of_content.setdefault(video["sha256"], []).append(video["video_id"])
+    return [ids for ids in of_content.values() if len(ids) > 1]
 
 
 def _fill(buffers: Mapping[str, np.ndarray], row: int, entry: Entry) -> None:

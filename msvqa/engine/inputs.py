@@ -159,11 +159,13 @@ def open_inputs(
         split: name of the split.
         device: where the batches will go, for pinned memory and resident features.
     """
-    questions = read_split(prepared, split, recipe.folds, present_only=recipe.reads_videos)
+    present = {"present_only": recipe.reads_videos}
     if store_path is None:
+        questions = read_split(prepared, split, recipe.folds, **present)
         workers = recipe.scaling.data_workers or 1
         return Inputs(split=questions, source=StreamSource(questions, recipe.clips, workers))
     store = Store.open(store_path)
+    questions = read_split(prepared.knowing(store.copies), split, recipe.folds, **present)
     absent = [video for video in questions.video_id if video not in store]
     unexplained = sorted(set(absent) - set(store.rejected))
     if unexplained:

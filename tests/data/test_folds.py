@@ -6,7 +6,8 @@ import pytest
 from msvqa.data.datasets.synthetic import generate
 from msvqa.data.folds import read_split
 from msvqa.prepare import prepare
-from msvqa.recipe import FoldsConfig, parse
+from msvqa.recipe import DataConfig, FoldsConfig, parse
+from tests.msvd_folder import write_msvd
 from tests.tiny import VIDEOS, raw_recipe
 
 COUNT = 4
@@ -70,3 +71,31 @@ def test_an_absent_video_moves_no_other_one(tmp_path):
     after = [read_split(prepare(config), "val", fold) for fold in folds()]
     assert [set(part.video_id) for part in after] == [fold - {split.video_id[0]} for fold in before]
     assert sum(part.n_expected - len(part) for part in after) > 0
+
+
+def test_copies_of_a_video_are_in_one_fold_and_others_stay_where_they_are(prepared):
+    plain = [set(read_split(prepared, "val", fold).video_id) for fold in folds()]
+    one, two, three = (min(fold) for fold in plain[:3])
+    copies = prepared.knowing([[one, two], [two, three]])
+    together = [set(read_split(copies, "val", fold).video_id) for fold in folds()]
+    assert sorted(v for fold in together for v in fold) == sorted(set().union(*plain))
+    assert sum({one, two, three} <= fold for fold in together) == 1
+    alone = prepared.knowing([[one, "unknown"]])
+    assert [set(read_split(alone, "val", fold).video_id) for fold in folds()] == plain
+
+
+def test_two_ids_of_one_file_are_in_one_fold(tmp_path):
+    questions = {split: [] for split in ("train", "val", "test")}
+    for number in range(12):
+        row = {"id": number, "video_id": number, "question": "who?", "answer": "man"}
+        questions["train"].append(row)
+    stems = {number: f"v{number % 6}" for number in range(12)}
+    root = write_msvd(tmp_path / "data", questions, stems, tuple(range(6)))
+    config = DataConfig(name="msvd_qa", root=str(root), prepared=str(tmp_path / "p"))
+    prepared = prepare(config)
+    for fold in folds():
+        held_out = read_split(prepared, "val", fold)
+        assert held_out.video_id
+        assert {int(v) % 6 for v in held_out.video_id if int(v) < 6} == {
+            int(v) % 6 for v in held_out.video_id if int(v) >= 6
+        }

@@ -1,17 +1,23 @@
 """A video in two splits is an error wherever splits are read, unless it is allowed by name."""
 
+import json
 import os
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from msvqa.data.dataset import open_dataset
 from msvqa.data.leakage import Allowed, shared_content
 from msvqa.data.problems import find_annotation_problems
+from msvqa.data.store import INDEX, Entry, clip_spec, store_location, write_index, write_shard
 from msvqa.errors import DataError
+from msvqa.extract import extract, videos_of
 from msvqa.prepare import prepare, summary
-from msvqa.recipe import DataConfig, parse_data
+from msvqa.recipe import DataConfig, parse, parse_data
 from tests.msvd_folder import QUESTIONS, STEMS, write_msvd
+from tests.tiny import make_recipe
 
 
 def config_of(folder, **fields):
@@ -87,3 +93,52 @@ def test_equal_content_leaks_between_splits_and_is_a_note_within_one():
     assert found[1].detail.startswith(
         "the files of the videos b (train), c (test) are the same byte for byte"
     )
+
+
+@pytest.fixture
+def extracted(tmp_path):
+    """A recipe with a complete store of videos 1 and 2 of train, 3 of val, 4 and 5 of test."""
+    write_msvd(tmp_path / "data")
+    recipe = make_recipe(tmp_path)
+    spec, store = clip_spec(recipe), store_location(recipe)
+    arrays = {name: np.zeros(array.shape, array.dtype) for name, array in spec.arrays.items()}
+    ids = [video.video_id for video in videos_of(prepare(recipe.data))]
+    entries = [Entry(video_id=video, outcome="ok", arrays=arrays) for video in ids]
+    write_index(store, spec, [write_shard(store, 0, spec, entries, {})], {})
+    return recipe, Path(store) / INDEX
+
+
+def say(index, copies):
+    """Let the store have found that some files are equal."""
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"copies": copies}))
+
+
+@pytest.mark.parametrize(
+    ("copies", "message", "pair"),
+    [
+        ([["1", "4"]], "1 (train), 4 (test) are the same byte for byte; a test on", "train+test"),
+        ([["2", "3"], ["1", "4", "5"]], "2 x the same content in two splits", "train+val"),
+    ],
+)
+def test_equal_files_in_two_splits_stop_a_job_when_they_are_extracted(
+    extracted, copies, message, pair
+):
+    recipe, index = extracted
+    say(index, copies)
+    with pytest.raises(DataError, match=re.escape(message)) as error:
+        extract(recipe)
+    assert f"'data.shared_videos=[{pair}]'" in str(error.value)
+    names = ",".join(ids[0] for ids in copies)
+    assert len(extract(parse(recipe.to_dict(), [f"data.shared_videos=[{names}]"]))) == 5
+
+
+def test_with_folds_only_test_must_be_apart(extracted, caplog):
+    recipe, index = extracted
+    folded = parse(recipe.to_dict(), ["folds={count: 3, index: 0}"])
+    say(index, [["1", "3"], ["4", "5"]])
+    assert len(extract(folded)) == 5
+    assert "2 x equal files, first: the files of the videos 1 (train+val), 3" in caplog.text
+    say(index, [["1", "5"]])
+    with pytest.raises(DataError, match=re.escape("1 (train+val), 5 (test) are the same")):
+        extract(folded)
+    assert len(extract(parse(folded.to_dict(), ["data.shared_videos=[train+val+test]"]))) == 5

@@ -46,6 +46,24 @@ def store(tmp_path):
     return write_index(folder, SPEC, shards, VERSIONS)
 
 
+def test_equal_files_are_known_also_where_the_index_does_not_say(tmp_path):
+    def entries(*numbers):
+        for number in numbers:
+            # Those of 0, 2 and 4 are the same, and of 3, which has no frames.
+            content = "a" if number in (0, 2, 3, 4) else str(number)
+            yield replace(entry(number), facts={"sha256": content})
+
+    shards = [
+        write_shard(tmp_path, n, SPEC, entries(*chosen), VERSIONS)
+        for n, chosen in enumerate([(0, 1, 2), (3, 4, 5)])
+    ]
+    assert write_index(tmp_path, SPEC, shards, VERSIONS).copies == [["0", "2", "4"]]
+    index = tmp_path / "store.json"
+    without = {k: v for k, v in json.loads(index.read_text()).items() if k != "copies"}
+    index.write_text(json.dumps(without))
+    assert Store.open(tmp_path).copies == [["0", "2", "4"]]
+
+
 def test_what_is_written_is_read(store):
     assert store.video_ids == ["0", "1", "2", "4", "5", "6"]
     for video in store.video_ids:
