@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import msvqa
+from msvqa.errors import CheckpointError
 from msvqa.run import Run
 from tests.tiny import make_checkpoint, make_data, make_recipe
 
@@ -45,3 +49,15 @@ def test_a_script_without_a_guard_gets_answers(tmp_path):
         timeout=200,
     )
     assert (done.stdout.split(), done.returncode) == (["starts", "1", "1"], 0), done.stderr
+
+
+def test_an_answer_that_is_no_number_is_none(tmp_path):
+    prepared, _ = make_data(tmp_path)
+    recipe = make_recipe(tmp_path)
+    run = Run.create(recipe)
+    make_checkpoint(run.stage_dir("answer"), recipe, prepared, 1, finished=True)
+    answerer = msvqa.from_pretrained(run.location)
+    for weight in answerer.objective.model.parameters():
+        weight.data.fill_(float("inf"))
+    with pytest.raises(CheckpointError, match=r"step-00000001 answers with numbers that are not"):
+        answerer.answer(prepared.split("test").path[0], "what is it?")

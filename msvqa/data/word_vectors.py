@@ -3,7 +3,6 @@
 import gzip
 import io
 import logging
-import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,8 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".txt", ".gz", ".zip")
 MAX_WORD_BYTES = 10_000
 MAX_NUMBER_BYTES = 40
+LARGEST = float(np.finfo(np.float32).max)
+"""Beyond it a number is infinite in the table of the words."""
 
 
 def read_word_vectors(path: str | Path, words: Sequence[str], size: int) -> np.ndarray:
@@ -132,6 +133,6 @@ def _parse(line: bytes, size: int, place: str) -> tuple[bytes, list[float]]:
         values = [float(number) for number in numbers]
     except ValueError:
         raise DataError(f"{place}: {line[:60]!r}... is not a word and {size} numbers") from None
-    if not all(math.isfinite(value) for value in values):
+    if not all(abs(value) <= LARGEST for value in values):
         raise DataError(f"{place}: a number is not finite")
     return word, values

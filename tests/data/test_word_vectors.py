@@ -46,6 +46,7 @@ def test_a_word2vec_header_is_skipped(tmp_path):
         ("the 1 2 3 4\ncat 1 2\n", "line 2 has 2 numbers, 4 are needed"),
         ("the 1 2 3 4\ncat 1 2 x 4\n", "line 2: .* is not a word and 4 numbers"),
         ("the 1 2 3 4\ncat 1 2 nan 4\n", "line 2: a number is not finite"),
+        ("the 1 2 3 4\ncat 1 2 -1e39 4\n", "line 2: a number is not finite"),
         ("the 1 2 3 4\n", "none of the 5 words"),
         ("the 1 2 3 4\n" + "x" * 100_000, "line 2 is longer than"),
     ],
