@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.measure import Ratio, measure, pin_to_one_core, ratio, write
+from msvqa.data.readers import DECODERS
 from msvqa.data.sampling import sample_clips
-from msvqa.data.video import DECODERS, IsolatedDecoder, decode, probe
+from msvqa.data.video import IsolatedDecoder, decode, probe
 from tests import barcode_video
 
 SIZES = (224, 112)

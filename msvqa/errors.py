@@ -24,7 +24,7 @@ class DataError(MSVQAError):
 class VideoError(DataError):
     """A video that yields no frames or features; `outcome` says why in one word.
 
-    Those of decoding are listed in `msvqa.data.video.OUTCOMES`.
+    Those of decoding are listed in `msvqa.data.readers.OUTCOMES`.
     """
 
     def __init__(self, outcome: str, message: str) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from msvqa.errors import DataError
 
 if TYPE_CHECKING:
+    from msvqa.data.readers import Probe
     from msvqa.data.schema import Problem
-    from msvqa.data.video import Probe
 
 Status = Literal["ok", "warn", "fail"]
 ROW_KINDS = ("invalid_row", "empty_text", "duplicate_id", "duplicate_question")

@@ -3,9 +3,8 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msvqa.checks.folder import find_videos
 from msvqa.checks.report import Check, Report, Status
@@ -14,10 +13,11 @@ from msvqa.recipe import DataConfig, parse_data
 
 if TYPE_CHECKING:
     from msvqa.data.dataset import Dataset
+    from msvqa.data.readers import Probe
     from msvqa.data.schema import Problem
-    from msvqa.data.video import Probe
 
 MAX_WORKERS = 16
+VIDEOS_SHOWN = 5
 HARMLESS_KINDS = ("partial", "duplicate_question", "two_files", "shared_file", "allowed_splits")
 """Problems that preparing and training go on with; all others count as failures."""
 ANY_VIDEOS = "videos"
@@ -60,10 +60,12 @@ def check_data(folder: Path, config: DataConfig, timeout_s: float, report: Repor
         files = _annotated_files(dataset)
         report.checks.append(_annotation_check(config.name, report.problems))
     report.probes = probe_videos(folder, files, timeout_s)
-    report.problems += [
-        problem for path, found in report.probes.items() if (problem := _content(path, found))
-    ]
-    report.checks.append(_video_check(folder, report.probes, left_out))
+    contents = [_content(path, probe) for path, probe in report.probes.items()]
+    problems = [problem for problem in contents if problem is not None]
+    report.problems += problems
+    report.checks.append(
+        _video_check(f"{len(files) or 'none'} in {folder}", report.probes, problems, left_out)
+    )
 
 
 def recognise(folder: Path, overrides: Sequence[str] = ()) -> DataConfig:
@@ -109,7 +111,7 @@ def probe_videos(folder: Path, files: Sequence[str], timeout_s: float) -> dict[s
     def read(share: Sequence[str]) -> list["Probe"]:
         decoder = IsolatedDecoder(timeout_s, pixels=False)
         try:
-            return [_probe(decoder, folder / name) for name in share]
+            return [decoder.probe(folder / name) for name in share]
         finally:
             decoder.close()
 
@@ -117,14 +119,6 @@ def probe_videos(folder: Path, files: Sequence[str], timeout_s: float) -> dict[s
     with ThreadPoolExecutor(workers) as threads:
         found = list(threads.map(read, shares))
     return {name: found[n % workers][n // workers] for n, name in enumerate(files)}
-
-
-def _probe(decoder: Any, path: Path) -> "Probe":
-    found: Probe = decoder.probe(path)
-    # Of a disk that does not answer nothing more is asked here, where no time limit holds.
-    if found.outcome != "timeout" and path.stat().st_size == 0:
-        found = replace(found, problem=f"{path}: the file is empty (0 bytes)")
-    return found
 
 
 def _content(path: str, found: "Probe") -> "Problem | None":
@@ -147,21 +141,26 @@ def _annotation_check(name: str, problems: Sequence["Problem"]) -> Check:
     )
 
 
-def _video_check(folder: Path, probes: dict[str, "Probe"], left_out: str) -> Check:
-    from msvqa.data.video import OUTCOMES
+def _video_check(
+    where: str, probes: dict[str, "Probe"], problems: list["Problem"], left_out: str
+) -> Check:
+    from msvqa.data.readers import OUTCOMES
 
     if not probes:
-        return Check(name="videos", status="warn", detail=f"none in {folder}")
+        return Check(name="videos", status="warn", detail=where)
     outcomes = [found.outcome for found in probes.values()]
     counts = [f"{outcomes.count(o)} {o}" for o in OUTCOMES if o in outcomes]
-    bad = any(outcome not in ("ok", "partial") for outcome in outcomes)
+    bad = [problem for problem in problems if problem.kind not in HARMLESS_KINDS]
+    advice = []
+    if bad:
+        advice.append("replace these files; training leaves them out with data.allow_missing")
+    if problems:
+        advice.append(_first_details(bad or problems, VIDEOS_SHOWN))
     return Check(
         name="videos",
-        status="fail" if bad else "warn" if "partial" in outcomes else "ok",
-        detail=f"{len(probes)} in {folder}: {', '.join(counts)}{left_out}",
-        advice="replace these files; training leaves them out with data.allow_missing"
-        if bad
-        else "",
+        status="fail" if bad else "warn" if problems else "ok",
+        detail=f"{where}: {', '.join(counts)}{left_out}",
+        advice="\n  ".join(advice),
     )
 
 

@@ -62,7 +62,7 @@ PROBLEM_KINDS: dict[str, str] = {
     "two_splits": "a video that is in more than one split",
     "allowed_splits": "a video in more than one split, which data.shared_videos allows",
 }
-"""What is wrong with annotations, by kind; outcomes of decoding are listed in `data/video.py`."""
+"""What is wrong with annotations, by kind; outcomes of decoding are listed in `data/readers.py`."""
 
 REFUSED_KINDS = (
     *("invalid_source", "invalid_row", "empty_text", "duplicate_id"),

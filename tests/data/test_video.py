@@ -7,15 +7,17 @@ import sys
 import time
 from functools import partial
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from msvqa.data import video
 from msvqa.data.isolation import Isolated
+from msvqa.data.readers import DECODERS
 from msvqa.data.resize import resize
 from msvqa.data.sampling import sample_clips
-from msvqa.data.video import DECODERS, IsolatedDecoder, decode, probe
+from msvqa.data.video import IsolatedDecoder, decode, probe
 from msvqa.errors import VideoError
 from tests import barcode_video
 
@@ -108,7 +110,7 @@ def test_details_of_damage_and_streams(clips):
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_rotated_video_is_upright(clips, decoder):
     file = clips / "09_portrait_rotated_3frames.mov"
-    container = video.av.open(str(file))
+    container = av.open(str(file))
     first = next(container.decode(video=0)).to_ndarray(format="rgb24")
     expected = resize(np.ascontiguousarray(np.rot90(first, k=-1))[None], 64)[0]
     frames = decode(file, every_frame, [64], decoder).frames[64]
@@ -152,7 +154,7 @@ def test_two_passes_equal_one(tmp_path, monkeypatch, decoder):
 
 def test_pixels_equal_pillow(clips):
     file = clips / "01_h264_bframes_bikes.mp4"
-    container = video.av.open(str(file))
+    container = av.open(str(file))
     frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     found = decode(file, every_frame, [112, 224]).frames
     for size in (112, 224):
