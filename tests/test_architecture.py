@@ -40,14 +40,15 @@ VERBS = (
     "serve",
 )  # fmt: skip
 LEAVES = {
-    "errors", "content", "files", "storage", "cache", "strict_yaml", "sections", "recipe", "run",
-    "space", "data.batch", "collectives",
+    "errors", "content", "text_files", "files", "storage", "cache", "strict_yaml", "sections",
+    "recipe", "run", "space", "data.batch", "collectives",
 }  # fmt: skip
 MAY_IMPORT = {
     "errors": set(),
     "content": set(),
     "files": set(),
-    "strict_yaml": {"errors"},
+    "text_files": {"errors", "content"},
+    "strict_yaml": {"errors", "text_files"},
     "interruption": set(),
     "machine": {"files"},
     "storage": {"errors", "machine"},

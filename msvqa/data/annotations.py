@@ -1,6 +1,5 @@
 """Rows of annotation files, checked one by one; what is wrong is collected with its place."""
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from msvqa.data.root import SourceFile
 from msvqa.data.schema import Problem
 from msvqa.data.text import question_text
 from msvqa.errors import DataError, did_you_mean
+from msvqa.text_files import parse_json, read_text
 
 MAX_QUESTION_LENGTH = 10_000
 MAX_PATH_BYTES = 4_096
@@ -118,8 +118,8 @@ def several(problems: Sequence[object]) -> str:
 
 def _read_list(file: SourceFile) -> list[Any]:
     try:
-        content = json.loads(file.path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        content = parse_json(read_text(file.path, file))
+    except ValueError as error:
         raise DataError(f"{file} is not valid JSON: {error}") from None
     if not isinstance(content, list):
         raise DataError(f"{file}: a JSON list of questions is needed, found {_kind(content)}")

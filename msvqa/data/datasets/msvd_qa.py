@@ -17,10 +17,11 @@ from msvqa.data.dataset import Dataset
 from msvqa.data.root import SourceFile
 from msvqa.data.video_files import VideoFile
 from msvqa.errors import DataError
+from msvqa.text_files import read_lines
 
 MAPPING = "youtube_mapping.txt"
 FOLDERS = ("video", "YouTubeClips")
-_MAPPING_LINE = re.compile(r"(?P<stem>\S(?:.*\S)?) vid(?P<video_id>\d{1,18})")
+_MAPPING_LINE = re.compile(r"(?P<stem>\S(?:.*\S)?)[ \t]+vid(?P<video_id>\d{1,18})")
 
 
 class MSVDQA(Dataset):
@@ -77,20 +78,18 @@ class MSVDQA(Dataset):
     def _stems(self) -> dict[str, str]:
         """File names without ending, by video id."""
         file = self.root.source(MAPPING)
-        try:
-            lines = file.path.read_text(encoding="utf-8").split("\n")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{file} is not UTF-8 text: {error}") from None
         stems: dict[str, str] = {}
         problems = []
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(read_lines(file.path, file), start=1):
             match = _MAPPING_LINE.fullmatch(line.strip())
             if match:
                 video_id = str(int(match["video_id"]))
                 if stems.setdefault(video_id, match["stem"]) != match["stem"]:
                     problems.append(f"line {number}: vid{video_id} already has another file name")
             elif line.strip():
-                problems.append(f"line {number}: {line[:60]!r} is not '<file name> vid<number>'")
+                problems.append(
+                    f"line {number}: {line.strip()[:60]!r} is not '<file name> vid<number>'"
+                )
         if problems:
             raise DataError(f"{file}: {len(problems)} lines cannot be used\n{several(problems)}")
         return stems

@@ -6,9 +6,7 @@ split column the videos are divided into train, val and test (80/10/10) by a see
 is the number of its row, from 1.
 """
 
-import csv
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -19,15 +17,19 @@ import pyarrow.parquet as pq
 
 from msvqa.data.annotations import Annotations, Row
 from msvqa.data.dataset import Dataset
+from msvqa.data.delimited import column_name, read_cells
 from msvqa.data.root import SourceFile, open_root
 from msvqa.data.spellings import Spellings
 from msvqa.data.video_files import VideoFile
 from msvqa.errors import DataError, did_you_mean, one_of
 from msvqa.storage import Location
+from msvqa.text_files import parse_json, read_lines
 
 REQUIRED = ("video", "question", "answer")
 OPTIONAL = ("split", "type")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+"""Endings of the files that are looked for; one named by `annotations` may end in .txt too, as
+Excel's "Unicode text" does."""
 FOLDERS = ("", "video", "videos")
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 HELD_OUT = 0.1
@@ -82,7 +84,7 @@ class Table(Dataset):
         reader = _READERS.get(file.suffix)
         if reader is None:
             raise DataError(
-                f"{file}: cannot read {file.suffix!r}; a table is one of {one_of(SUFFIXES)}"
+                f"{file}: cannot read {file.suffix!r}; a table is one of {one_of(_READERS)}"
             )
         annotations = Annotations()
         for number, values in reader(file):
@@ -158,57 +160,49 @@ def split_by_video(rows: list[Row], seed: int) -> list[Row]:
     return [replace(row, split=split_of[row.video_id]) for row in rows]
 
 
-def _columns(file: SourceFile, names: list[str]) -> dict[str, str]:
+def _columns(file: SourceFile, names: list[str], found: str = "") -> dict[str, str]:
     """Return our columns by their name in the file; case and spaces around do not matter."""
-    columns = [(name, name.strip().lower()) for name in names]
-    ours = [(name, column) for name, column in columns if column in (*REQUIRED, *OPTIONAL)]
-    found = [column for _, column in ours]
-    absent = [column for column in REQUIRED if column not in found]
+    ours = [
+        (name, column_name(name)) for name in names if column_name(name) in (*REQUIRED, *OPTIONAL)
+    ]
+    there = [known for _, known in ours]
+    absent = [known for known in REQUIRED if known not in there]
     if absent:
-        hints = "".join(did_you_mean(column, names) for column in absent)
-        raise DataError(
-            f"{file}: column {', '.join(absent)} missing{hints}; found {', '.join(names) or 'none'}"
-        )
-    if len(set(found)) < len(found):
+        hints = "".join(did_you_mean(known, names) for known in absent)
+        found = found or ", ".join(names) or "none"
+        raise DataError(f"{file}: column {', '.join(absent)} missing{hints}; found {found}")
+    if len(set(there)) < len(there):
         raise DataError(f"{file}: a column is there twice: {', '.join(name for name, _ in ours)}")
     return dict(ours)
 
 
 def _read_csv(file: SourceFile) -> Iterator[NumberedRow]:
-    mark = "\t" if file.suffix == ".tsv" else ","
-    # `utf-8-sig`: spreadsheet programs write a byte order mark.
-    with file.path.open(encoding="utf-8-sig", newline="") as text:
-        lines = csv.reader(text, delimiter=mark, strict=True)
-        try:
-            yield from _rows_of_cells(lines, file)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{file}: cannot be read near line {lines.line_num}: {error}") from None
-
-
-def _rows_of_cells(lines: Iterator[list[str]], file: SourceFile) -> Iterator[NumberedRow]:
-    names = next(lines, [])
-    columns = _columns(file, names)
-    for number, cells in enumerate(lines, start=1):
+    cells_of = read_cells(file, REQUIRED)
+    names, columns = cells_of.names, _columns(file, cells_of.names, cells_of.found)
+    for number, cells in cells_of.rows:
         if len(cells) > len(names):
             yield number, f"{len(cells)} cells under {len(names)} column names"
-        elif cells:
+        else:
             row = dict(zip(names, cells, strict=False))
             yield number, {columns[name]: row[name] for name in columns if name in row}
 
 
 def _read_jsonl(file: SourceFile) -> Iterator[NumberedRow]:
-    with file.path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{file}: line {number} is not valid JSON: {error}") from None
-            if not isinstance(values, dict):
-                raise DataError(f"{file}: line {number} is not a JSON object")
-            named = {name.strip().lower(): value for name, value in values.items()}
-            yield number, {name: named[name] for name in (*REQUIRED, *OPTIONAL) if name in named}
+    for number, line in enumerate(read_lines(file.path, file), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = parse_json(line)
+        except ValueError as error:
+            raise DataError(f"{file}: line {number} is not valid JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise DataError(f"{file}: line {number} is not a JSON object")
+        ours = [(column_name(name), value) for name, value in values.items()]
+        named = {name: value for name, value in ours if name in (*REQUIRED, *OPTIONAL)}
+        if len(named) < sum(name in named for name, _ in ours):
+            yield number, f"a column is there twice: {', '.join(values)}"
+        else:
+            yield number, named
 
 
 def _read_parquet(file: SourceFile) -> Iterator[NumberedRow]:
@@ -224,4 +218,8 @@ def _read_parquet(file: SourceFile) -> Iterator[NumberedRow]:
         raise DataError(f"{file} is not a Parquet file: {error}") from None
 
 
-_READERS = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+_READERS = {
+    **dict.fromkeys((".csv", ".tsv", ".txt"), _read_csv),
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}

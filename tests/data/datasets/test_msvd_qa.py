@@ -8,6 +8,7 @@ import pytest
 from msvqa.data.dataset import open_dataset
 from msvqa.data.problems import find_annotation_problems
 from msvqa.errors import DataError
+from msvqa.prepare import prepare
 from msvqa.recipe import DataConfig
 from tests.msvd_folder import QUESTIONS, STEMS, write_msvd
 
@@ -121,3 +122,37 @@ def test_the_first_word_is_the_kind_of_a_question(tmp_path):
     dataset = _dataset(write_msvd(tmp_path))
     types = [dataset.question_type(q) for q in ("Who is it?", "which one?", "", "where?")]
     assert types == ["who", "other", "other", "other"]
+
+
+def _prepare(root):
+    prepared = root.parent / f"{root.name}-prepared"
+    return prepare(DataConfig(name="msvd_qa", root=str(root), prepared=str(prepared)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_files_of_other_systems_are_read_alike(tmp_path, encoding, end):
+    root = write_msvd(tmp_path)
+    expected = _prepare(root).split("train")
+    for file in [*root.glob("*.json"), root / "youtube_mapping.txt"]:
+        text = file.read_text().replace(", ", ",\n").replace(" vid", "\tvid")
+        file.write_bytes(text.replace("\n", end).encode(encoding))
+    split = _prepare(root).split("train")
+    assert (split.path, split.question) == (expected.path, expected.question)
+
+
+@pytest.mark.parametrize("name", ["train_qa.json", "youtube_mapping.txt"])
+def test_a_code_page_is_refused_with_its_line_and_a_guess(tmp_path, name):
+    root = write_msvd(tmp_path, stems=STEMS | {1: "caf\u00e9 o\u00f9"})
+    text = (root / name).read_text().replace("cats", "caf\u00e9s").replace(", {", ",\n{")
+    line = text.encode("cp1252").partition(b"\xe9")[0].count(b"\n") + 1
+    (root / name).write_bytes(text.encode("cp1252"))
+    with pytest.raises(DataError, match=rf"{name}: line {line}: byte 0xe9 .* cp1252 .*as UTF-8"):
+        _prepare(root)
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    root = write_msvd(tmp_path)
+    (root / "val_qa.json").write_text('[{"id": 1, "answer": "a", "answer": "b"}]')
+    with pytest.raises(DataError, match=r"val_qa.json.*key 'answer' is there twice.*\"id\": 1"):
+        _prepare(root)

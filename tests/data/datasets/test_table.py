@@ -54,6 +54,27 @@ def test_every_format_gives_the_same_data(tmp_path, kind):
     assert (test.path, test.question_id.tolist()) == ([str(tmp_path / "video/c.mp4")], [3])
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_table_is_read_as_spreadsheet_programs_write_it(tmp_path, mark, encoding, end):
+    rows = [
+        ["\ufeffVideo ", "note", "QUESTION", "answer", " Split"],
+        ["a.mp4", "", '"what, if ""any""; is\tthe c\u00f4l\u00f6ur | here?"', "\u8d64", "train"],
+        ["a.mp4", "1", ' "is it red?"', "yes", "train"],
+    ]
+    text = end.join([mark.join(row) for row in rows[:2]] + ["", mark.join(rows[2]), ""])
+    for name, head in (("q.csv", ""), ("r.txt", f"sep={mark}{end}"), ("s.tsv", end)):
+        file = tmp_path / name
+        file.write_bytes((head + text).encode(encoding))
+        read = open_dataset(_config(tmp_path, annotations=str(file))).read()
+        assert not read.problems
+        assert [(row.question, row.answer, row.number) for row in read.rows] == [
+            ('what, if "any"; is\tthe c\u00f4l\u00f6ur | here?', "\u8d64", 1),
+            ("is it red?", "yes", 3),
+        ]
+
+
 def test_without_a_split_column_videos_are_divided_and_stay_together(tmp_path):
     (tmp_path / "q.jsonl").write_text(
         "".join(
@@ -260,12 +281,28 @@ def test_links_lead_out_of_the_root_on_demand_alone(tmp_path, video):
     [
         ("q.csv", b"video,question,answr\n", r"column answer missing \(did you mean 'answr'"),
         ("q.csv", b"video,question,answer,Video\n", "a column is there twice"),
-        ("q.csv", b"", "column video, question, answer missing"),
+        ("q.csv", b"", r"q.csv is empty \(0 bytes\)"),
+        ("q.csv", b"\n \n", "column video, question, answer missing"),
+        ("q.csv", b"x" * 200_000, "cannot be read near line 1: field larger than"),
+        ("q.csv", b"video:question:answer\n", "missing.*'video:question:answer' in its first line"),
+        (
+            "q.csv",
+            b"PK\x03\x04",
+            "text is needed, and this is a zip archive, as workbooks of Excel",
+        ),
         ("q.csv", b'video,question,answer\na,"b,c\n', "cannot be read near line 2"),
-        ("q.csv", b"video,question,answer\na,b,\xff\n", "cannot be read"),
+        ("q.csv", b'sep=;\nvideo;question;answer\n\na;"b;c\nd;e;f\n', "cannot be read near line 4"),
+        ("q.csv", b"video,question,answer\na,b,\xff\n", "q.csv: line 2: byte 0xff at position 26"),
         ("q.csv", b"video,question,answer\na,b,c,d\n", "row 1: 4 cells under 3 column names"),
         ("q.csv", b"video,question,answer\na,b\n", "row 1: answer missing"),
         ("q.jsonl", b"{}\n[", "line 2 is not valid JSON"),
+        (
+            "q.jsonl",
+            b'{"video": "a", "Video": "b"}',
+            "row 1: a column is there twice: video, Video",
+        ),
+        ("q.jsonl", b'\n{"video": "a", "video": "b"}', "line 2 .*key 'video' is there twice"),
+        ("q.jsonl", b'{"video": NaN}', "row 1: column 'video' must be a text, found 'nan'"),
         ("q.jsonl", b"7\n", "line 1 is not a JSON object"),
         ("q.parquet", b"PAR1", "is not a Parquet file"),
         ("q.xlsx", b"", r"one table \(.csv, .jsonl, .parquet, .tsv\) is needed, found none"),
