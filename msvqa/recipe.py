@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model, model_validator
 
 from msvqa.data import DATASETS
@@ -20,7 +19,7 @@ from msvqa.models.encoders import ENCODERS
 from msvqa.objectives import OBJECTIVES
 from msvqa.sections import Config, NamedConfig, Role, apply_overrides, checked, flatten, typed
 from msvqa.storage import DiskPath, Location, is_remote, join, open_folder
-from msvqa.strict_yaml import read_file
+from msvqa.strict_yaml import read_file, write_yaml
 
 RUN_FOLDERS = ("evaluate", "logs", "tensorboard")  # of a run, and so no names of stages
 DATA_SET = Role("data set", DATASETS)
@@ -335,8 +334,7 @@ class Recipe(Config):
 
     def to_yaml(self, *, ascii_only: bool = False) -> str:
         """Return the recipe as YAML with every default written out."""
-        unicode = not ascii_only
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=unicode, width=110)
+        return write_yaml(self.to_dict(), ascii_only=ascii_only)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

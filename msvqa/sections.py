@@ -20,6 +20,7 @@ from msvqa.errors import RecipeError, did_you_mean, one_of
 from msvqa.strict_yaml import read_yaml
 
 Section = TypeVar("Section", bound="Config")
+_PLAIN_TYPES = ("string_type", "int_type", "float_type")
 
 
 class Config(BaseModel):
@@ -121,9 +122,10 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
             continue
         try:
             _set(raw, key.split("."), read_yaml(text, override))
-        except (KeyError, RecipeError) as error:
-            place = key if isinstance(error, KeyError) else override
-            problems.append(f"override {place!r}: {error.args[0]}")
+        except KeyError as error:
+            problems.append(f"override {key!r}: {error.args[0]}")
+        except RecipeError as error:
+            problems += [f"override {override!r}: {problem}" for problem in error.problems]
     return problems
 
 
@@ -207,7 +209,26 @@ def _explain(detail: ErrorDetails, recipe_class: type[BaseModel]) -> str:
         message += did_you_mean(str(detail["input"]), allowed)
     if detail["type"] == "value_error":
         return f"{place}: {message}" if place else message
-    return f"{place}: {message} (got {detail['input']!r})"
+    return f"{place}: {message} (got {detail['input']!r}){_advice(detail['type'], detail['input'])}"
+
+
+def _advice(wanted: str, given: Any) -> str:
+    """Say what to write where YAML has read a value as something else than was meant."""
+    if isinstance(given, bool):
+        words = "yes, on and true as true" if given else "no, off and false as false"
+        what = "put text in quotes" if wanted == "string_type" else "write a number"
+        return f"; YAML reads {words}: {what}" if wanted in _PLAIN_TYPES else ""
+    if wanted == "string_type" and isinstance(given, (int, float)):
+        return "; put text in quotes that looks like a number"
+    if wanted == "int_type" and isinstance(given, float) and given.is_integer():
+        return f"; write {int(given)}"
+    if wanted == "bool_type":
+        return "; write true or false"
+    if wanted in _PLAIN_TYPES and isinstance(given, str):
+        number = re.sub(r"[,_' ]", "", given)
+        if re.fullmatch(r"[-+]?\d+\.?\d*([eE][-+]?\d+)?", number):
+            return f"; write {number}, without quotes, commas and spaces"
+    return ""
 
 
 def _keys_at(kind: Any, location: Sequence[int | str]) -> list[str]:

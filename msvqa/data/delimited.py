@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from msvqa.data.root import SourceFile
 from msvqa.errors import DataError
@@ -74,7 +75,7 @@ def _first_row(line: str, mark: str) -> list[str]:
         return []
 
 
-def _checked(reader: "csv._reader", file: SourceFile, before: int) -> Iterator[list[str]]:
+def _checked(reader: Any, file: SourceFile, before: int) -> Iterator[list[str]]:
     """Yield the rows; what is wrong with one is told of the line where it begins."""
     while True:
         line = reader.line_num + before + 1

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from msvqa.errors import RunError, one_of
 from msvqa.files import write_json, written_aside
@@ -26,7 +25,7 @@ from msvqa.run import CHECKPOINT_INFO, FREE_TO_CHANGE, Run
 from msvqa.sections import resolve
 from msvqa.space import Space, Values, changes, plain, values_of, with_values
 from msvqa.storage import Folder, Kept, join, open_folder
-from msvqa.strict_yaml import read_file
+from msvqa.strict_yaml import read_file, write_yaml
 
 BASE, SPACE = "recipe-before.yaml", "space.yaml"
 SHARED, TUNE, TRIAL = "shared", "tune", "trial-"
@@ -142,7 +141,7 @@ class Sweep(Kept):
         with written_aside(sweep.path / BASE) as aside:
             aside.write_text(recipe.to_yaml(), encoding="utf-8")
         with written_aside(sweep.path / SPACE) as aside:
-            aside.write_text(yaml.safe_dump(plain(space), sort_keys=False), encoding="utf-8")
+            aside.write_text(write_yaml(plain(space)), encoding="utf-8")
         sweep.folder.put(BASE, SPACE)
         return sweep
 
