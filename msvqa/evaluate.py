@@ -162,6 +162,13 @@ def _evaluator(recipe: Recipe) -> Evaluator:
 
 def _questions(recipe: Recipe, prepared: Prepared, name: str) -> Split:
     split = read_split(prepared, name, recipe.folds, present_only=recipe.reads_videos)
+    if not split.n_expected:
+        counts = {name: n["questions"]["expected"] for name, n in prepared.info["splits"].items()}
+        there = one_of(name for name, count in counts.items() if count)
+        raise DataError(
+            f"there is no split {name!r}: no question of {prepared.root} is in it; "
+            f"there are questions in {there}"
+        )
     if not len(split):
         raise DataError(
             f"none of the videos of split {name!r} is present under {prepared.root} "

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from msvqa.data.annotations import Annotations, Row, several
+from msvqa.data.cautions import cautions
 from msvqa.data.dataset import (
     INFO,
     PREPARED_FORMAT,
@@ -191,7 +192,7 @@ def _build(
     aside = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
     try:
         info = _write(aside, dataset, videos)
-        info |= {"notes": [*notes], "identity": identity, "files": _sizes(aside)}
+        info |= {"notes": [*notes, *info["cautions"]], "identity": identity, "files": _sizes(aside)}
         (aside / INFO).write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")
         # Without prepare.json the folder counts as incomplete until the last file has its place.
         (folder / INFO).unlink(missing_ok=True)
@@ -229,6 +230,7 @@ def _write(aside: Path, dataset: Dataset, videos: Sequence[AnnotatedVideo]) -> d
         "question_types": list(dict.fromkeys(types)),
         "vocabulary": len(vocabulary),
         "answers": len(answers),
+        "cautions": cautions(rows, tokens),
         "word_vectors": _write_word_vectors(aside, dataset.config, vocabulary),
     }
 

@@ -44,7 +44,7 @@ class _Dumper(yaml.SafeDumper):
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(f"{_TAG}float", _EXPONENT, list("-+0123456789."))
 for _tag in ("merge", "value"):
-    _Loader.add_constructor(f"{_TAG}{_tag}", lambda loader, node: loader.construct_scalar(node))
+    _Loader.add_constructor(f"{_TAG}{_tag}", lambda _, node: node.value)
 
 
 def read_yaml(text: str, source: str) -> Any:

@@ -1,5 +1,6 @@
 """Train: all stages of a recipe, one after another, each resumed where it stopped."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from msvqa.prepare import prepare
 from msvqa.recipe import Recipe
 from msvqa.run import Run, only_one
 from msvqa.storage import join
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
             progress.stage(stage.name, "is finished")
         # What it was trained with stays in its files.
         return run
+    for caution in prepared.info.get("cautions", ()):
+        logger.warning("%s", caution)
     check_features(recipe, prepared)
     with only_one(run.folder), _in_turn(recipe), cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=data_cpus(recipe))

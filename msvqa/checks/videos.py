@@ -59,6 +59,7 @@ def check_data(folder: Path, config: DataConfig, timeout_s: float, report: Repor
         report.problems += find_annotation_problems(dataset)
         files = _annotated_files(dataset)
         report.checks.append(_annotation_check(config.name, report.problems))
+        report.checks += _question_checks(dataset)
     report.probes = probe_videos(folder, files, timeout_s)
     contents = [_content(path, probe) for path, probe in report.probes.items()]
     problems = [problem for problem in contents if problem is not None]
@@ -85,6 +86,19 @@ def recognise(folder: Path, overrides: Sequence[str] = ()) -> DataConfig:
     if (name := next(found, None)) is None:
         return parse_data("table", ours, **fields).model_copy(update={"name": ANY_VIDEOS})
     return parse_data(name, ours, **fields)
+
+
+def _question_checks(dataset: "Dataset") -> list[Check]:
+    """Return what people should know of their questions; of broken annotations nothing."""
+    from msvqa.data.cautions import cautions
+    from msvqa.data.text import tokenize
+
+    try:
+        rows = dataset.read().rows
+    except DataError:
+        return []
+    tokens = {text: tokenize(text) for text in {row.question for row in rows}}
+    return [Check(name="questions", status="warn", detail=said) for said in cautions(rows, tokens)]
 
 
 def _annotated_files(dataset: "Dataset") -> list[str]:
