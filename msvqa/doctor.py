@@ -60,22 +60,74 @@ def _load(path: str | Path, overrides: Sequence[str], report: Report) -> Recipe 
         report.checks.append(Check(name="recipe", status="fail", detail=str(error)))
         return None
     from msvqa.checks.features import feature_checks
-    from msvqa.checks.recipe import check
+    from msvqa.checks.recipe import check_settings
 
     try:
-        check(recipe)
+        check_settings(recipe)
         stages = ", ".join(stage.name for stage in recipe.stages)
         detail = f"{path} is sound; stages: {stages}"
         report.checks.append(Check(name="recipe", status="ok", detail=detail))
-        report.checks += feature_checks(recipe)
     except MSVQAError as error:
         report.checks.append(Check(name="recipe", status="fail", detail=str(error)))
-    absent = [f"{key}: {path}" for key, path in _read_by(recipe) if not Path(path).exists()]
+    files = _file_check(recipe)
+    report.checks.append(files)
+    if files.status != "fail":
+        report.checks += feature_checks(recipe)
+    return recipe
+
+
+def _file_check(recipe: Recipe) -> Check:
+    """Look at all that the recipe names and that has to be there, as training does."""
+    from msvqa.checks.sources import sources
+
+    keys = [source.key for source in sources(recipe)]
+    keys += [f"stages.{n}.init_from" for n, stage in enumerate(recipe.stages) if stage.init_from]
+    if problems := _file_problems(recipe):
+        return Check(
+            name="files",
+            status="fail",
+            detail="\n".join(problems),
+            advice="correct the path, or put the right file there",
+        )
+    absent = [
+        f"{key}: {path}"
+        for key, path in _read_by(recipe)
+        if key not in keys and not Path(path).exists()
+    ]
     if absent:
         advice = "correct the path, or put the file there"
         detail = f"not there: {'; '.join(absent)}"
-        report.checks.append(Check(name="files", status="warn", detail=detail, advice=advice))
-    return recipe
+        return Check(name="files", status="warn", detail=detail, advice=advice)
+    found = f"read, and as the recipe needs them: {', '.join(keys)}"
+    return Check(name="files", status="ok", detail=found if keys else "the recipe names none")
+
+
+def _file_problems(recipe: Recipe) -> list[str]:
+    from msvqa.checks.checkpoints import check_initial, check_initial_fit
+    from msvqa.checks.sources import check_pretrained, source_problems
+    from msvqa.data.dataset import Prepared, prepared_location
+    from msvqa.data.features import feature_files
+
+    problems = source_problems(recipe)
+    try:
+        if not problems and (files := feature_files(recipe)):
+            files.check()
+        check_initial(recipe)
+    except MSVQAError as error:
+        problems.append(str(error))
+    if problems:
+        return problems
+    try:
+        prepared = Prepared.open(prepared_location(recipe.data))
+    except MSVQAError:
+        # How many words and answers there are is not known yet.
+        return []
+    try:
+        check_initial_fit(recipe, prepared)
+        check_pretrained(recipe, prepared)
+    except MSVQAError as error:
+        return [str(error)]
+    return []
 
 
 def _read_by(recipe: Recipe) -> Iterator[tuple[str, str]]:

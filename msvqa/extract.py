@@ -11,6 +11,8 @@ from typing import Any
 import msvqa
 from msvqa.checks.copies import check_copies
 from msvqa.checks.features import check_features
+from msvqa.checks.recipe import width_problems
+from msvqa.checks.sources import source_problems
 from msvqa.data import store as stores
 from msvqa.data.dataset import Prepared
 from msvqa.data.features import check_ids, feature_files, write_hdf5
@@ -23,7 +25,6 @@ from msvqa.errors import ClusterError, DataError, RecipeError, StoreError
 from msvqa.files import turn
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe
-from msvqa.sections import resolve
 from msvqa.storage import Folder, is_remote, join, open_folder
 
 Progress = Callable[[int, int, int], None]
@@ -55,6 +56,7 @@ def extract(
         checked: the caller has called `check_features`, which reads whole files.
 
     Raises:
+        RecipeError: weights of an encoder that cannot be used, or of another width.
         StoreError: the folder holds a store that was made in another way.
         DataError: videos are missing or unreadable, and `data.allow_missing` is not set; or
             feature files that do not fit the recipe.
@@ -89,25 +91,11 @@ def videos_of(prepared: Prepared, *, present_only: bool = True) -> list[Video]:
 
 
 def _check(recipe: Recipe, hdf5: Path | None) -> None:
-    features = recipe.features
-    if hdf5 is not None and features is None:
+    if hdf5 is not None and recipe.features is None:
         raise RecipeError(["HDF5 files hold features, but the recipe has no section `features`"])
     if hdf5 is not None:
         open_folder(hdf5.absolute().parent).create()
-    if features is None or features.appearance is None or features.motion is None:
-        return
-    import torch
-
-    from msvqa.models.encoders import ENCODERS
-
-    problems = []
-    parts = {"appearance": features.appearance, "motion": features.motion}
-    for part, config in parts.items():
-        with torch.device("meta"):
-            width = resolve(config.name, ENCODERS, "encoder")(config).width
-        stated = getattr(features, f"{part}_width")
-        if width != stated:
-            problems.append(f"features.{part}_width: is {stated}, {config.name} gives {width}")
+    problems = [*width_problems(recipe), *source_problems(recipe, within="features.")]
     if problems:
         raise RecipeError(problems)
 

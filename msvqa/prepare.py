@@ -29,8 +29,9 @@ from msvqa.data.dataset import (
 from msvqa.data.leakage import how_to_allow, shared_ids
 from msvqa.data.problems import AnnotatedVideo, absence, annotation_problems, group_by_video
 from msvqa.data.schema import MANIFEST, PROBLEM_KINDS, REFUSED_KINDS, Problem
-from msvqa.data.text import AnswerList, Vocabulary, read_word_vectors, tokenize
+from msvqa.data.text import AnswerList, Vocabulary, tokenize
 from msvqa.data.video_files import endings_tried
+from msvqa.data.word_vectors import check_word_vectors, read_word_vectors
 from msvqa.engine import cluster
 from msvqa.errors import DataError
 from msvqa.files import turn
@@ -54,12 +55,15 @@ def prepare(config: DataConfig, *, need_videos: bool = True) -> Prepared:
         need_videos: false where features come from files, so that missing videos are no problem.
 
     Raises:
-        DataError: annotations cannot be used, or videos are missing and that is not allowed.
+        DataError: annotations or word vectors cannot be used, or videos are missing and that is
+            not allowed.
         StorageError: an object store that cannot be read or written.
         ClusterError: the folders do not outlive this job.
     """
     location = prepared_location(config)
     cluster.refuse_lost({"data.root": config.root, "data.prepared": location})
+    if config.word_vectors:
+        check_word_vectors(config.word_vectors, config.word_size)
     dataset = open_dataset(config)
     annotations = dataset.read()
     videos = group_by_video(dataset, annotations.rows)

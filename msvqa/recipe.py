@@ -18,7 +18,7 @@ from msvqa.models import MODELS
 from msvqa.models.encoders import ENCODERS
 from msvqa.objectives import OBJECTIVES
 from msvqa.sections import Config, NamedConfig, Role, apply_overrides, checked, flatten, typed
-from msvqa.storage import DiskPath, Location, is_remote, join, open_folder
+from msvqa.storage import FeaturesFile, Location, WordVectorsFile, is_remote, join, open_folder
 from msvqa.strict_yaml import read_file, write_yaml
 
 RUN_FOLDERS = ("evaluate", "logs", "tensorboard")  # of a run, and so no names of stages
@@ -49,8 +49,9 @@ class DataConfig(NamedConfig):
     """Videos that may be in more than one split, by id; `train+val` allows all these two share."""
     answer_top: int = Field(default=4000, ge=1)
     """Keep this many of the most frequent training answers as classes."""
-    word_vectors: DiskPath | None = None
-    """GloVe text file (.txt, .gz or .zip); random vectors where none is given."""
+    word_vectors: WordVectorsFile | None = None
+    """Text file of GloVe, word2vec or fastText, plain, .gz or .zip; random vectors where none is
+    given."""
     word_size: int = Field(default=300, ge=1)
     """Width of the word vectors."""
 
@@ -80,9 +81,9 @@ class FeaturesConfig(Config):
     """Encoder of clips; a section named after one of the encoders."""
     appearance_px: int = Field(default=224, ge=16, le=1024)
     motion_px: int = Field(default=112, ge=16, le=1024)
-    appearance_hdf5: DiskPath | None = None
+    appearance_hdf5: FeaturesFile | None = None
     """File with `resnet_features` (videos, clips, frames, width) and `ids`."""
-    motion_hdf5: DiskPath | None = None
+    motion_hdf5: FeaturesFile | None = None
     """File with `resnext_features` (videos, clips, width) and `ids`."""
     appearance_width: int = Field(default=2048, ge=1)
     motion_width: int = Field(default=2048, ge=1)

@@ -15,9 +15,10 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
@@ -97,8 +98,20 @@ def _on_disk(location: str) -> str:
 Location = Annotated[str, AfterValidator(_checked)]
 """A folder on a disk or in an object store. Relative paths start at the working directory and are
 stored absolute."""
-DiskPath = Annotated[str, AfterValidator(_on_disk)]
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Marks the field of a section that names something which is there already, and what it is."""
+
+    what: Literal["weights", "word vectors", "features", "a file or folder"] = "a file or folder"
+
+
+DiskPath = Annotated[str, AfterValidator(_on_disk), Reads()]
 """A file or folder on a disk, stored absolute."""
+WeightsFile = Annotated[str, AfterValidator(_on_disk), Reads("weights")]
+WordVectorsFile = Annotated[str, AfterValidator(_on_disk), Reads("word vectors")]
+FeaturesFile = Annotated[str, AfterValidator(_on_disk), Reads("features")]
 
 
 class Kept:

@@ -10,6 +10,7 @@ from msvqa.cache import check_cache
 from msvqa.checks.checkpoints import check_initial, check_initial_fit, check_own
 from msvqa.checks.features import check_features
 from msvqa.checks.recipe import check, data_cpus, decodes_while_training
+from msvqa.checks.sources import check_pretrained
 from msvqa.data.dataset import Prepared
 from msvqa.data.features import feature_files
 from msvqa.engine import cluster
@@ -61,6 +62,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     need_training_questions(recipe, prepared)
     check_own(run, prepared)
     check_initial_fit(recipe, prepared)
+    check_pretrained(recipe, prepared)
     if all(run.is_finished(stage.name) for stage in recipe.stages):
         for stage in recipe.stages:
             progress.stage(stage.name, "is finished")
@@ -107,11 +109,14 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
     """Build every stage, train one batch of it in this process, and estimate the whole.
 
     Raises:
-        RecipeError, DataError, ClusterError: as `train`.
+        RecipeError, DataError, RunError, ClusterError, CheckpointError: as `train`.
     """
     check(recipe)
+    check_initial(recipe)
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
     need_training_questions(recipe, prepared)
+    check_initial_fit(recipe, prepared)
+    check_pretrained(recipe, prepared)
     check_features(recipe, prepared)
     return rehearse(recipe, prepared)
 

@@ -8,6 +8,7 @@ from msvqa.cache import check_cache
 from msvqa.checks.checkpoints import check_initial, check_initial_fit
 from msvqa.checks.features import check_features
 from msvqa.checks.recipe import check
+from msvqa.checks.sources import check_pretrained
 from msvqa.engine import cluster
 from msvqa.engine.search import SearchJob, needs_dashboard, search
 from msvqa.engine.sweep import Best, Sweep, Trial
@@ -66,6 +67,7 @@ def tune(
         check_features(one, prepared)
     for one in _by_model(probes):
         check_initial_fit(one, prepared)
+        check_pretrained(one, prepared)
     shares = len(recipe.stages) > 1 and last_stage_only(recipe, space.fields)
     progress = progress or Progress()
     dashboard = _wants_dashboard(recipe, space)

@@ -1,50 +1,66 @@
 """Is a recipe sound: what can be known to be wrong without data and without Ray."""
 
 import math
-from pathlib import Path
 
+import torch
+
+from msvqa.checks.sources import source_problems
 from msvqa.data.features import feature_files
 from msvqa.engine import cluster
 from msvqa.engine.inputs import model_sizes
+from msvqa.engine.optim import check_groups
 from msvqa.errors import RecipeError
+from msvqa.models.encoders import ENCODERS
 from msvqa.models.model import build_model
 from msvqa.objectives import OBJECTIVES
 from msvqa.recipe import Recipe
-from msvqa.sections import flatten, resolve
-
-FILE_KEYS = ("weights", "word_vectors", "appearance_hdf5", "motion_hdf5")
-"""Fields of a recipe that name a file, wherever they stand."""
+from msvqa.sections import resolve
 
 
 def check(recipe: Recipe) -> None:
     """Refuse what can be known to be wrong without data and without Ray.
 
     Raises:
-        RecipeError: lists every problem.
+        RecipeError: lists every problem, of the files that the recipe names too.
         DataError: feature files that are none, or of other shapes than the recipe says.
         ClusterError: more workers than this machine can run, or a run that is lost with its job.
     """
+    _check(recipe, source_problems(recipe))
+    if files := feature_files(recipe):
+        files.check()
+
+
+def check_settings(recipe: Recipe) -> None:
+    """Refuse as `check` does, without a look at the files that the recipe names."""
+    _check(recipe, [])
+
+
+def _check(recipe: Recipe, found: list[str]) -> None:
     cluster.refuse_lost({"runs": recipe.runs})
-    problems = _worker_problems(recipe)
-    problems += [
-        f"{key}: there is no file {value}"
-        for key, value in flatten(recipe.to_dict())
-        if key.rpartition(".")[2] in FILE_KEYS and value and not Path(value).is_file()
-    ]
+    problems = [*_worker_problems(recipe), *found, *width_problems(recipe)]
     problems += _model_problems(recipe)
     if problems:
         raise RecipeError(problems)
-    if files := feature_files(recipe):
-        files.check()
     cluster.check_resources(recipe.scaling, data_cpus=data_cpus(recipe))
+
+
+def width_problems(recipe: Recipe) -> list[str]:
+    """Return which widths of features are not those of the encoders that the recipe names."""
+    features, problems = recipe.features, []
+    for part in ("appearance", "motion"):
+        config = getattr(features, part, None)
+        if config is None:
+            continue
+        with torch.device("meta"):
+            width = resolve(config.name, ENCODERS, "encoder")(config).width
+        stated = getattr(features, f"{part}_width")
+        if width != stated:
+            problems.append(f"features.{part}_width: is {stated}, {config.name} gives {width}")
+    return problems
 
 
 def _model_problems(recipe: Recipe) -> list[str]:
     """Build the model without memory and ask for what only it knows."""
-    import torch
-
-    from msvqa.engine.optim import check_groups
-
     problems = []
     try:
         with torch.device("meta"):

@@ -14,8 +14,8 @@ from msvqa.errors import RecipeError, WeightsError
 from msvqa.models.layers.network import GraphModel, GraphNetwork
 from msvqa.models.model import Sizes
 from msvqa.models.reference import count, from_reference
-from msvqa.models.weights import read_weights
-from msvqa.storage import DiskPath
+from msvqa.models.weight_files import read_weights
+from msvqa.storage import WeightsFile
 
 # Legend: V videos, Q questions, C clips, D hidden size.
 
@@ -27,7 +27,7 @@ class DualVGR(GraphModel):
         """Fields of the network, with the published sizes."""
 
         name: str = "dualvgr"
-        weights: DiskPath | None = None
+        weights: WeightsFile | None = None
         """Checkpoint of the reference program to start from."""
 
     config: Config

@@ -1,44 +1,13 @@
-"""Weight files: read without running code from them, checked name by name."""
+"""Weights that a model takes over: compared with its own name by name, shape by shape."""
 
-import pickle
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from msvqa.errors import WeightsError
 
-MAX_NAMES_IN_MESSAGE = 20
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return the state dict of a `.pth` file, bare or below `state_dict`, without `module.`.
-
-    Raises:
-        WeightsError: no such file, not a weights file, or it holds other objects than tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise WeightsError(f"{path} is not a file of weights: {reason}") from None
-    return _state_dict(content, path)
-
-
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, Mapping):
-        content = content.get("state_dict", content)
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{path} holds no state dict (names with tensors)")
-    strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise WeightsError(f"{path} holds values that are not tensors: {_listed(strange)}")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
+MAX_NAMES_IN_MESSAGE = 5
 
 
 def load_strictly(
@@ -69,7 +38,11 @@ def load_strictly(
 def check_names(
     given: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], source: str
 ) -> None:
-    """Refuse weights whose names or shapes are not the expected ones, listing them."""
+    """Refuse weights of other names or shapes than the expected ones, or that are no numbers.
+
+    Raises:
+        WeightsError: lists them.
+    """
 
     def problems(title: str, names: list[str], show: Callable[[str], str] = str) -> list[str]:
         return [f"{len(names)} {title}: {_listed([show(n) for n in names])}"] if names else []
@@ -88,6 +61,10 @@ def check_names(
     ]
     if found:
         raise WeightsError(f"{source} does not fit the model; " + "; ".join(found))
+    # As float32, which is what the model computes in.
+    broken = [n for n in both if not torch.isfinite(given[n].to(torch.float32)).all()]
+    if broken:
+        raise WeightsError(f"{source} holds values that are no finite numbers: {_listed(broken)}")
 
 
 def _is_counter(name: str) -> bool:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from msvqa.models.layers.pixels import PixelScale
-from msvqa.models.weights import load_strictly, read_weights
+from msvqa.models.weight_files import read_weights
+from msvqa.models.weights import load_strictly
 from msvqa.sections import NamedConfig
-from msvqa.storage import DiskPath
+from msvqa.storage import WeightsFile
 
 
 class Encoder(nn.Module):
@@ -20,7 +21,7 @@ class Encoder(nn.Module):
     class Config(NamedConfig):
         """Fields that every encoder has."""
 
-        weights: DiskPath | None = None
+        weights: WeightsFile | None = None
         """File with pretrained weights; without one training starts from scratch."""
         batch_norm: Literal["frozen", "train"] | None = None
         """`frozen` keeps running statistics as they are, also in training; null: frozen with
