@@ -25,7 +25,8 @@ from msvqa.console.tables import (
     print_store,
 )
 from msvqa.console.words import Parser
-from msvqa.errors import MSVQAError, StoppedError
+from msvqa.errors import StoppedError
+from msvqa.failures import as_error
 from msvqa.interruption import EXIT_BY_SIGNAL, INTERRUPTED, Interruption, end_process
 
 if TYPE_CHECKING:
@@ -82,17 +83,15 @@ def _perform(arguments: argparse.Namespace) -> int:
     except StoppedError as stopped:
         _tell(stopped)
         return EXIT_BY_SIGNAL + (stopped.signal_number or signal.SIGTERM)
-    except MSVQAError as error:
+    except Exception as error:
+        ours = as_error(error)
+        if ours is None:
+            raise
         if arguments.traceback:
             traceback.print_exc()
         else:
-            print(f"error: {error}", file=sys.stderr)
-        return EXIT_ERROR
-    except OSError as error:
-        if arguments.traceback:
-            raise
-        hint = "make room, or name a place that can be used; --traceback shows where it was needed"
-        _tell(f"error: {error}: {hint}")
+            hint = "" if ours is error else "; --traceback shows where it was met"
+            _tell(f"error: {ours}{hint}")
         return EXIT_ERROR
     return code
 

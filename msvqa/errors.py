@@ -2,10 +2,24 @@
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 
 class MSVQAError(Exception):
     """Base of every error that the command line prints without a traceback."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors come from other processes. The default would call the constructor with the message
+        # alone, and a subclass may take other arguments.
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(
+    kind: type[MSVQAError], arguments: tuple[Any, ...], state: dict[str, Any]
+) -> MSVQAError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
 
 
 class RecipeError(MSVQAError):
@@ -31,10 +45,6 @@ class VideoError(DataError):
         self.outcome = outcome
         super().__init__(message)
 
-    def __reduce__(self) -> tuple[type["VideoError"], tuple[str, str]]:
-        # Errors come from other processes; the default would rebuild this one without its outcome.
-        return type(self), (self.outcome, str(self))
-
 
 class StoreError(DataError):
     """A clip or feature store that is incomplete or does not match the recipe."""
@@ -54,6 +64,14 @@ class ClusterError(MSVQAError):
 
 class StorageError(MSVQAError):
     """A folder that cannot be read or written now."""
+
+
+class OutOfMemoryError(MSVQAError):
+    """More memory was asked for than a machine or a GPU has."""
+
+
+class PackageError(MSVQAError):
+    """A module that cannot be imported, or an object that cannot be sent to another process."""
 
 
 class CacheError(MSVQAError):

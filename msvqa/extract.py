@@ -19,8 +19,9 @@ from msvqa.data.features import check_ids, feature_files, write_hdf5
 from msvqa.data.root import Root, open_root
 from msvqa.data.store import Store, StoreSpec
 from msvqa.engine import cluster
+from msvqa.engine.actors import Pool
 from msvqa.engine.cluster import Resources
-from msvqa.engine.ingest import Pool, ShardJob, Video, write_shards
+from msvqa.engine.ingest import ShardJob, Video, write_shards
 from msvqa.errors import ClusterError, DataError, RecipeError, StoreError
 from msvqa.files import turn
 from msvqa.prepare import prepare

@@ -40,11 +40,13 @@ VERBS = (
     "serve",
 )  # fmt: skip
 LEAVES = {
-    "errors", "content", "text_files", "files", "storage", "cache", "strict_yaml", "sections",
+    "errors", "failures", "content", "text_files", "files", "storage", "cache", "strict_yaml",
+    "sections",
     "recipe", "run", "space", "data.batch", "collectives",
 }  # fmt: skip
 MAY_IMPORT = {
     "errors": set(),
+    "failures": {"errors"},
     "content": set(),
     "files": set(),
     "text_files": {"errors", "content"},

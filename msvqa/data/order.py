@@ -11,10 +11,13 @@ video twice.
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from msvqa.errors import DataError
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def evaluation_order(video_row: np.ndarray, num_videos: int, workers: int) -> li
     return shares
 
 
-def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     """Cut a sequence into pieces of at most `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -42,6 +42,7 @@ SHARD_VIDEOS = 16
 """A shard ends at either limit. Small shards lose little when a job is stopped, and keep many
 processes busy to the end; large ones save files."""
 MAX_JSON_BYTES = 500_000_000
+SHARDS_STAY = "What is done stays: make room or bring the storage back; the same command goes on"
 
 Arrays = dict[str, np.ndarray]
 
@@ -361,25 +362,34 @@ def write_shard(
         "format": STORE_FORMAT, "spec": spec.to_dict(), "made_with": dict(made_with),
         "rows": rows, "videos": videos, "finite": True,
     }  # fmt: skip
-    folder, name = open_folder(store), shard_name(shard)
-    final = folder.path / name
+    try:
+        _write_aside(open_folder(store), shard, buffers, description)
+    except (OSError, StorageError) as error:
+        kind = StorageError if isinstance(error, StorageError) else StoreError
+        raise kind(f"shard {shard} of {store} cannot be written: {error}\n{SHARDS_STAY}") from error
+    return description
+
+
+def _write_aside(
+    folder: Folder, shard: int, buffers: Arrays, description: Mapping[str, Any]
+) -> None:
+    final = folder.path / shard_name(shard)
     final.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{shard:05d}-", dir=final.parent))
     try:
         for array, buffer in buffers.items():
             with (aside / f"{array}.npy").open("wb") as file:
-                np.save(file, buffer[: len(rows)], allow_pickle=False)
+                np.save(file, buffer[: len(description["rows"])], allow_pickle=False)
             sync(aside / f"{array}.npy")
         write_json(aside / SHARD, description)
         aside.chmod(0o755)
         _put_in_place(aside, final)
-        folder.put(name, last=SHARD)
+        folder.put(shard_name(shard), last=SHARD)
     except (OSError, StorageError):
         # On a full disk what is half written would take the room that is left.
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    folder.forget(name)
-    return description
+    folder.forget(shard_name(shard))
 
 
 def read_shard(

@@ -22,6 +22,7 @@ from msvqa.engine.starting import (
     spare_loopback_from_proxies,
     unreachable,
 )
+from msvqa.engine.unwrapping import user_error
 from msvqa.errors import ClusterError, MSVQAError
 from msvqa.machine import name_user
 from msvqa.recipe import ScalingConfig
@@ -204,15 +205,18 @@ def connected(*, dashboard: bool = False) -> Iterator[Resources]:
 
     Raises:
         ClusterError: the named cluster cannot be reached.
+        MSVQAError: what Ray has wrapped into errors of its own, inside the block.
     """
     hold_standard()
     name_user()
     import ray
 
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # It prints what comes to us as an exception, with frames of its own.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
     if ray.is_initialized():
-        yield _everything()
+        with _errors_of_ours():
+            yield _everything()
         return
     with _own_answer_to_sigterm():
         if joins_cluster():
@@ -220,10 +224,35 @@ def connected(*, dashboard: bool = False) -> Iterator[Resources]:
         else:
             _start(dashboard=dashboard)
     try:
-        with _ray_messages_in_a_file():
+        with _ray_messages_in_a_file(), _errors_of_ours():
             yield _everything()
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _errors_of_ours() -> Iterator[None]:
+    """Raise errors that a user can act on in place of those of Ray; say where to look for others.
+
+    Raises:
+        MSVQAError: what was found in an error of Ray.
+    """
+    try:
+        yield
+    except MSVQAError:
+        raise
+    except Exception as error:
+        if ours := user_error(error):
+            raise ours from error
+        logger.error("This must be a bug. The logs of all processes are in %s", _logs_of_ray())
+        raise
+
+
+def _logs_of_ray() -> str:
+    import ray
+
+    node: Any = ray._private.worker._global_node
+    return str(node.get_logs_dir_path()) if node else "the session folder of Ray on each node"
 
 
 @contextmanager
@@ -242,20 +271,6 @@ def _own_answer_to_sigterm() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, answer)
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it came from, through the wrappers of Ray."""
-    while error is not None:
-        yield error
-        inner = getattr(error, "cause", None) or getattr(error, "health_check_failure", None)
-        error = inner or error.__cause__
-
-
-def user_error(*failures: BaseException | None) -> MSVQAError | None:
-    """Return the first error of ours among failures and what they came from."""
-    found = (cause for failure in failures for cause in causes(failure))
-    return next((cause for cause in found if isinstance(cause, MSVQAError)), None)
 
 
 def has_dashboard() -> bool:

@@ -1,16 +1,14 @@
 """Predictions for a split: every question exactly once, whatever the number of workers."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from msvqa.data.dataset import Prepared, Split
 from msvqa.data.loader import evaluation_batches
-from msvqa.data.order import WHOLE, Share, evaluation_order
-from msvqa.engine import cluster
+from msvqa.data.order import WHOLE, Share, chunks, evaluation_order
 from msvqa.engine.checkpoint import Loaded, load_checkpoint, read_sound, read_words
 from msvqa.engine.inputs import Inputs, open_inputs
 from msvqa.engine.precision import autocast
@@ -19,6 +17,9 @@ from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective
 from msvqa.recipe import Recipe, parse
 from msvqa.sections import resolve
+
+if TYPE_CHECKING:
+    from msvqa.engine.actors import Result
 
 
 @torch.no_grad()
@@ -86,9 +87,8 @@ class Predictor:
         self.videos_per_batch = recipe.evaluation.videos_per_batch
         self.precision = recipe.stages[-1].precision
 
-    def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return one row per question of the videos whose rows of the split the batch holds."""
-        videos = [int(video) for video in batch["video"]]
+    def __call__(self, videos: list[int]) -> "Result":
+        """Return one row per question of videos, which are given by their rows of the split."""
         with autocast(self.device, self.precision):
             return predict_videos(
                 self.objective, self.inputs, self.device, videos, self.videos_per_batch
@@ -140,31 +140,15 @@ def predict_on_ray(
     """Return the predictions for all questions of a split, in its order, from a pool of actors.
 
     Raises:
-        MSVQAError: a user's error in an actor.
+        MSVQAError: what a worker could not do.
         RuntimeError: a question came twice or not at all.
     """
-    import ray.data
-    from ray.data import ActorPoolStrategy
+    from msvqa.engine.actors import Pool, Work, perform
 
     size = parse(job.recipe).evaluation.videos_per_batch
     videos = np.unique(split.video_row).tolist()
-    pool = max(1, min(workers, -(-len(videos) // size)))
-    rows = ray.data.from_items(
-        [{"video": video} for video in videos], override_num_blocks=-(-len(videos) // size)
-    ).map_batches(
-        Predictor,
-        fn_constructor_args=(job,),
-        batch_size=size,
-        num_cpus=1,
-        num_gpus=gpus_per_worker or None,
-        compute=ActorPoolStrategy(size=pool),
-    )
-    try:
-        parts = list(rows.iter_batches(batch_size=None, batch_format="numpy"))
-    except Exception as error:  # whatever Ray has wrapped it in
-        if ours := cluster.user_error(error):
-            raise ours from None
-        raise
+    work = Work(worker=Predictor, arguments=(job,), parts=list(chunks(videos, size)))
+    parts = list(perform(work, Pool(workers, gpus_per_worker)))
     together = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     order = np.argsort(together["row"], kind="stable")
     if not np.array_equal(together["row"][order], np.arange(len(split))):

@@ -47,13 +47,8 @@ from msvqa.engine.trainer import (
     save_patiently,
     train_stage_on_ray,
 )
-from msvqa.errors import (
-    CheckpointError,
-    ClusterError,
-    MSVQAError,
-    NonFiniteLossError,
-    is_lasting,
-)
+from msvqa.engine.unwrapping import sendable, user_error
+from msvqa.errors import CheckpointError, ClusterError, NonFiniteLossError, is_lasting
 from msvqa.files import written_aside
 from msvqa.recipe import parse
 from msvqa.run import CHECKPOINT_INFO, Run
@@ -200,31 +195,40 @@ def _left(sweep: Sweep, begun: Mapping[str, Trial]) -> list[dict[str, Any]]:
 
 
 def run_trial(job: SearchJob, name: str, values: Mapping[str, Any]) -> None:
-    """Train the stages of one trial that are not finished yet."""
-    from ray import tune
+    """Train the stages of one trial that are not finished yet; note in its run how it has failed.
 
-    sweep = job.sweep()
-    folder = open_folder(join(sweep.location, name))
+    Raises:
+        MSVQAError: what may be otherwise the next time, so that Tune tries again.
+    """
+    folder = open_folder(join(job.sweep().location, name))
     # Until this process ends. Where a search was killed, its trials may outlive it for seconds.
     lock = WriterLock(folder.path / ".writer")
     lock.take()
     folder.remove(OUTCOME)
     try:
-        run = _open_run(job, sweep, name, values)
-        if sweep.space.scheduler.name == "asha":
-            for value, epoch in sweep.goal.history(run):
-                tune.report({VALUE: value, EPOCH: epoch})
-        for index in range(len(run.recipe.stages)):
-            _train(job, sweep, run, index)
-    except MSVQAError as error:
-        if not isinstance(error, NonFiniteLossError):
-            write_outcome(folder, "failed", str(error))
-            if is_lasting(error):
-                return
-            raise
+        _run_trial(job, name, values)
+    except NonFiniteLossError as error:
         # The same values would diverge again: this trial is over.
         write_outcome(folder, "diverged", str(error))
-        return
+    except Exception as error:
+        ours = user_error(error)
+        if ours is None:
+            raise
+        write_outcome(folder, "failed", str(ours))
+        if not is_lasting(ours):
+            raise sendable(ours, error) from None
+
+
+def _run_trial(job: SearchJob, name: str, values: Mapping[str, Any]) -> None:
+    from ray import tune
+
+    sweep = job.sweep()
+    run = _open_run(job, sweep, name, values)
+    if sweep.space.scheduler.name == "asha":
+        for value, epoch in sweep.goal.history(run):
+            tune.report({VALUE: value, EPOCH: epoch})
+    for index in range(len(run.recipe.stages)):
+        _train(job, sweep, run, index)
     if reached := sweep.goal.of(run):
         # Again, since its process may have been killed before Tune was told.
         tune.report({VALUE: reached[0], EPOCH: reached[1]})

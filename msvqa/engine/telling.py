@@ -11,8 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from ray import cloudpickle
+
 from msvqa.engine.cluster import Placement
 from msvqa.engine.sweep import State, Sweep, Trial
+from msvqa.engine.unwrapping import user_error
 from msvqa.errors import StorageError
 
 logger = logging.getLogger(__name__)
@@ -107,9 +110,17 @@ def _summary(sweep: Sweep, trial: Any) -> Trial:
     values = {key: value for key, value in trial.config["trial"].items() if key != "number"}
     found = sweep.trial(str(trial), values, STATES[trial.status])
     if found.state == "failed" and not found.message and Path(trial.error_file or "").is_file():
-        lines = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()
-        found = replace(found, message=lines[-1])
+        found = replace(found, message=_why(trial))
     return found
+
+
+def _why(trial: Any) -> str:
+    """Return why a trial has failed that could not say so itself."""
+    kept = Path(trial.pickled_error_file or "")
+    if kept.is_file() and (ours := user_error(cloudpickle.loads(kept.read_bytes()))):
+        return str(ours)
+    lines = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()
+    return f"{lines[-1]} (this must be a bug: see {trial.error_file})"
 
 
 def _patiently(ask: Callable[[], Answer], wait_s: float) -> Answer:

@@ -19,6 +19,7 @@ from msvqa.engine.log_file import LogFile
 from msvqa.engine.loop import Saver, StageJob, train_stage
 from msvqa.engine.stopping import StopRequest
 from msvqa.engine.tracking import LIVING, Row, following, send_living
+from msvqa.engine.unwrapping import causes, how_it_died, sendable, user_error
 from msvqa.engine.watchdog import telling_verdicts
 from msvqa.errors import (
     CheckpointError,
@@ -296,24 +297,17 @@ def _fit(trainer: Any, look: Callable[[], None], max_failures: int) -> MSVQAErro
     except TrainingFailedError as error:
         failures = [*getattr(error, "worker_failures", {}).values()]
         failures += [getattr(error, "controller_failure", None)]
-        if ours := cluster.user_error(*failures):
-            return ours
-        causes = [cause for failure in failures for cause in cluster.causes(failure)]
-        for cause in causes:
-            if isinstance(cause, OSError):
-                raise StorageError(
-                    f"training stopped, since a file or folder cannot be used: {cause}\n"
-                    "Make room or bring the storage back, and the same command continues"
-                ) from error
-        for cause in causes:
-            if isinstance(cause, RayActorError):
-                died = str(cause).strip().partition("\n")[0]
-                return ClusterError(
-                    f"workers died more often than faults.max_failures={max_failures} allows; the "
-                    f"last time: {died}\nThe same command continues from the last checkpoint. A "
-                    "worker without a trace was killed, mostly for want of memory"
-                )
-        raise
+        ours = user_error(*failures)
+        died = [cause for f in failures for cause in causes(f) if isinstance(cause, RayActorError)]
+        if died and isinstance(ours, ClusterError):
+            return ClusterError(
+                f"workers died more often than faults.max_failures={max_failures} allows; the "
+                f"last time: {how_it_died(died[0])}\nThe same command continues from the last "
+                "checkpoint. A worker without a trace was killed, mostly for want of memory"
+            )
+        if ours is None:
+            raise
+        return ours
 
 
 def _in_thread(function: Callable[[], Any], look: Callable[[], None]) -> Any:
@@ -345,20 +339,28 @@ def _in_thread(function: Callable[[], Any], look: Callable[[], None]) -> Any:
 
 def _train_function(job: dict[str, Any]) -> MSVQAError | None:
     """Run in every worker. Returns an error of all workers, which trying again would repeat."""
-    stage_job = StageJob(**job)
-    host = RayHost(stage_job)
-    run = Run(stage_job.run, parse(stage_job.recipe))
-    log_to_file(run, run.recipe.stages[stage_job.stage].name, host.rank)
     try:
-        train_stage(stage_job, host)
+        _train_in_worker(StageJob(**job))
     except (NonFiniteLossError, StoppedError) as error:
         # Raised by all workers together; an exception would make Ray start the stage again.
         return error
     except AgreedError as agreed:
         return agreed.error
+    except Exception as error:
+        if ours := user_error(error):
+            raise sendable(ours, error) from None
+        raise
+    return None
+
+
+def _train_in_worker(job: StageJob) -> None:
+    host = RayHost(job)
+    run = Run(job.run, parse(job.recipe))
+    log_to_file(run, run.recipe.stages[job.stage].name, host.rank)
+    try:
+        train_stage(job, host)
     finally:
         send_living(run)
-    return None
 
 
 def log_to_file(run: Run, stage: str, rank: int) -> None:

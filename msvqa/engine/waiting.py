@@ -24,8 +24,9 @@ from ray.train.v2._internal.execution.controller.state import (
     SchedulingState,
 )
 
-from msvqa.engine.cluster import Placement, user_error
+from msvqa.engine.cluster import Placement
 from msvqa.engine.stopping import StopRequest
+from msvqa.engine.unwrapping import user_error
 from msvqa.errors import StoppedError, is_lasting
 
 logger = logging.getLogger(__name__)

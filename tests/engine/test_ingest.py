@@ -5,8 +5,9 @@ import pytest
 
 from msvqa.data.sampling import sample_clips
 from msvqa.data.store import clip_spec
-from msvqa.engine import ingest
-from msvqa.engine.ingest import Pool, ShardJob, Video, stream_clips, write_shards
+from msvqa.engine import actors, ingest
+from msvqa.engine.actors import Pool
+from msvqa.engine.ingest import ShardJob, Video, stream_clips, write_shards
 from msvqa.errors import ClusterError, StorageError
 from msvqa.recipe import ClipsConfig
 from tests import barcode_video
@@ -50,7 +51,7 @@ def test_stream_is_in_order_and_names_bad_videos(ray_local, paths, workers):
 
 
 def test_settings_of_ray_data_are_put_back(ray_local, paths):
-    context = ingest.DataContext.get_current()
+    context = actors.DataContext.get_current()
     before = (context.execution_options.preserve_order, context.execution_no_progress_timeout_s)
     stream = stream_clips(paths[:1], CLIPS, 1)
     next(stream)
@@ -73,7 +74,7 @@ def test_no_progress_is_an_error(ray_local, paths, tmp_path, monkeypatch):
     taken = ray_local.util.placement_group([{"CPU": 2}])
     ray_local.get(taken.ready())
     try:
-        with pytest.raises(ClusterError, match=r"no video was finished for 2 s: .* goes on"):
+        with pytest.raises(ClusterError, match=r"nothing was finished for 2 s: .* goes on"):
             list(write_shards(job, Pool(1)))
     finally:
         ray_local.util.remove_placement_group(taken)
@@ -86,7 +87,7 @@ def test_storage_that_fails_is_no_bad_video(ray_local, paths, tmp_path):
     recipe, store = make_recipe(tmp_path), str(tmp_path / "store")
     videos = [Video("0", paths[0]), Video("1", away)]
     job = ShardJob(recipe.clips, None, store, clip_spec(recipe).to_dict(), {}, {0: videos})
-    with pytest.raises(StorageError, match=r"shard 0 of .* cannot be written: .* takes no user"):
+    with pytest.raises(StorageError, match=r"video 1 cannot be read: .* takes no user"):
         list(write_shards(job, Pool(1)))
 
 
