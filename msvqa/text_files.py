@@ -7,7 +7,7 @@ never read by that guess: a wrong one changes letters in silence.
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,17 @@ def read_lines(path: Path, name: object = None) -> Iterator[str]:
     encoding = json.detect_encoding(start)
     with path.open(encoding=encoding, newline="") as text:
         try:
-            for number, line in enumerate(text, start=1):
-                if "\0" in line:
-                    raise DataError(f"{name}: line {number} holds a NUL character: {ADVICE}")
-                # Also later lines begin with a mark, where files were joined.
-                yield line.removeprefix(MARK)
+            yield from _checked(text, name)
         except UnicodeDecodeError:
             raise DataError(f"{name}: {_first_wrong_byte(path.read_bytes(), encoding)}") from None
+
+
+def _checked(lines: Iterable[str], name: object) -> Iterator[str]:
+    """Yield lines without marks: also later ones begin with one, where files were joined."""
+    for number, line in enumerate(lines, start=1):
+        if "\0" in line:
+            raise DataError(f"{name}: line {number} holds a NUL character: {ADVICE}")
+        yield line.removeprefix(MARK)
 
 
 def read_text(path: Path, name: object = None) -> str:
