@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 MADE_FROM_DATA = ("data.prepared", "clips.store", "features.store")
 ELSEWHERE = (
     "data.root", *MADE_FROM_DATA, "data.allow_missing", "data.follow_links", "data.shared_videos",
-    "clips.cache", "clips.timeout_s", "scaling.", "faults.", "evaluation.",
+    "data.equal_videos", "clips.cache", "clips.timeout_s", "scaling.", "faults.", "evaluation.",
 )  # fmt: skip
 """Fields that may be other than in training: where things are, and how the work is done."""
 

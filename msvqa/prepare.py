@@ -162,7 +162,7 @@ def _identity(dataset: Dataset, videos: Sequence[AnnotatedVideo]) -> dict[str, A
         "format": PREPARED_FORMAT,
         "root": str(dataset.root),
         "settings": dataset.config.model_dump(
-            mode="json", exclude={"root", "prepared", "allow_missing"}
+            mode="json", exclude={"root", "prepared", "allow_missing", "equal_videos"}
         ),
         "sources": dataset.fingerprint(),
         # Word vectors have gigabytes: size and time stand for their content.

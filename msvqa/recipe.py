@@ -47,6 +47,9 @@ class DataConfig(NamedConfig):
     """Follow links inside the data root that lead out of it, as to another disk."""
     shared_videos: tuple[VideoId, ...] = ()
     """Videos that may be in more than one split, by id; `train+val` allows all these two share."""
+    equal_videos: Literal["warn", "refuse"] = "warn"
+    """What becomes of files with other names that are the same byte for byte, in two splits. Of
+    published data sets nobody can choose the splits anew; what is said names the videos."""
     answer_top: int = Field(default=4000, ge=1)
     """Keep this many of the most frequent training answers as classes."""
     word_vectors: WordVectorsFile | None = None

@@ -32,7 +32,7 @@ CHECKPOINT_INFO = "checkpoint.json"
 # Fields that may change when a run is resumed, because they do not change what is computed.
 FREE_TO_CHANGE = (
     *("runs", "scaling.", "faults.", "evaluation."),
-    *("data.allow_missing", "data.follow_links", "data.shared_videos"),
+    *("data.allow_missing", "data.follow_links", "data.shared_videos", "data.equal_videos"),
 )
 VERSIONS_OF = (
     "msvqa", "ray", "torch", "torchvision", "numpy", "av", "decord", "pyarrow", "h5py", "nltk",

@@ -18,19 +18,24 @@ def check_copies(recipe: Recipe, prepared: Prepared, store: Store) -> None:
     """Say which files are equal, of those that were read for the store.
 
     Raises:
-        DataError: some are in two splits, which is not allowed by name.
+        DataError: some are in two splits, which is not allowed by name, and the recipe refuses it.
     """
     if not store.copies:
         return
     allowed = Allowed(frozenset(recipe.data.shared_videos))
     problems = list(shared_content(store.copies, _splits(recipe, prepared), allowed))
-    if refused := [problem for problem in problems if problem.kind == IN_TWO_SPLITS]:
-        raise DataError(
-            f"{prepared.root}: {len(refused)} x the same content in two splits\n"
-            f"{several(refused)}{how_to_allow(refused)}"
+    in_two = [problem for problem in problems if problem.kind == IN_TWO_SPLITS]
+    if in_two:
+        told = (
+            f"{prepared.root}: {len(in_two)} x the same content in two splits\n"
+            f"{several(in_two)}{how_to_allow(in_two)}"
         )
-    if problems:
-        logger.warning("%d x equal files, first: %s", len(problems), problems[0].detail)
+        if recipe.data.equal_videos == "refuse":
+            raise DataError(told)
+        logger.warning("%s; data.equal_videos=refuse stops here", told)
+    others = [problem for problem in problems if problem.kind != IN_TWO_SPLITS]
+    if others:
+        logger.warning("%d x equal files, first: %s", len(others), others[0].detail)
 
 
 def _splits(recipe: Recipe, prepared: Prepared) -> dict[str, list[str]]:

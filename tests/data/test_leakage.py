@@ -120,11 +120,14 @@ def say(index, copies):
         ([["2", "3"], ["1", "4", "5"]], "2 x the same content in two splits", "train+val"),
     ],
 )
-def test_equal_files_in_two_splits_stop_a_job_when_they_are_extracted(
-    extracted, copies, message, pair
+def test_equal_files_in_two_splits_are_said_when_they_are_extracted_and_refused_where_asked(
+    extracted, copies, message, pair, caplog
 ):
     recipe, index = extracted
     say(index, copies)
+    assert len(extract(recipe)) == 5
+    assert message in caplog.text
+    recipe = parse(recipe.to_dict(), ["data.equal_videos=refuse"])
     with pytest.raises(DataError, match=re.escape(message)) as error:
         extract(recipe)
     assert f"'data.shared_videos=[{pair}]'" in str(error.value)
@@ -134,7 +137,7 @@ def test_equal_files_in_two_splits_stop_a_job_when_they_are_extracted(
 
 def test_with_folds_only_test_must_be_apart(extracted, caplog):
     recipe, index = extracted
-    folded = parse(recipe.to_dict(), ["folds={count: 3, index: 0}"])
+    folded = parse(recipe.to_dict(), ["folds={count: 3, index: 0}", "data.equal_videos=refuse"])
     say(index, [["1", "3"], ["4", "5"]])
     assert len(extract(folded)) == 5
     assert "2 x equal files, first: the files of the videos 1 (train+val), 3" in caplog.text
