@@ -293,7 +293,7 @@ def count(run: Run) -> dict:
         checkpoint=run.locate(checkpoint), prepared=prepared.location,
         store=store_location(run.recipe), split="test", recipe=run.recipe.to_dict(),
     )  # fmt: skip
-    rows = Predictor(job, "cpu")({"video": np.arange(len(questions.video_id))})
+    rows = Predictor(job, "cpu")(list(range(len(questions.video_id))))
     order = np.argsort(rows["row"])
     predictions = {key: value[order] for key, value in rows.items()}
     return record(run, checkpoint, prepared, questions, predictions)
