@@ -220,10 +220,10 @@ def _foreign(path: Path, start: bytes) -> str:
 
 
 def _conversion(path: Path) -> str:
-    code = (
-        f"import torch; torch.save(torch.load({str(path)!r}, map_location='cpu', "
-        f"weights_only=False), {path.stem + '_converted.pth'!r})"
-    )
+    # JSON's double quotes are Python's too, and read well within the shell's single ones.
+    old, new = json.dumps(str(path)), json.dumps(f"{path.stem}_converted.pth")
+    load = f'torch.load({old}, map_location="cpu", weights_only=False)'
+    code = f"import torch; torch.save({load}, {new})"
     return f"python -c {shlex.quote(code)}"
 
 
