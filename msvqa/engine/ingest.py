@@ -88,7 +88,8 @@ class ShardWriter:
             try:
                 yield self._extractor.extract(video.video_id, video.path)
             except (OSError, StorageError) as error:
-                raise StorageError(
+                kind = type(error) if isinstance(error, StorageError) else StorageError
+                raise kind(
                     f"video {video.video_id} cannot be read: {as_error(error)}\n{SHARDS_STAY}"
                 ) from error
 
