@@ -29,7 +29,7 @@ EVENTS_WAITING = 1000
 ROW_KEYS = ("stage", "kind", "step", "epoch", "time_s")
 """Keys of a row that say where it belongs; all others are numbers."""
 OF_THE_MACHINE = ("questions_per_s", "waiting", "memory_gb")
-"""Numbers that TensorBoard shows apart from those of learning."""
+"""Numbers that TensorBoard shows apart from those of learning, and below them: by the alphabet."""
 NOT_SHOWN = ("steps", "eta_s")
 """Numbers that say how far the stage is, which are no curves."""
 
@@ -80,7 +80,7 @@ class Tracker:
         try:
             _need_writing(self._writer)
             for name in (name for name in numbers if name not in NOT_SHOWN):
-                group = "speed" if name in OF_THE_MACHINE else kind
+                group = "workers" if name in OF_THE_MACHINE else kind
                 self._writer.add_scalar(f"{group}/{name}", numbers[name], step)
             self._writer.flush()
         except OSError as error:

@@ -80,14 +80,14 @@ def test_tensorboard_shows_what_the_metrics_say(tmp_path):
     seen.Reload()
     rows = run.metrics()
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 8]
-    groups = {"train/loss", "train/lr", "speed/questions_per_s", "validation/accuracy"}
+    groups = {"train/loss", "train/lr", "workers/questions_per_s", "validation/accuracy"}
     assert {*seen.Tags()["scalars"]} == groups
     for tag in groups:
         group, name = tag.split("/")
         expected = [
             (row["step"], row[name])
             for row in rows
-            if name in row and row["kind"] == ("train" if group == "speed" else group)
+            if name in row and row["kind"] == ("train" if group == "workers" else group)
         ]
         shown = [(event.step, event.value) for event in seen.Scalars(tag)]
         assert shown == [(step, pytest.approx(value)) for step, value in expected]
