@@ -31,7 +31,7 @@ class _Planter(importlib.abc.MetaPathFinder):
 
 
 def plant(module):
-    original = module._open
+    original = module.open_reader
 
     def faulty(path, *arguments, **options):
         if Path(path).name.startswith("hang"):
@@ -40,7 +40,7 @@ def plant(module):
             os.kill(os.getpid(), signal.SIGSEGV)
         return original(path, *arguments, **options)
 
-    module._open = faulty
+    module.open_reader = faulty
 
 
 sys.meta_path.insert(0, _Planter())
