@@ -12,6 +12,7 @@ from msvqa.errors import DataError
 from msvqa.recipe import DataConfig, parse_data
 
 if TYPE_CHECKING:
+    from msvqa.data.annotations import Row
     from msvqa.data.dataset import Dataset
     from msvqa.data.readers import Probe
     from msvqa.data.schema import Problem
@@ -57,9 +58,10 @@ def check_data(folder: Path, config: DataConfig, timeout_s: float, report: Repor
 
         dataset = open_dataset(config.model_copy(update={"root": str(folder.absolute())}))
         report.problems += find_annotation_problems(dataset)
-        files = _annotated_files(dataset)
+        rows = _rows(dataset)
+        files = _annotated_files(dataset, rows)
         report.checks.append(_annotation_check(config.name, report.problems))
-        report.checks += _question_checks(dataset)
+        report.checks += _question_checks(rows)
     report.probes = probe_videos(folder, files, timeout_s)
     contents = [_content(path, probe) for path, probe in report.probes.items()]
     problems = [problem for problem in contents if problem is not None]
@@ -88,25 +90,31 @@ def recognise(folder: Path, overrides: Sequence[str] = ()) -> DataConfig:
     return parse_data(name, ours, **fields)
 
 
-def _question_checks(dataset: "Dataset") -> list[Check]:
+def _rows(dataset: "Dataset") -> list["Row"]:
+    """Return all questions; of annotations that cannot be read none."""
+    try:
+        return dataset.read().rows
+    except DataError:
+        return []
+
+
+def _question_checks(rows: Sequence["Row"]) -> list[Check]:
     """Return what people should know of their questions; of broken annotations nothing."""
     from msvqa.data.cautions import cautions
     from msvqa.data.text import tokenize
 
-    try:
-        rows = dataset.read().rows
-    except DataError:
+    if not rows:
         return []
     tokens = {text: tokenize(text) for text in {row.question for row in rows}}
     return [Check(name="questions", status="warn", detail=said) for said in cautions(rows, tokens)]
 
 
-def _annotated_files(dataset: "Dataset") -> list[str]:
+def _annotated_files(dataset: "Dataset", rows: Sequence["Row"]) -> list[str]:
     """Return the files of all videos that questions are about; broken annotations name none."""
     from msvqa.data.problems import group_by_video
 
     try:
-        videos = group_by_video(dataset, dataset.read().rows)
+        videos = group_by_video(dataset, rows)
     except DataError:
         return []
     return sorted({video.file.path for video in videos if video.file.path})

@@ -18,6 +18,7 @@ from typing import IO
 import numpy as np
 
 from msvqa.content import START_BYTES, stand_in
+from msvqa.data.video_files import is_companion
 from msvqa.errors import DataError, one_of
 
 SUFFIXES = (".txt", ".vec")
@@ -138,8 +139,7 @@ def _member(archive: zipfile.ZipFile, path: Path, size: int) -> str:
     texts = [
         name
         for name in archive.namelist()
-        # What macOS adds to every file.
-        if name.lower().endswith(SUFFIXES) and not Path(name).name.startswith("._")
+        if name.lower().endswith(SUFFIXES) and not is_companion(Path(name).name)
     ]
     fitting = texts if len(texts) == 1 else [name for name in texts if f".{size}d." in name]
     if len(fitting) != 1:
