@@ -1,5 +1,6 @@
 """Runs a function in several processes that form a gloo group, without Ray."""
 
+import multiprocessing
 import os
 import socket
 from collections.abc import Callable
@@ -18,7 +19,11 @@ def run_in_processes(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_enter, args=(count, function, folder, port, arguments), nprocs=count)
+    # The server of these processes imports torch once.
+    multiprocessing.set_forkserver_preload(["torch", "torch._dynamo", "torch.distributed"])
+    mp.start_processes(
+        _enter, (count, function, folder, port, arguments), count, start_method="forkserver"
+    )
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]
 
 
