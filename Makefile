@@ -1,4 +1,4 @@
-# Everything a fresh clone needs: make setup | test | test-fast | check | demo | faults | clean.
+# Everything a fresh clone needs: make setup | test | test-all | test-fast | check | demo | faults | clean.
 # `make PYTHON=python3.12 setup` chooses another interpreter (3.10 or newer).
 
 PYTHON ?= python3
@@ -11,11 +11,11 @@ DEMO_RUN := runs/demo
 TIMES := 1
 
 # Small tensors on few cores: the threads of every process only get in each other's way.
-test test-fast check faults: export OMP_NUM_THREADS ?= 1
+test test-all test-fast check faults: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: setup test test-fast check demo faults clean
+.PHONY: setup test test-all test-fast check demo faults clean
 .DEFAULT_GOAL := test
 
 setup: $(INSTALLED)
@@ -32,6 +32,10 @@ $(INSTALLED): setup.py pyproject.toml
 # Quick tests run first and those that start Ray last; the summary at the end counts all of them.
 test: setup
 	$(BIN)/python -m pytest
+
+# Also those whose property another test has: the same whole jobs on other storage, with other faults.
+test-all: setup
+	$(BIN)/python -m pytest -m ''
 
 test-fast: setup
 	$(BIN)/python -m pytest -m 'not ray and not slow'

@@ -25,7 +25,9 @@ from tests.object_store import BUCKET, STORES, requests
 from tests.tiny import VIDEOS, raw_recipe
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(
+    params=["s3", *(pytest.param(s, marks=pytest.mark.again) for s in STORES if s != "s3")]
+)
 def place(request, tmp_path, monkeypatch):
     """A folder of an object store that is served by this process."""
     monkeypatch.setenv("MSVQA_CACHE", str(tmp_path / "cache"))

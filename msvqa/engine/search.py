@@ -214,8 +214,9 @@ def run_trial(job: SearchJob, name: str, values: Mapping[str, Any]) -> None:
         ours = user_error(error)
         if ours is None:
             raise
-        write_outcome(folder, "failed", str(ours))
-        if not is_lasting(ours):
+        again = not is_lasting(ours)
+        write_outcome(folder, "failed", str(ours), again=again)
+        if again:
             raise sendable(ours, error) from None
 
 

@@ -215,9 +215,14 @@ class Sweep(Kept):
         return Run.open(join(self.location, name))
 
     def conclude(self, name: str) -> None:
-        """Note that a trial is over: one that is neither finished nor diverged was stopped."""
+        """Note that a trial is over: one that is neither finished nor diverged was stopped.
+
+        Also one that would have been tried again: what it said was that its workers were taken away
+        while it was being stopped.
+        """
         folder = open_folder(join(self.location, name))
-        if folder.get(OUTCOME).is_file() or not folder.get("recipe.yaml").is_file():
+        outcome = _outcome(folder)
+        if (outcome and not outcome.get("again")) or not folder.get("recipe.yaml").is_file():
             return
         if not self.run(name).is_finished(self.recipe.stages[-1].name):
             write_outcome(folder, "stopped")
@@ -311,9 +316,9 @@ def trial_number(name: str) -> int:
     return int(name.removeprefix(TRIAL))
 
 
-def write_outcome(run: Folder, state: State, message: str = "") -> None:
-    """Note in the run of a trial how it has ended."""
-    write_json(run.path / OUTCOME, {"state": state, "message": message})
+def write_outcome(run: Folder, state: State, message: str = "", *, again: bool = False) -> None:
+    """Note in the run of a trial how it has ended, and whether Tune tries it again."""
+    write_json(run.path / OUTCOME, {"state": state, "message": message, "again": again})
     run.put(OUTCOME)
 
 

@@ -17,11 +17,15 @@ from msvqa.data.dataset import Prepared
 from msvqa.data.store import store_location
 from msvqa.engine import cluster
 from msvqa.engine.actors import FAILURE, Messenger, Pool, perform
+from msvqa.engine.cluster import Placement
 from msvqa.engine.loop import StageJob
+from msvqa.engine.search import SearchJob, run_trial
+from msvqa.engine.sweep import Sweep
 from msvqa.engine.trainer import _fit, _train_function
 from msvqa.errors import NonFiniteLossError, OutOfMemoryError, StoppedError
 from msvqa.recipe import parse
 from msvqa.run import Run
+from msvqa.space import parse_space
 from tests.engine.raising_work import (
     answering,
     check_told,
@@ -107,19 +111,44 @@ def failing(error):
 
 
 def test_errors_of_trials(ray_local, folder, capsys):
+    recipe = parse(answering(folder, "DataError") | {"name": "walk"})
+    fields = {ERROR: {"grid": ALL}}
+    space = parse_space({"name": "each", "fields": fields, "search": "grid"})
+    sweep = Sweep.create(recipe, space)
+    job = SearchJob(
+        recipe=recipe.to_dict(), space=space.model_dump(mode="json"),
+        prepared=str(folder / "p"), placement=Placement(1, 1.0, 0.0), shares_stages=False,
+    )  # fmt: skip
+    trials = {f"trial-{number:04d}": name for number, name in enumerate(ALL)}
+
+    def run_each():
+        return {
+            trial: ended(run_trial, job, trial, {ERROR: name}) for trial, name in trials.items()
+        }
+
+    for trial, (raised, error) in ray_local.get(ray_local.remote(run_each).remote()).items():
+        name = trials[trial]
+        told = sweep.trial(trial, {ERROR: name}, "running")
+        assert told.state == ("diverged" if name == "NonFiniteLossError" else "failed")
+        assert told.message.count(WORDS) == 1
+        if raised:
+            check_told(error, name, capsys)
+
+
+def test_a_search_tells_of_trials_that_fail(ray_local, folder, capsys):
     recipe, space = folder / "recipe.yaml", folder / "space.yaml"
     recipe.write_text(yaml.safe_dump(answering(folder, "DataError") | {"name": "walk"}))
-    fields = {ERROR: {"grid": ALL}}
+    names = ["DataError", "NonFiniteLossError", "gpu"]
+    fields = {ERROR: {"grid": names}}
     space.write_text(yaml.safe_dump({"name": "errors", "fields": fields, "samples": 1}))
     assert cli.main(["tune", str(recipe), str(space)]) == cli.EXIT_PROBLEMS
     printed = capsys.readouterr()
     lines = [line for line in printed.out.splitlines() if WORDS in line]
-    for number, name in enumerate(ALL):
+    assert len(lines) == len(names)
+    for number, name in enumerate(names):
         state = "diverged" if name == "NonFiniteLossError" else "failed"
         said = [line for line in lines if line.startswith(f"trial-{number:04d} {state}: ")]
-        if name != "RecipeError":  # whose problems have lines of their own
-            assert len(said) == 1, (name, printed.out)
-    assert len(lines) == len(ALL)
+        assert len(said) == 1, (name, printed.out)
     assert "Traceback" not in printed.out + printed.err
 
 

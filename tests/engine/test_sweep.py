@@ -126,15 +126,18 @@ def test_a_search_without_any_checkpoint_may_be_put_right(sweep, recipe):
 
 def test_what_has_ended_is_known_from_the_runs_alone(sweep):
     """A search that was killed has nothing else to go on from."""
-    for number in range(3):
+    for number in (0, 1, 2, 4):
         add_run(sweep, f"trial-{number:04d}", [0.25])
     (sweep.path / "trial-0003").mkdir()  # killed before it had a recipe
     sweep.conclude("trial-0000")
     write_outcome(open_folder(sweep.path / "trial-0001"), "failed", "no")
     sweep.conclude("trial-0001")
+    # Its workers were taken away while it was being stopped.
+    write_outcome(open_folder(sweep.path / "trial-0004"), "failed", "died", again=True)
+    sweep.conclude("trial-0004")
     begun = sweep.begun()
-    assert [trial.state for trial in begun.values()] == ["stopped", "failed", "waiting"]
-    assert [trial.ended for trial in begun.values()] == [True, False, False]
+    assert [trial.state for trial in begun.values()] == ["stopped", "failed", "waiting", "stopped"]
+    assert [trial.ended for trial in begun.values()] == [True, False, False, True]
     assert begun["trial-0001"].message == "no"
     assert begun["trial-0002"].values == {LR: 1e-3, HEADS: 1}
 

@@ -12,10 +12,11 @@ from tests.faults.faults import FAULTS
 SHORT = (
     "worker_killed",
     "driver_killed",
-    "terminated",
-    "checkpoint_truncated",
-    "storage_away_for_a_while",
     "decoder_hangs_or_crashes",
+    *(
+        pytest.param(name, marks=pytest.mark.again)
+        for name in ("terminated", "checkpoint_truncated", "storage_away_for_a_while")
+    ),
 )
 
 
