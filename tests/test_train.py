@@ -165,7 +165,7 @@ def test_a_stage_without_room_says_so_can_be_stopped_and_goes_on(folder, ray_loc
     recipe = parse(raw | {"stages": raw["stages"][:1]})
     # A placement group holds a CPU until it is removed.
     taken = ray_local.util.placement_group([{"CPU": 1}])
-    ray_local.get(taken.ready())
+    ray_local.get(taken.ready(), timeout=60)
     waits = "stage reconstruct waits for 2 workers x (1 CPUs, 0 GPUs): the cluster has 2 CPUs"
     with (
         when_said(waits, caplog, lambda: StopRequest(recipe.run_location).ask("test")),

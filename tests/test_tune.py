@@ -241,7 +241,7 @@ def test_a_search_without_room_says_so_and_goes_on(folder, ray_local, caplog, mo
     fields = {"stages.reconstruct.optimizer.lr": {"choice": [1e-3]}}
     # A placement group holds the CPUs until it is removed.
     taken = ray_local.util.placement_group([{"CPU": 2}])
-    ray_local.get(taken.ready())
+    ray_local.get(taken.ready(), timeout=60)
     waits = "no trial runs: each waits for 1 workers x (1 CPUs, 0 GPUs): the cluster has 2 CPUs"
     with when_said(waits, caplog, lambda: ray_local.util.remove_placement_group(taken)):
         result = tune(recipe, space("room", fields, samples=1))

@@ -72,7 +72,7 @@ def test_no_progress_is_an_error(ray_local, paths, tmp_path, monkeypatch):
     spec = clip_spec(recipe).to_dict()
     job = ShardJob(recipe.clips, None, store, spec, {}, {0: [Video("0", paths[0])]})
     taken = ray_local.util.placement_group([{"CPU": 2}])
-    ray_local.get(taken.ready())
+    ray_local.get(taken.ready(), timeout=60)
     try:
         with pytest.raises(ClusterError, match=r"nothing was finished for 2 s: .* goes on"):
             list(write_shards(job, Pool(1)))
