@@ -21,13 +21,12 @@ from msvqa.run import Run
 from msvqa.storage import filesystem, open_folder
 from tests.faults.bench import Command
 from tests.local_host import LocalHost
+from tests.marks import again
 from tests.object_store import BUCKET, STORES, requests
 from tests.tiny import VIDEOS, raw_recipe
 
 
-@pytest.fixture(
-    params=["s3", *(pytest.param(s, marks=pytest.mark.again) for s in STORES if s != "s3")]
-)
+@pytest.fixture(params=["s3", *again(store for store in STORES if store != "s3")])
 def place(request, tmp_path, monkeypatch):
     """A folder of an object store that is served by this process."""
     monkeypatch.setenv("MSVQA_CACHE", str(tmp_path / "cache"))

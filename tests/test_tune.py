@@ -28,6 +28,7 @@ from msvqa.space import parse_space
 from msvqa.tune import check_search, tune
 from tests.faults.bench import Command
 from tests.local_host import LocalHost
+from tests.marks import again
 from tests.said import when_said
 from tests.tiny import VIDEOS, make_recipe, raw_recipe
 
@@ -222,14 +223,13 @@ def test_a_search_goes_on_after_an_interrupt_and_a_kill(folder):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_search_ends_when_it_is_interrupted_at_any_moment(folder):
-    search = CommandLine(folder)
-    for after_s in (0.1, 2.5, 5.5):
-        command = search.start()
-        command.until(command.answers_signals, "it answers signals")
-        time.sleep(after_s)
-        command.kill(signal.SIGINT, group=True)
-        assert command.ends() == 130, command.said()
+@pytest.mark.parametrize("after_s", [0.1, 2.5, 5.5, *again((1.0, 4.0, 7.0))])
+def test_a_search_ends_when_it_is_interrupted_at_any_moment(folder, after_s):
+    command = CommandLine(folder).start()
+    command.until(command.answers_signals, "it answers signals")
+    time.sleep(after_s)
+    command.kill(signal.SIGINT, group=True)
+    assert command.ends() == 130, command.said()
 
 
 @pytest.mark.ray

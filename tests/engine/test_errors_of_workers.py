@@ -131,6 +131,7 @@ def test_errors_of_trials(ray_local, folder, capsys):
         told = sweep.trial(trial, {ERROR: name}, "running")
         assert told.state == ("diverged" if name == "NonFiniteLossError" else "failed")
         assert told.message.count(WORDS) == 1
+        assert "Traceback" not in told.message
         if raised:
             check_told(error, name, capsys)
 

@@ -8,15 +8,13 @@ import pytest
 from tests.faults.__main__ import attempt
 from tests.faults.bench import Bench
 from tests.faults.faults import FAULTS
+from tests.marks import again
 
 SHORT = (
     "worker_killed",
     "driver_killed",
     "decoder_hangs_or_crashes",
-    *(
-        pytest.param(name, marks=pytest.mark.again)
-        for name in ("terminated", "checkpoint_truncated", "storage_away_for_a_while")
-    ),
+    *again(("terminated", "checkpoint_truncated", "storage_away_for_a_while")),
 )
 
 
