@@ -26,6 +26,7 @@ from benchmarks.synthetic_features import Synthesis
 from benchmarks.synthetic_features import write as write_features
 from msvqa import cli, metrics
 from msvqa.data.batch import Batch
+from msvqa.data.examples.questions import Questions
 from msvqa.data.loader import VideoSource, training_batches
 from msvqa.data.order import plan_epoch
 from msvqa.data.store import store_location
@@ -142,11 +143,11 @@ def accuracy_with_features_of_other_videos(path: Path) -> float:
     """Return the test accuracy where the features belong to another video."""
     loaded = load_checkpoint(Run.open(path).checkpoint())
     inputs = _open(loaded.recipe, "test")
-    source = OtherVideos(inputs.source, len(inputs.split.video_id))
+    source = OtherVideos(inputs.source, len(inputs.split.media))
     rows = predict_split(
         objective_of(loaded), Inputs(split=inputs.split, source=source), CPU, videos_per_batch=8
     )
-    right = metrics.is_right(rows["top"][:, 0], inputs.split.answer_id[rows["row"]])
+    right = metrics.is_right(rows["top"][:, 0], inputs.split.of(Questions).answer_id[rows["row"]])
     return metrics.mean(right)
 
 
@@ -254,7 +255,7 @@ def plain_loop(recipe: Recipe, batches: Sequence[Batch]) -> float:
 def _batches_in_memory(recipe: Recipe) -> list[Batch]:
     inputs = _open(recipe, "train")
     plan = plan_epoch(
-        inputs.split.video_row, lanes=QUESTIONS // GROUPED, questions_per_video=GROUPED,
+        inputs.split.examples.medium, lanes=QUESTIONS // GROUPED, questions_per_video=GROUPED,
         seed=recipe.seed, epoch=0,
     )  # fmt: skip
     return list(islice(training_batches(inputs.split, inputs.source, plan), STEPS[GROUPED]))

@@ -29,9 +29,11 @@ from benchmarks.measure import RESULTS, machine
 from benchmarks.textured_shapes import QUESTIONS, VIDEOS, generate, kind_of
 from msvqa import metrics
 from msvqa.data.batch import Batch, weighted_mean
-from msvqa.data.dataset import Prepared, Split
+from msvqa.data.examples.questions import Questions
 from msvqa.data.loader import evaluation_batches, training_batches
 from msvqa.data.order import plan_epoch
+from msvqa.data.prepared import Prepared
+from msvqa.data.split import Split
 from msvqa.data.store import Entry, clip_spec, store_location, write_index, write_shard
 from msvqa.engine.checkpoint import checkpoint_name, load_checkpoint
 from msvqa.engine.inputs import Inputs, decode_videos, open_inputs
@@ -101,7 +103,7 @@ def train_plain(data: "Data", seed: int, seconds: float) -> tuple[PlainLearner, 
     """
     start = time.process_time()
     torch.manual_seed(seed)
-    model = PlainLearner(len(data.prepared.vocabulary), len(data.prepared.answers))
+    model = PlainLearner(*data.prepared.lexicon.sizes().values())
     optimizer = torch.optim.Adam(model.parameters(), lr=PLAIN_LR)
     best, looks, steps = (-1.0, model.state_dict()), 0, 0
     for batch in data.endless_batches(seed):
@@ -129,7 +131,7 @@ def predict_plain(model: PlainLearner, inputs: Inputs) -> np.ndarray:
     split = inputs.split
     right = np.zeros(len(split), dtype=bool)
     model.eval()
-    for batch in evaluation_batches(split, inputs.source, range(len(split.video_id)), BATCH):
+    for batch in evaluation_batches(split, inputs.source, range(len(split.media)), BATCH):
         right[batch["row"].numpy()] = (model(batch).argmax(dim=1) == batch["answer"]).numpy()
     model.train()
     return right
@@ -182,7 +184,8 @@ def predict_msvqa(checkpoint: Path, inputs: Inputs) -> np.ndarray:
     """Return which questions of a split are answered rightly."""
     rows = predict_split(objective_of(load_checkpoint(checkpoint)), inputs, CPU, BATCH)
     right = np.zeros(len(inputs.split), dtype=bool)
-    right[rows["row"]] = metrics.is_right(rows["top"][:, 0], inputs.split.answer_id[rows["row"]])
+    answer_id = inputs.split.of(Questions).answer_id
+    right[rows["row"]] = metrics.is_right(rows["top"][:, 0], answer_id[rows["row"]])
     return right
 
 
@@ -202,8 +205,8 @@ class Data:
         """Prepare and decode the data set that a recipe names."""
         prepared = prepare(recipe.data)
         splits = {name: prepared.split(name) for name in VIDEOS}
-        ids = [video for split in splits.values() for video in split.video_id]
-        paths = [path for split in splits.values() for path in split.path]
+        ids = [video for split in splits.values() for video in split.media.id]
+        paths = [path for split in splits.values() for path in split.media.path]
         entries = [
             Entry(video_id=video, outcome="ok", arrays=dict(arrays))
             for video, arrays in zip(ids, decode_videos(paths, recipe.clips), strict=True)
@@ -224,7 +227,7 @@ class Data:
         train = self.inputs["train"]
         for epoch in itertools.count():
             plan = plan_epoch(
-                train.split.video_row,
+                train.split.examples.medium,
                 lanes=BATCH,
                 questions_per_video=len(QUESTIONS),
                 seed=seed,
@@ -246,8 +249,8 @@ class Result:
 
     def row(self, split: Split) -> dict[str, Any]:
         """Return the accuracies as plain data, with a bootstrap interval by video."""
-        low, high = metrics.interval_by_video(self.right, split.video_row)
-        kinds = [kind_of(question) for question in split.question]
+        low, high = metrics.interval_by_video(self.right, split.examples.medium)
+        kinds = [kind_of(question) for question in split.of(Questions).question]
         each = metrics.mean_of_each(self.right.astype(float), kinds)
         return {
             "learner": self.learner,
@@ -306,19 +309,21 @@ def run(folder: Path, seeds: Sequence[int], videos: Mapping[str, int], *changes:
 def summarize(results: Sequence[Result], data: Data) -> Summary:
     """Return the rows of all results, the lead and what the questions alone give."""
     train, test = data.inputs["train"].split, data.inputs["test"].split
-    alone = metrics.text_baselines(train, test)["question_only"]
+    alone = metrics.text_baselines(train.of(Questions), test.of(Questions))["question_only"]
     rows = [result.row(test) for result in results]
-    low, high = lead_interval(results, test.video_row)
+    low, high = lead_interval(results, test.examples.medium)
     means = {
         name: metrics.mean(np.array([row["accuracy"] for row in rows if row["learner"] == name]))
         for name in ("msvqa", "plain")
     }
     return {
         "rows": rows,
-        "question_only": round(metrics.mean(metrics.is_right(alone, test.answer_id)), 4),
+        "question_only": round(
+            metrics.mean(metrics.is_right(alone, test.of(Questions).answer_id)), 4
+        ),
         "lead": round(means["msvqa"] - means["plain"], 4),
         "lead_interval": [round(low, 4), round(high, 4)],
-        "videos": {name: len(inputs.split.video_id) for name, inputs in data.inputs.items()},
+        "videos": {name: len(inputs.split.media) for name, inputs in data.inputs.items()},
         "questions": {name: len(inputs.split) for name, inputs in data.inputs.items()},
     }
 

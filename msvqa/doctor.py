@@ -105,8 +105,8 @@ def _file_check(recipe: Recipe) -> Check:
 def _file_problems(recipe: Recipe) -> list[str]:
     from msvqa.checks.checkpoints import check_initial, check_initial_fit
     from msvqa.checks.sources import check_pretrained, source_problems
-    from msvqa.data.dataset import Prepared, prepared_location
     from msvqa.data.features import feature_files
+    from msvqa.data.prepared import Prepared, prepared_location
 
     problems = source_problems(recipe)
     try:

@@ -10,12 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from msvqa.data.annotations import several
-from msvqa.data.dataset import Prepared, Split
+from msvqa.data.examples.questions import Questions
 from msvqa.data.folds import read_split
+from msvqa.data.prepared import Prepared
 from msvqa.data.schema import PREDICTIONS
+from msvqa.data.split import Split
 from msvqa.data.text import AnswerList
 from msvqa.engine import cluster
-from msvqa.engine.prediction import PredictionJob, check_answers, check_vocabulary, predict_on_ray
+from msvqa.engine.prediction import PredictionJob, check_answers, check_lexicon, predict_on_ray
 from msvqa.errors import CheckpointError, DataError, RecipeError, StorageError, one_of
 from msvqa.evaluators import EVALUATORS
 from msvqa.evaluators.evaluator import Evaluator
@@ -59,7 +61,7 @@ def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict
     # An hour of answers would be for nothing.
     opened.folder.create()
     prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
-    check_vocabulary(opened.locate(checkpoint), prepared)
+    check_lexicon(opened.locate(checkpoint), prepared)
     _questions(recipe, prepared, split)
     with cluster.connected() as resources:
         cluster.need_cpus(resources)
@@ -104,9 +106,9 @@ def record(
     kinds = prepared.info["question_types"]
     metrics |= evaluator.evaluate(predictions, questions, train, kinds)
     _name_not_finite(run.locate(checkpoint), questions, is_finite(predictions))
-    folder = run.evaluation_dir(questions.name)
+    folder, answers = run.evaluation_dir(questions.name), prepared.lexicon.of(AnswerList)
     try:
-        _write_predictions(folder / "predictions.parquet", predictions, questions, prepared.answers)
+        _write_predictions(folder / "predictions.parquet", predictions, questions, answers)
         write_json(folder / "metrics.json", metrics)
         run.folder.put(f"evaluate/{questions.name}", last="metrics.json")
     except (OSError, StorageError) as error:
@@ -123,7 +125,7 @@ def _name_not_finite(checkpoint: str, questions: Split, finite: np.ndarray) -> N
     bad = np.flatnonzero(~finite)
     if not len(bad):
         return
-    videos = dict.fromkeys(questions.video_id[questions.video_row[row]] for row in bad)
+    videos = dict.fromkeys(questions.media.id[questions.examples.medium[row]] for row in bad)
     found = f"{len(bad)} of {len(questions)} questions of split {questions.name!r}"
     if len(bad) == len(questions):
         raise CheckpointError(
@@ -162,7 +164,7 @@ def _evaluator(recipe: Recipe) -> Evaluator:
 
 def _questions(recipe: Recipe, prepared: Prepared, name: str) -> Split:
     split = read_split(prepared, name, recipe.folds, present_only=recipe.reads_videos)
-    if not split.n_expected:
+    if not split.expected:
         counts = {name: n["questions"]["expected"] for name, n in prepared.info["splits"].items()}
         there = one_of(name for name, count in counts.items() if count)
         raise DataError(
@@ -172,7 +174,7 @@ def _questions(recipe: Recipe, prepared: Prepared, name: str) -> Split:
     if not len(split):
         raise DataError(
             f"none of the videos of split {name!r} is present under {prepared.root} "
-            f"({split.n_expected} questions): see {join(prepared.location, 'missing.txt')}"
+            f"({split.expected} questions): see {join(prepared.location, 'missing.txt')}"
         )
     return split
 
@@ -181,7 +183,7 @@ def _write_predictions(
     path: Path, predictions: Mapping[str, np.ndarray], split: Split, answers: AnswerList
 ) -> None:
     """Write one row per question, with all that is needed to count again without this package."""
-    finite = is_finite(predictions)
+    finite, asked = is_finite(predictions), split.of(Questions)
     # What is not finite is no answer, and has no probability.
     top = [
         [answers.decode(answer) for answer in row] if answered else []
@@ -189,13 +191,10 @@ def _write_predictions(
     ]
     probability = predictions["probability"].astype(np.float32).tolist()
     columns = {
-        "question_id": split.question_id,
-        "video_id": [split.video_id[row] for row in split.video_row],
-        "question": split.question,
-        "type": split.question_type,
-        "answer": split.answer,
+        **asked.shown(np.arange(len(asked))),
+        "video_id": [split.media.id[row] for row in asked.medium],
         "predicted": [next(iter(best), None) for best in top],
-        "correct": [best[:1] == [answer] for best, answer in zip(top, split.answer, strict=True)],
+        "correct": [best[:1] == [answer] for best, answer in zip(top, asked.answer, strict=True)],
         "top": top,
         "probability": [
             row if answered else [] for row, answered in zip(probability, finite, strict=True)

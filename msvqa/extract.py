@@ -14,8 +14,8 @@ from msvqa.checks.features import check_features
 from msvqa.checks.recipe import width_problems
 from msvqa.checks.sources import source_problems
 from msvqa.data import store as stores
-from msvqa.data.dataset import Prepared
 from msvqa.data.features import check_ids, feature_files, write_hdf5
+from msvqa.data.prepared import Prepared
 from msvqa.data.root import Root, open_root
 from msvqa.data.store import Store, StoreSpec
 from msvqa.engine import cluster
@@ -86,7 +86,7 @@ def videos_of(prepared: Prepared, *, present_only: bool = True) -> list[Video]:
     paths: dict[str, str] = {}
     for name in prepared.splits:
         split = prepared.split(name, present_only)
-        for video_id, path in zip(split.video_id, split.path, strict=True):
+        for video_id, path in zip(split.media.id, split.media.path, strict=True):
             paths.setdefault(video_id, path)
     return [Video(video_id, path) for video_id, path in sorted(paths.items())]
 

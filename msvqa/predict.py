@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from msvqa.data.text import AnswerList, tokenize
+from msvqa.data.text import AnswerList, Vocabulary, tokenize
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
 from msvqa.engine.inputs import decode_videos
 from msvqa.engine.precision import autocast
@@ -68,7 +68,7 @@ class Answerer:
             )
         top, probability = predictions["top"][0].tolist(), predictions["probability"][0].tolist()
         answers = [
-            Answer(self.loaded.answers.decode(number), p)
+            Answer(self.loaded.lexicon.of(AnswerList).decode(number), p)
             for number, p in zip(top, probability, strict=True)
         ]
         return [a for a in answers if a.text not in AnswerList.reserved][:top_k]
@@ -77,9 +77,10 @@ class Answerer:
         tokens = tokenize(question)
         if not tokens:
             raise DataError(f"the question {question!r} has no words")
-        if unknown := self.loaded.vocabulary.unknown(tokens):
+        vocabulary = self.loaded.lexicon.of(Vocabulary)
+        if unknown := vocabulary.unknown(tokens):
             logger.warning("not among the words of training: %s", ", ".join(unknown))
-        words = self.loaded.vocabulary.encode(tokens)
+        words = vocabulary.encode(tokens)
         return {
             "question": torch.tensor([words]),
             "question_length": torch.tensor([len(words)]),

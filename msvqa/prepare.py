@@ -1,4 +1,4 @@
-"""`msvqa prepare`: annotations become a manifest, a vocabulary and an answer list."""
+"""`msvqa prepare`: annotations become tables of media and examples, and word lists."""
 
 import hashlib
 import json
@@ -8,29 +8,30 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from msvqa.data.annotations import Annotations, Row, several
-from msvqa.data.cautions import cautions
-from msvqa.data.dataset import (
+from msvqa.data.annotated import Annotated
+from msvqa.data.annotations import several
+from msvqa.data.dataset import Dataset, open_dataset
+from msvqa.data.leakage import how_to_allow
+from msvqa.data.lexicon import Lexicon, file_of
+from msvqa.data.prepared import (
     INFO,
+    MEDIA,
+    MEDIA_COLUMNS,
     PREPARED_FORMAT,
-    Dataset,
+    TABLE,
+    WORD_VECTORS,
     Prepared,
-    open_dataset,
     prepared_location,
+    write_table,
 )
-from msvqa.data.leakage import how_to_allow, shared_ids
-from msvqa.data.problems import AnnotatedVideo, absence, annotation_problems, group_by_video
-from msvqa.data.schema import MANIFEST, PROBLEM_KINDS, REFUSED_KINDS, Problem
-from msvqa.data.text import AnswerList, Vocabulary, tokenize
-from msvqa.data.video_files import endings_tried
+from msvqa.data.schema import PROBLEM_KINDS, REFUSED_KINDS, Problem
+from msvqa.data.text import Vocabulary
 from msvqa.data.word_vectors import check_word_vectors, read_word_vectors
 from msvqa.engine import cluster
 from msvqa.errors import DataError
@@ -41,7 +42,8 @@ from msvqa.storage import Folder, is_remote, join, open_folder
 logger = logging.getLogger(__name__)
 
 MISSING = "missing.txt"
-FILES = ("manifest.parquet", "vocabulary.json", "answers.json", "word_vectors.npy", MISSING)
+OF_FORMAT_1 = ("manifest.parquet",)
+"""What earlier versions wrote in place of the tables."""
 
 
 def prepare(config: DataConfig, *, need_videos: bool = True) -> Prepared:
@@ -65,41 +67,45 @@ def prepare(config: DataConfig, *, need_videos: bool = True) -> Prepared:
     if config.word_vectors:
         check_word_vectors(config.word_vectors, config.word_size)
     dataset = open_dataset(config)
-    annotations = dataset.read()
-    videos = group_by_video(dataset, annotations.rows)
-    problems = annotation_problems(dataset, annotations, videos)
-    _refuse(dataset, annotations, problems)
+    annotated = dataset.annotate()
+    _refuse(dataset, annotated)
     storage = open_folder(location)
     if need_videos:
-        _check_missing(config, storage, videos)
-    identity = _identity(dataset, videos)
+        _check_missing(config, storage, annotated)
+    identity = _identity(dataset, annotated)
     if not _is_current(location, identity):
         with _locked(storage.path):
             # Another process may have built it while this one waited.
             if not _is_current(location, identity):
-                _forget(storage)
-                notes = [*annotations.notes, *_oddities(problems)]
-                _build(storage.path, dataset, videos, identity, notes)
-                storage.put(*FILES)
+                files = _files(annotated)
+                _forget(storage, files)
+                _build(storage.path, dataset, annotated, identity)
+                storage.put(*files)
                 storage.put(INFO)
     return Prepared.open(location)
 
 
-def _forget(storage: Folder) -> None:
+def _files(annotated: Annotated) -> list[str]:
+    """Return the names of all files but prepare.json."""
+    lists = [file_of(words.name) for words in annotated.kind.lists]
+    return [MEDIA, TABLE, *lists, WORD_VECTORS, MISSING]
+
+
+def _forget(storage: Folder, files: Sequence[str]) -> None:
     """Remove what an earlier preparation has left in an object store; on a disk it is replaced."""
     if is_remote(storage.location):
-        for name in (INFO, *FILES):
+        for name in (INFO, *files, *OF_FORMAT_1):
             storage.remove(name)
 
 
 def summary(prepared: Prepared) -> list[str]:
     """Return lines that say what is there: counts of every split, sizes, and what to know."""
-    lines = []
+    lines, examples = [], prepared.kind.name
     for name, counts in prepared.info["splits"].items():
-        questions, videos = counts["questions"], counts["videos"]
+        of, media = counts[examples], counts["videos"]
         lines.append(
-            f"{name}: {questions['present']} of {questions['expected']} questions, "
-            f"{videos['present']} of {videos['expected']} videos, {videos['missing']} missing"
+            f"{name}: {of['present']} of {of['expected']} {examples}, "
+            f"{media['present']} of {media['expected']} videos, {media['missing']} missing"
         )
     words, answers = prepared.info["vocabulary"], prepared.info["answers"]
     lines.append(f"{words} words, {answers} answers; {prepared.info['word_vectors']['said']}")
@@ -108,37 +114,39 @@ def summary(prepared: Prepared) -> list[str]:
     return [*lines, *prepared.info["notes"]]
 
 
-def _refuse(dataset: Dataset, annotations: Annotations, problems: Sequence[Problem]) -> None:
-    refused = [problem for problem in problems if problem.kind in REFUSED_KINDS]
+def _refuse(dataset: Dataset, annotated: Annotated) -> None:
+    refused = [problem for problem in annotated.problems if problem.kind in REFUSED_KINDS]
     if refused:
         n = len(refused)
         count = f"{n} problem{'s' if n > 1 else ''} that must be put right"
         raise DataError(f"{dataset.root}: {count}\n{several(refused)}{how_to_allow(refused)}")
-    if not any(row.split == "train" for row in annotations.rows):
-        raise DataError(f"{dataset.root}: no training questions, and so no words and no answers")
+    if not annotated.rows_of(annotated.examples, "train")[1]:
+        name = annotated.kind.name
+        raise DataError(f"{dataset.root}: no training {name}, and so nothing to learn from")
 
 
-def _check_missing(config: DataConfig, folder: Folder, videos: Sequence[AnnotatedVideo]) -> None:
-    missing = [video for video in videos if not video.file.path]
+def _check_missing(config: DataConfig, folder: Folder, annotated: Annotated) -> None:
+    media = annotated.media
+    missing = media.filter(pc.invert(media["present"])).to_pylist()
     if not missing or config.allow_missing:
         return
     with _locked(folder.path):
-        _write_missing(folder.path / MISSING, videos)
+        _write_missing(folder.path / MISSING, annotated)
         folder.put(MISSING)
-    n_questions = sum(len(video.rows) for video in missing)
-    total = sum(len(video.rows) for video in videos)
-    lines = [f"{video.split} {video.video_id}: {absence(video.file)}" for video in missing]
+    present = annotated.presence()
+    lines = [f"{row['split']} {row['id']}: {row['absence']}" for row in missing]
     raise DataError(
-        f"{config.root}: {len(missing)} of {len(videos)} videos are missing "
-        f"({n_questions} of {total} questions)\n{several(lines)}\n"
-        f"{endings_tried(video.file for video in missing)}"
+        f"{config.root}: {len(missing)} of {len(media)} videos are missing "
+        f"({(~present).sum()} of {len(present)} {annotated.kind.name})\n{several(lines)}\n"
+        f"{annotated.endings_tried}"
         f"all are listed in {join(folder.location, MISSING)}; "
         "to go on without them: --allow-missing, or data.allow_missing=true"
     )
 
 
-def _write_missing(path: Path, videos: Sequence[AnnotatedVideo]) -> None:
-    lines = [f"{v.split}\t{v.video_id}\t{v.file.expected}\n" for v in videos if not v.file.path]
+def _write_missing(path: Path, annotated: Annotated) -> None:
+    rows = annotated.media.filter(pc.invert(annotated.media["present"])).to_pylist()
+    lines = [f"{row['split']}\t{row['id']}\t{row['expected']}\n" for row in rows]
     path.write_text("".join(lines), encoding="utf-8")
 
 
@@ -153,11 +161,14 @@ def _locked(folder: Path) -> Iterator[None]:
         raise DataError(f"{folder} cannot be written: {error}") from None
 
 
-def _identity(dataset: Dataset, videos: Sequence[AnnotatedVideo]) -> dict[str, Any]:
+def _identity(dataset: Dataset, annotated: Annotated) -> dict[str, Any]:
     """Return everything that the content of the folder depends on."""
     vectors = dataset.config.word_vectors
     stat = Path(vectors).stat() if vectors and Path(vectors).is_file() else None
-    present = "".join(f"{v.split}\t{v.video_id}\t{v.file.path}\n" for v in videos)
+    columns = [annotated.media[name].to_pylist() for name in ("split", "id", "path")]
+    present = "".join(
+        f"{split}\t{name}\t{path}\n" for split, name, path in zip(*columns, strict=True)
+    )
     return {
         "format": PREPARED_FORMAT,
         "root": str(dataset.root),
@@ -177,110 +188,65 @@ def _is_current(location: str, identity: dict[str, Any]) -> bool:
     except DataError:
         return False
     sizes = prepared.info.get("files", {})
-    return prepared.info.get("identity") == identity and sizes == _sizes(prepared.path)
+    found = {file.name: file.stat().st_size for file in map(prepared.path.joinpath, sizes)
+             if file.is_file()}  # fmt: skip
+    return prepared.info.get("identity") == identity and sizes == found
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    return {name: (folder / name).stat().st_size for name in FILES if (folder / name).is_file()}
-
-
-def _build(
-    folder: Path,
-    dataset: Dataset,
-    videos: Sequence[AnnotatedVideo],
-    identity: dict[str, Any],
-    notes: Sequence[str],
-) -> None:
+def _build(folder: Path, dataset: Dataset, annotated: Annotated, identity: dict[str, Any]) -> None:
     for stopped in folder.glob(".building-*"):
         shutil.rmtree(stopped, ignore_errors=True)
-    aside = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
+    aside, files = Path(tempfile.mkdtemp(prefix=".building-", dir=folder)), _files(annotated)
     try:
-        info = _write(aside, dataset, videos)
-        info |= {"notes": [*notes, *info["cautions"]], "identity": identity, "files": _sizes(aside)}
+        info = _write(aside, dataset, annotated)
+        notes = [*annotated.notes, *_oddities(annotated.problems), *info["cautions"]]
+        sizes = {n: (aside / n).stat().st_size for n in files if (aside / n).is_file()}
+        info |= {"notes": notes, "identity": identity, "files": sizes}
         (aside / INFO).write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")
         # Without prepare.json the folder counts as incomplete until the last file has its place.
-        (folder / INFO).unlink(missing_ok=True)
-        for name in FILES:
+        for name in (INFO, *OF_FORMAT_1, *files):
             (folder / name).unlink(missing_ok=True)
-            if (aside / name).is_file():
-                (aside / name).rename(folder / name)
+        for name in sizes:
+            (aside / name).rename(folder / name)
         (aside / INFO).rename(folder / INFO)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write(aside: Path, dataset: Dataset, videos: Sequence[AnnotatedVideo]) -> dict[str, Any]:
+def _write(aside: Path, dataset: Dataset, annotated: Annotated) -> dict[str, Any]:
     """Write all files but prepare.json and return what that says."""
-    rows = [row for video in videos for row in video.rows]
-    tokens = {text: tokenize(text) for text in {row.question for row in rows}}
-    # In the order of the file, not of the videos: it decides the ids of words and of equally
-    # frequent answers.
-    train = sorted((row for row in rows if row.split == "train"), key=lambda row: row.number)
-    vocabulary = Vocabulary.build(tokens[row.question] for row in train)
-    answers = AnswerList.build((row.answer for row in train), dataset.config.answer_top)
-    encoder = _Encoder(vocabulary, answers, tokens)
-    manifest = [encoder.manifest_row(video) for video in videos]
-    pq.write_table(pa.Table.from_pylist(manifest, schema=MANIFEST), aside / "manifest.parquet")
-    vocabulary.save(aside / "vocabulary.json")
-    answers.save(aside / "answers.json")
-    _write_missing(aside / MISSING, videos)
-    types = [*dataset.question_types, *(row.type for row in rows)]
+    fitted = annotated.kind.fit(annotated, dataset.config)
+    write_table(annotated.media.select(MEDIA_COLUMNS), aside / MEDIA)
+    write_table(fitted.table, aside / TABLE)
+    fitted.lexicon.save(aside)
+    _write_missing(aside / MISSING, annotated)
+    present = annotated.presence()
     return {
         "format": PREPARED_FORMAT,
         "dataset": dataset.config.name,
+        "examples": annotated.kind.name,
         "root": str(dataset.root),
-        "splits": {name: _counts(name, videos, encoder) for name in dataset.splits},
-        "same_file": shared_ids(videos, dataset.root),
-        "question_types": list(dict.fromkeys(types)),
-        "vocabulary": len(vocabulary),
-        "answers": len(answers),
-        "cautions": cautions(rows, tokens),
-        "word_vectors": _write_word_vectors(aside, dataset.config, vocabulary),
+        "splits": {
+            name: _counts(annotated, name, present) | dict(fitted.counts.get(name, {}))
+            for name in annotated.splits
+        },
+        "same_file": [list(ids) for ids in annotated.same_file],
+        **fitted.facts,
+        **fitted.lexicon.sizes(),
+        "cautions": list(fitted.cautions),
+        "word_vectors": _write_word_vectors(aside, dataset.config, fitted.lexicon),
     }
 
 
-@dataclass(frozen=True)
-class _Encoder:
-    vocabulary: Vocabulary
-    answers: AnswerList
-    tokens: dict[str, list[str]]
-
-    def manifest_row(self, video: AnnotatedVideo) -> dict[str, Any]:
-        return {
-            "video_id": video.video_id,
-            "split": video.split,
-            "path": video.file.path,
-            "present": bool(video.file.path),
-            "questions": [self._question(row) for row in video.rows],
-        }
-
-    def answer_id(self, row: Row) -> int:
-        return self.answers.encode(row.answer, train=row.split == "train")
-
-    def words(self, row: Row) -> list[int]:
-        return self.vocabulary.encode(self.tokens[row.question])
-
-    def _question(self, row: Row) -> dict[str, Any]:
-        return {
-            "question_id": row.question_id,
-            "question": row.question,
-            "answer": row.answer,
-            "type": row.type,
-            "tokens": self.words(row),
-            "answer_id": self.answer_id(row),
-        }
-
-
-def _counts(name: str, videos: Sequence[AnnotatedVideo], encoder: _Encoder) -> dict[str, Any]:
-    chosen = [video for video in videos if video.split == name]
-    present = [video for video in chosen if video.file.path]
-    rows = [row for video in chosen for row in video.rows]
-    n_present = sum(len(video.rows) for video in present)
+def _counts(annotated: Annotated, name: str, present: np.ndarray) -> dict[str, Any]:
+    """Return where the rows of a split are, and how many of them are present."""
+    media, examples = (annotated.rows_of(t, name) for t in (annotated.media, annotated.examples))
+    there = int(pc.sum(annotated.media["present"].slice(*media)).as_py() or 0)
+    n_present = int(present[examples[0] : sum(examples)].sum())
     return {
-        "questions": _expected_and_present(len(rows), n_present),
-        "videos": _expected_and_present(len(chosen), len(present)),
-        "unknown_answers": sum(encoder.answer_id(row) < 2 for row in rows),
-        "unknown_words": sum(encoder.words(row).count(1) for row in rows),
+        annotated.kind.name: _expected_and_present(examples[1], n_present),
+        "videos": _expected_and_present(media[1], there),
+        "rows": [media, examples],
     }
 
 
@@ -288,13 +254,14 @@ def _expected_and_present(expected: int, present: int) -> dict[str, int]:
     return {"expected": expected, "present": present, "missing": expected - present}
 
 
-def _write_word_vectors(aside: Path, config: DataConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+def _write_word_vectors(aside: Path, config: DataConfig, lexicon: Lexicon) -> dict[str, Any]:
+    vocabulary = lexicon.of(Vocabulary)
     n_words = len(vocabulary) - 2
     if config.word_vectors is None:
         said = "no word vectors were given (data.word_vectors): training starts from random ones"
         return {"file": None, "found": 0, "words": n_words, "size": config.word_size, "said": said}
     vectors = read_word_vectors(config.word_vectors, vocabulary.tokens, config.word_size)
-    np.save(aside / "word_vectors.npy", vectors)
+    np.save(aside / WORD_VECTORS, vectors)
     found = int(vectors.any(axis=1).sum())
     said = f"vectors of {found} of {n_words} words are from {config.word_vectors}; the rest is zero"
     return {

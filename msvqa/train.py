@@ -11,8 +11,8 @@ from msvqa.checks.checkpoints import check_initial, check_initial_fit, check_own
 from msvqa.checks.features import check_features
 from msvqa.checks.recipe import check, data_cpus, decodes_while_training
 from msvqa.checks.sources import check_pretrained
-from msvqa.data.dataset import Prepared
 from msvqa.data.features import feature_files
+from msvqa.data.prepared import Prepared
 from msvqa.engine import cluster
 from msvqa.engine.loop import StageJob
 from msvqa.engine.rehearsal import Estimate, rehearse
@@ -129,7 +129,7 @@ def need_training_questions(recipe: Recipe, prepared: Prepared) -> None:
     """
     counts: dict[str, Any] = prepared.info["splits"]["train"]
     if files := feature_files(recipe):
-        if not any(video in files for video in prepared.split("train", False).video_id):
+        if not any(video in files for video in prepared.split("train", False).media.id):
             raise DataError(f"none of the training videos of {prepared.root} has a row in {files}")
         return
     if not counts["questions"]["present"]:

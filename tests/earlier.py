@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from msvqa.data.dataset import Prepared
+from msvqa.data.prepared import Prepared
 from msvqa.data.store import Store
 from msvqa.engine.checkpoint import WEIGHTS, checkpoint_name
 from msvqa.engine.loop import train_stage
@@ -63,7 +63,7 @@ def finish(folder: Path, recipe: Recipe, prepared: Prepared, store: Store) -> Ru
         recipe=recipe.to_dict(),
     )
     questions = prepared.split("test", recipe.reads_videos)
-    rows = Predictor(job, "cpu")(list(range(len(questions.video_id))))
+    rows = Predictor(job, "cpu")(list(range(len(questions.media.id))))
     order = np.argsort(rows["row"])
     predictions = {key: value[order] for key, value in rows.items()}
     record(run, start, prepared, questions, predictions)

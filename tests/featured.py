@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.synthetic_features import Synthesis, write
-from msvqa.data.dataset import Prepared
 from msvqa.data.features import feature_files
+from msvqa.data.prepared import Prepared
 from msvqa.data.store import Entry, Store, store_location, store_spec, write_index, write_shard
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, parse
@@ -82,7 +82,7 @@ def make_store(recipe: Recipe) -> tuple[Prepared, Store]:
     """Copy the feature files to a store without Ray."""
     prepared = prepare(recipe.data, need_videos=False)
     files, spec, path = feature_files(recipe), store_spec(recipe), store_location(recipe)
-    ids = [v for name in prepared.splits for v in prepared.split(name, False).video_id]
+    ids = [v for name in prepared.splits for v in prepared.split(name, False).media.id]
     entries = [Entry(video_id=v, outcome="ok", arrays=files.read(v)) for v in ids if v in files]
     size = spec.videos_per_shard
     shards = [

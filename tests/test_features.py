@@ -115,7 +115,7 @@ def test_resident_features_give_the_same_batches(stored):
     assert resident.resident["appearance"].shape == (VIDEOS["train"], 3, 4, 24)
     assert resident.resident["appearance"].dtype == torch.float16
     split = host.split
-    plan = plan_epoch(split.video_row, lanes=4, questions_per_video=2, seed=0, epoch=0)
+    plan = plan_epoch(split.examples.medium, lanes=4, questions_per_video=2, seed=0, epoch=0)
     ways = [
         lambda inputs: training_batches(split, inputs.source, plan),
         lambda inputs: evaluation_batches(split, inputs.source, [5, 0, 7], 2),
@@ -168,7 +168,7 @@ def test_what_depends_on_the_video_is_computed_once_per_visit(stored, monkeypatc
         return encode(self, frames)
 
     monkeypatch.setattr(ClipEncoder, "forward", counting)
-    rows = inputs.split.video_row
+    rows = inputs.split.examples.medium
     plan = plan_epoch(rows, lanes=8, questions_per_video=2, seed=0, epoch=0)
     for batch in training_batches(inputs.split, inputs.source, plan):
         objective.loss(batch)
@@ -293,7 +293,7 @@ def count(run: Run) -> dict:
         checkpoint=run.locate(checkpoint), prepared=prepared.location,
         store=store_location(run.recipe), split="test", recipe=run.recipe.to_dict(),
     )  # fmt: skip
-    rows = Predictor(job, "cpu")(list(range(len(questions.video_id))))
+    rows = Predictor(job, "cpu")(list(range(len(questions.media.id))))
     order = np.argsort(rows["row"])
     predictions = {key: value[order] for key, value in rows.items()}
     return record(run, checkpoint, prepared, questions, predictions)

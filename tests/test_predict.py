@@ -35,7 +35,7 @@ def test_a_script_without_a_guard_gets_answers(tmp_path):
     recipe = make_recipe(tmp_path)
     run = Run.create(recipe)
     make_checkpoint(run.stage_dir("answer"), recipe, prepared, 1, finished=True)
-    video = Path(prepared.split("test").path[0])
+    video = Path(prepared.split("test").media.path[0])
     script = SCRIPT.format(
         run=run.location, video=str(video), folder=str(video.parent), name=video.name
     )
@@ -60,4 +60,4 @@ def test_an_answer_that_is_no_number_is_none(tmp_path):
     for weight in answerer.objective.model.parameters():
         weight.data.fill_(float("inf"))
     with pytest.raises(CheckpointError, match=r"step-00000001 answers with numbers that are not"):
-        answerer.answer(prepared.split("test").path[0], "what is it?")
+        answerer.answer(prepared.split("test").media.path[0], "what is it?")

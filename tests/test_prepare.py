@@ -7,7 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from msvqa.data.dataset import Prepared
+from msvqa.data.prepared import Prepared
+from msvqa.data.text import AnswerList, Vocabulary
 from msvqa.errors import DataError
 from msvqa.prepare import prepare, summary
 from msvqa.recipe import DataConfig
@@ -47,9 +48,9 @@ def test_missing_videos_are_counted_listed_and_refused(root):
     assert counts["videos"] == {"expected": 2, "present": 1, "missing": 1}
     assert counts["questions"] == {"expected": 4, "present": 2, "missing": 2}
     split = prepared.split("train")
-    assert (split.video_id, len(split), split.n_expected) == (["1"], 2, 4)
+    assert (split.media.id, len(split), split.expected) == (["1"], 2, 4)
     everything = prepared.split("train", present_only=False)
-    assert (everything.video_id, everything.path[1], len(everything)) == (["1", "2"], "", 4)
+    assert (everything.media.id, everything.media.path[1], len(everything)) == (["1", "2"], "", 4)
     assert "train: 2 of 4 questions, 1 of 2 videos, 1 missing" in summary(prepared)
     with pytest.raises(DataError, match="2 of 5 videos"):
         prepare(_config(root))
@@ -60,7 +61,7 @@ def test_a_video_without_a_file_name_counts_as_missing(root):
     write_msvd(root, questions)
     with pytest.raises(DataError, match=r"val 77: not in youtube_mapping\.txt"):
         prepare(_config(root))
-    assert prepare(_config(root, allow_missing=True)).split("val").n_expected == 1
+    assert prepare(_config(root, allow_missing=True)).split("val").expected == 1
 
 
 def test_nothing_is_written_again_when_nothing_has_changed(root):
@@ -89,7 +90,7 @@ def test_any_change_builds_the_folder_again(root, change):
         (prepared.path / ".building-x").mkdir()
     after = _stamp(prepare(_config(root, **fields)))
     assert after["prepare.json"] != before.get("prepare.json") or change == "killed"
-    assert after["manifest.parquet"] != before["manifest.parquet"]
+    assert after["examples.arrow"] != before["examples.arrow"]
     # What was extracted stays, what a killed process left behind does not.
     assert "clips-8x16" in after
     assert not any(name.startswith(".building") for name in after)
@@ -109,9 +110,9 @@ def test_two_processes_may_prepare_the_same_folder(root):
 
 def test_unknown_answers_have_their_own_classes(root):
     prepared = prepare(_config(root, answer_top=1))
-    assert prepared.answers.answers == ["<UNK0>", "<UNK1>", "man"]
-    assert prepared.split("train").answer_id.tolist() == [0, 2, 0, 2]
-    assert prepared.split("val").answer_id.tolist() == [1]
+    assert prepared.lexicon.of(AnswerList).answers == ["<UNK0>", "<UNK1>", "man"]
+    assert prepared.split("train").examples.answer_id.tolist() == [0, 2, 0, 2]
+    assert prepared.split("val").examples.answer_id.tolist() == [1]
     assert prepared.info["splits"]["test"]["unknown_answers"] == 2
 
 
@@ -119,8 +120,8 @@ def test_word_vectors_are_kept_for_the_vocabulary_alone(root):
     (root / "glove.txt").write_text("the 1 2\nman 3 4\ncats 5 6\n")
     prepared = prepare(_config(root, word_vectors=str(root / "glove.txt"), word_size=2))
     vectors = prepared.word_vectors()
-    row = prepared.vocabulary.tokens.index("man")
-    assert vectors.shape == (len(prepared.vocabulary), 2)
+    row = prepared.lexicon.of(Vocabulary).tokens.index("man")
+    assert vectors.shape == (len(prepared.lexicon.of(Vocabulary)), 2)
     assert vectors[row].tolist() == [3, 4]
     assert prepared.info["word_vectors"]["found"] == 2
 
@@ -155,8 +156,8 @@ def test_the_real_annotations_have_the_published_counts(real):
         }
         assert counts["videos"]["missing"] == N_VIDEOS[name]
         split = real.split(name)
-        assert (len(split), split.video_id, split.n_expected) == (0, [], N_QUESTIONS[name])
-    assert (len(real.vocabulary), len(real.answers)) == (4_809, 1_854)
+        assert (len(split), split.media.id, split.expected) == (0, [], N_QUESTIONS[name])
+    assert (len(real.lexicon.of(Vocabulary)), len(real.lexicon.of(AnswerList))) == (4_809, 1_854)
     assert len((real.path / "missing.txt").read_text().splitlines()) == 1_910
 
 
@@ -164,12 +165,12 @@ def test_the_real_annotations_have_the_published_counts(real):
 def test_the_real_questions_equal_the_golden_ones(real, golden, name):
     expected = np.load(golden / "videoqa" / "questions_full.npz", allow_pickle=False)
     split = real.split(name, present_only=False)
-    in_file_order = np.argsort(split.question_id)
-    videos = np.array([int(video) for video in split.video_id])[split.video_row]
+    in_file_order = np.argsort(split.examples.question_id)
+    videos = np.array([int(video) for video in split.media.id])[split.examples.medium]
     arrays = {
-        "questions": split.words(np.arange(len(split))),
-        "questions_len": split.length,
-        "answers": split.answer_id,
+        "questions": split.examples.words(np.arange(len(split))),
+        "questions_len": split.examples.length,
+        "answers": split.examples.answer_id,
         "video_ids": videos,
     }
     assert arrays["questions"].shape == tuple(expected[f"{name}/shape"])
@@ -179,8 +180,8 @@ def test_the_real_questions_equal_the_golden_ones(real, golden, name):
     counts = real.info["splits"][name]
     assert counts["unknown_answers"] == expected[f"{name}/num_answer_unk"]
     assert counts["unknown_words"] == expected[f"{name}/num_token_unk"]
-    assert real.vocabulary.tokens == expected["vocab/question_tokens"].tolist()
-    assert real.answers.answers == expected["vocab/answer_tokens"].tolist()
+    assert real.lexicon.of(Vocabulary).tokens == expected["vocab/question_tokens"].tolist()
+    assert real.lexicon.of(AnswerList).answers == expected["vocab/answer_tokens"].tolist()
 
 
 def _write_subset(root, expected, annotations):
@@ -203,21 +204,21 @@ def test_a_subset_equals_the_golden_one_with_word_vectors(golden, msvd_annotatio
     _write_subset(root, expected, msvd_annotations)
     config = _config(root, allow_missing=True, word_vectors=str(root / "glove.txt"), word_size=8)
     prepared = prepare(config)
-    assert prepared.vocabulary.tokens == expected["vocab/question_tokens"].tolist()
-    assert prepared.answers.answers == expected["vocab/answer_tokens"].tolist()
+    assert prepared.lexicon.of(Vocabulary).tokens == expected["vocab/question_tokens"].tolist()
+    assert prepared.lexicon.of(AnswerList).answers == expected["vocab/answer_tokens"].tolist()
     np.testing.assert_array_equal(prepared.word_vectors(), expected["train/glove"])
     for name in N_QUESTIONS:
-        split = prepared.split(name, present_only=False)
-        order = np.argsort(split.question_id)
-        np.testing.assert_array_equal(split.question_id[order], expected[f"{name}/source_ids"])
-        np.testing.assert_array_equal(split.words(order), expected[f"{name}/questions"])
-        np.testing.assert_array_equal(split.length[order], expected[f"{name}/questions_len"])
-        np.testing.assert_array_equal(split.answer_id[order], expected[f"{name}/answers"])
+        asked = prepared.split(name, present_only=False).examples
+        order = np.argsort(asked.question_id)
+        np.testing.assert_array_equal(asked.question_id[order], expected[f"{name}/source_ids"])
+        np.testing.assert_array_equal(asked.words(order), expected[f"{name}/questions"])
+        np.testing.assert_array_equal(asked.length[order], expected[f"{name}/questions_len"])
+        np.testing.assert_array_equal(asked.answer_id[order], expected[f"{name}/answers"])
     top = prepare(config.model_copy(update={"answer_top": 20}))
     split = top.split("train", present_only=False)
-    assert top.answers.answers == expected["top20/answer_tokens"].tolist()
+    assert top.lexicon.of(AnswerList).answers == expected["top20/answer_tokens"].tolist()
     np.testing.assert_array_equal(
-        split.answer_id[np.argsort(split.question_id)], expected["top20/answers"]
+        split.examples.answer_id[np.argsort(split.examples.question_id)], expected["top20/answers"]
     )
 
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from msvqa.data.dataset import Prepared
+from msvqa.data.prepared import Prepared
 from msvqa.data.store import Store, store_location, store_spec
 from msvqa.engine.checkpoint import WEIGHTS, read_weights
 from msvqa.prepare import prepare
@@ -58,7 +58,7 @@ def test_the_run_of_an_earlier_version_is_taken_up_as_it_is(run, prepared):
 
 def test_its_store_is_read_unchanged(run, prepared):
     store = Store.open(store_location(run.recipe), store_spec(run.recipe))
-    asked = {v for name in prepared.splits for v in prepared.split(name, False).video_id}
+    asked = {v for name in prepared.splits for v in prepared.split(name, False).media.id}
     assert set(store.video_ids) == asked
     for video in asked:
         found = {name: array.shape for name, array in store.read(video).items()}

@@ -57,7 +57,7 @@ def prepared_alike(name, folder, place, **fields):
     here = prepare(config_of(name, folder, folder.parent / "here", **fields))
     with requests() as watched:
         there = prepare(config_of(name, place, folder.parent / "there", **fields))
-    for file in ("manifest.parquet", "vocabulary.json", "answers.json", "missing.txt"):
+    for file in ("media.arrow", "examples.arrow", "vocabulary.json", "answers.json", "missing.txt"):
         assert (here.path / file).read_bytes() == (there.path / file).read_bytes(), file
     for key in ("sources", "present"):
         assert here.info["identity"][key] == there.info["identity"][key]
@@ -73,7 +73,7 @@ def prepared_alike(name, folder, place, **fields):
 def test_msvd_is_prepared_as_on_a_disk_whatever_the_names(place, tmp_path):
     folder = write_msvd(tmp_path / "data", stems=ODD_STEMS)
     there = prepared_alike("msvd_qa", folder, place)
-    assert there.split("train").path == [f"{place}/video/{ODD_STEMS[n]}.avi" for n in (1, 2)]
+    assert there.split("train").media.path == [f"{place}/video/{ODD_STEMS[n]}.avi" for n in (1, 2)]
 
 
 def test_msrvtt_is_prepared_as_on_a_disk(place, tmp_path):
@@ -86,7 +86,7 @@ def test_msrvtt_is_prepared_as_on_a_disk(place, tmp_path):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
     there = prepared_alike("msrvtt_qa", folder, place, allow_missing=True)
-    assert there.split("val").path == [f"{place}/TrainValVideo/video3.webm"]
+    assert there.split("val").media.path == [f"{place}/TrainValVideo/video3.webm"]
 
 
 def write_table(folder: Path, name: str, rows: list[str], videos: list[str]) -> Path:
@@ -103,7 +103,7 @@ def test_a_table_is_prepared_as_on_a_disk(place, tmp_path):
     videos = ["a b#1.avi", "video/more/x.mp4", "video/c.avi"]
     folder = write_table(tmp_path / "data", "questions 1#%20é.csv", rows, videos)
     there = prepared_alike("table", folder, place)
-    assert there.split("test").path == [f"{place}/video/c.avi"]
+    assert there.split("test").media.path == [f"{place}/video/c.avi"]
 
 
 def test_a_table_may_name_full_locations_and_be_named_itself(place, tmp_path):
@@ -115,7 +115,7 @@ def test_a_table_may_name_full_locations_and_be_named_itself(place, tmp_path):
     with pytest.raises(DataError, match=r"found other\.csv, q\.csv; name it with data\.annotat"):
         prepare(config)
     prepared = prepare(config.model_copy(update={"annotations": f"{place}/q.csv"}))
-    assert prepared.split("train").video_id == ["a.avi"]
+    assert prepared.split("train").media.id == ["a.avi"]
 
 
 def test_missing_videos_and_files_are_named(place, tmp_path):
@@ -177,7 +177,7 @@ def test_a_set_is_drawn_on_a_disk_alone_and_read_where_it_is(place, tmp_path):
         prepare(config)
     generate(tmp_path / "data", videos={"train": 2, "val": 1, "test": 1})
     send(tmp_path / "data", place)
-    assert len(prepare(config).split("train").path) == 2
+    assert len(prepare(config).split("train").media.path) == 2
 
 
 def test_doctor_says_that_it_needs_a_disk(place):
@@ -251,10 +251,10 @@ def test_frames_of_a_report_come_from_the_object_store(place, tmp_path):
     generate(tmp_path / "data", videos={"train": 1, "val": 1, "test": 1})
     send(tmp_path / "data", place)
     recipe = make_recipe(tmp_path, f"data.root={place}", "clips.cache=none")
-    video = prepare(recipe.data).split("val").video_id[0]
+    video = prepare(recipe.data).split("val").media.id[0]
     footage = Footage(recipe)
     footage.load([video])
-    (path,) = prepare(recipe.data).split("val").path
+    (path,) = prepare(recipe.data).split("val").media.path
     there = tmp_path / "data" / path.removeprefix(f"{place}/")
     (expected,) = decode_videos([str(there)], recipe.clips)
     np.testing.assert_array_equal(footage.clips[video], expected["clips"])
@@ -319,7 +319,7 @@ def test_videos_in_an_object_store_give_the_same_store_and_answers(tmp_path, mon
         assert losses[0] == losses[1], "decoded while training runs, the same pictures"
 
         split = prepare(recipe_in(there).data).split("test")
-        video = split.path[split.video_id.index(rows[0]["video_id"])]
+        video = split.media.path[split.media.id.index(rows[0]["video_id"])]
         assert video.startswith(f"{place}/")
         answers = msvqa.from_pretrained(runs[0]).answer(video, rows[0]["question"])
         assert [answer.text for answer in answers] == rows[0]["top"]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from msvqa.data.dataset import Prepared
+from msvqa.data.prepared import Prepared
 from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import load_checkpoint
 from msvqa.engine.inputs import open_inputs

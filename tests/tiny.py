@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from msvqa.data.dataset import Prepared
 from msvqa.data.datasets.synthetic import generate
+from msvqa.data.prepared import Prepared
 from msvqa.data.store import Entry, Store, clip_spec, store_location, write_index, write_shard
 from msvqa.engine.checkpoint import Content, Position, checkpoint_name, save_checkpoint
 from msvqa.engine.inputs import decode_videos, model_sizes
@@ -80,8 +80,8 @@ def make_checkpoint(
     content = Content(
         recipe=recipe,
         model=build_model(recipe, model_sizes(recipe, prepared)),
-        vocabulary=prepared.vocabulary,
-        answers=prepared.answers,
+        examples=prepared.kind.name,
+        lexicon=prepared.lexicon,
         training_state={},
         position=Position(stage=stage.name, step=step),
         score=0.5 if finished else None,
@@ -98,8 +98,8 @@ def make_data(folder: Path, recipe: Recipe | None = None) -> tuple[Prepared, Sto
     recipe = recipe or make_recipe(folder)
     prepared = prepare(recipe.data)
     splits = [prepared.split(name) for name in prepared.splits]
-    ids = [video for split in splits for video in split.video_id]
-    paths = [path for split in splits for path in split.path]
+    ids = [video for split in splits for video in split.media.id]
+    paths = [path for split in splits for path in split.media.path]
     arrays = decode_videos(paths, recipe.clips)
     entries = [
         Entry(video_id=i, outcome="ok", arrays=dict(a)) for i, a in zip(ids, arrays, strict=True)

@@ -1,6 +1,6 @@
 """Are the checkpoints sound that a run goes on from or starts from."""
 
-from msvqa.data.dataset import Prepared
+from msvqa.data.prepared import Prepared
 from msvqa.engine.checkpoint import newest_checkpoint
 from msvqa.engine.fitting import Fit
 from msvqa.engine.trainer import initial_checkpoint

@@ -4,9 +4,9 @@ import logging
 from collections import defaultdict
 
 from msvqa.data.annotations import several
-from msvqa.data.dataset import Prepared
 from msvqa.data.folds import DEALT
 from msvqa.data.leakage import IN_TWO_SPLITS, Allowed, how_to_allow, shared_content
+from msvqa.data.prepared import Prepared
 from msvqa.data.store import Store
 from msvqa.errors import DataError
 from msvqa.recipe import Recipe
@@ -43,7 +43,7 @@ def _splits(recipe: Recipe, prepared: Prepared) -> dict[str, list[str]]:
     splits: dict[str, list[str]] = defaultdict(list)
     for name in prepared.splits:
         place = "+".join(DEALT) if recipe.folds is not None and name in DEALT else name
-        for video in prepared.split(name, recipe.reads_videos).video_id:
+        for video in prepared.split(name, recipe.reads_videos).media.id:
             if place not in splits[video]:
                 splits[video].append(place)
     return splits

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from msvqa.checks.report import Check, Status
 from msvqa.data.annotations import several
-from msvqa.data.dataset import Prepared
 from msvqa.data.features import FeatureFiles, Survey, feature_files
+from msvqa.data.prepared import Prepared
 from msvqa.data.store import Store, store_location, store_spec
 from msvqa.errors import DataError, StoreError
 from msvqa.recipe import Recipe
@@ -41,7 +41,7 @@ def check_features(recipe: Recipe, prepared: Prepared) -> None:
     lines = [f"video {video}: {cause}" for video, cause in survey.unusable.items()]
     found = f"{len(lines)} of {len(video_ids)} videos have features that cannot be used:"
     usable = set(present) - set(survey.unusable)
-    if recipe.data.allow_missing and not usable.isdisjoint(prepared.split("train", False).video_id):
+    if recipe.data.allow_missing and not usable.isdisjoint(prepared.split("train", False).media.id):
         logger.warning("%s\n%s\nthey are left out", found, several(lines))
         return
     advice = "no training video is left" if recipe.data.allow_missing else ADVICE
@@ -115,4 +115,4 @@ def _need_rows(recipe: Recipe, files: FeatureFiles, video_ids: Sequence[str]) ->
 def _video_ids(prepared: Prepared) -> list[str]:
     """Return the videos of all splits."""
     splits = [prepared.split(name, present_only=False) for name in prepared.splits]
-    return sorted({video for split in splits for video in split.video_id})
+    return sorted({video for split in splits for video in split.media.id})

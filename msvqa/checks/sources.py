@@ -14,7 +14,7 @@ from typing import Any, get_args
 import torch
 
 from msvqa.content import START_BYTES, stand_in
-from msvqa.data.dataset import Prepared
+from msvqa.data.prepared import Prepared
 from msvqa.data.word_vectors import check_word_vectors
 from msvqa.engine.inputs import model_sizes
 from msvqa.errors import DataError, MSVQAError, RecipeError, WeightsError

@@ -12,8 +12,7 @@ from msvqa.errors import DataError
 from msvqa.recipe import DataConfig, parse_data
 
 if TYPE_CHECKING:
-    from msvqa.data.annotations import Row
-    from msvqa.data.dataset import Dataset
+    from msvqa.data.annotated import Annotated
     from msvqa.data.readers import Probe
     from msvqa.data.schema import Problem
 
@@ -54,14 +53,20 @@ def check_data(folder: Path, config: DataConfig, timeout_s: float, report: Repor
         )
     else:
         from msvqa.data.dataset import open_dataset
-        from msvqa.data.problems import find_annotation_problems
+        from msvqa.data.schema import Problem
 
         dataset = open_dataset(config.model_copy(update={"root": str(folder.absolute())}))
-        report.problems += find_annotation_problems(dataset)
-        rows = _rows(dataset)
-        files = _annotated_files(dataset, rows)
-        report.checks.append(_annotation_check(config.name, report.problems))
-        report.checks += _question_checks(rows)
+        files = []
+        try:
+            annotated = dataset.annotate()
+        except DataError as error:
+            report.problems.append(Problem(kind="invalid_source", detail=str(error)))
+            report.checks.append(_annotation_check(config.name, report.problems))
+        else:
+            report.problems += annotated.problems
+            report.checks.append(_annotation_check(config.name, report.problems))
+            report.checks += _cautions(annotated)
+            files = sorted({path for path in annotated.media["path"].to_pylist() if path})
     report.probes = probe_videos(folder, files, timeout_s)
     contents = [_content(path, probe) for path, probe in report.probes.items()]
     problems = [problem for problem in contents if problem is not None]
@@ -90,34 +95,11 @@ def recognise(folder: Path, overrides: Sequence[str] = ()) -> DataConfig:
     return parse_data(name, ours, **fields)
 
 
-def _rows(dataset: "Dataset") -> list["Row"]:
-    """Return all questions; of annotations that cannot be read none."""
-    try:
-        return dataset.read().rows
-    except DataError:
-        return []
-
-
-def _question_checks(rows: Sequence["Row"]) -> list[Check]:
-    """Return what people should know of their questions; of broken annotations nothing."""
-    from msvqa.data.cautions import cautions
-    from msvqa.data.text import tokenize
-
-    if not rows:
-        return []
-    tokens = {text: tokenize(text) for text in {row.question for row in rows}}
-    return [Check(name="questions", status="warn", detail=said) for said in cautions(rows, tokens)]
-
-
-def _annotated_files(dataset: "Dataset", rows: Sequence["Row"]) -> list[str]:
-    """Return the files of all videos that questions are about; broken annotations name none."""
-    from msvqa.data.problems import group_by_video
-
-    try:
-        videos = group_by_video(dataset, rows)
-    except DataError:
-        return []
-    return sorted({video.file.path for video in videos if video.file.path})
+def _cautions(annotated: "Annotated") -> list[Check]:
+    """Return what people should know of their examples before they train."""
+    name = annotated.kind.name
+    said = annotated.kind.cautions(annotated)
+    return [Check(name=name, status="warn", detail=detail) for detail in said]
 
 
 def probe_videos(folder: Path, files: Sequence[str], timeout_s: float) -> dict[str, "Probe"]:

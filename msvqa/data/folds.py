@@ -10,9 +10,8 @@ import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-import numpy as np
-
-from msvqa.data.dataset import Prepared, Split
+from msvqa.data.prepared import Prepared
+from msvqa.data.split import Split
 from msvqa.recipe import FoldsConfig
 
 DEALT = ("train", "val")
@@ -29,12 +28,12 @@ def read_split(
     if folds is None or name not in DEALT:
         return prepared.split(name, present_only)
     sources = [source for source in DEALT if source in prepared.splits]
-    annotated = _joined([prepared.split(source, False) for source in sources], name)
-    held_out = _held_out(annotated.video_id, folds, prepared.same_videos)
-    dropped = held_out if name == "train" else set(annotated.video_id) - held_out
+    annotated = Split.joined(name, [prepared.split(source, False) for source in sources])
+    held_out = _held_out(annotated.media.id, folds, prepared.same_videos)
+    dropped = held_out if name == "train" else set(annotated.media.id) - held_out
     expected = len(annotated.without(dropped))
-    present = _joined([prepared.split(source, present_only) for source in sources], name)
-    return replace(present.without(dropped), n_expected=expected)
+    present = Split.joined(name, [prepared.split(source, present_only) for source in sources])
+    return replace(present.without(dropped), expected=expected)
 
 
 def _held_out(
@@ -55,23 +54,3 @@ def _held_out(
 
 def _digest(video_id: str) -> str:
     return hashlib.sha256(video_id.encode()).hexdigest()
-
-
-def _joined(splits: list[Split], name: str) -> Split:
-    starts = np.cumsum([0] + [len(split.video_id) for split in splits])
-    return Split(
-        name=name,
-        video_id=[video for split in splits for video in split.video_id],
-        path=[path for split in splits for path in split.path],
-        video_row=np.concatenate(
-            [split.video_row + start for split, start in zip(splits, starts[:-1], strict=True)]
-        ),
-        question_id=np.concatenate([split.question_id for split in splits]),
-        question=[text for split in splits for text in split.question],
-        answer=[text for split in splits for text in split.answer],
-        question_type=[kind for split in splits for kind in split.question_type],
-        tokens=np.concatenate([split.tokens for split in splits]),
-        length=np.concatenate([split.length for split in splits]),
-        answer_id=np.concatenate([split.answer_id for split in splits]),
-        n_expected=sum(split.n_expected for split in splits),
-    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msvqa.data.root import Root
 from msvqa.data.schema import Problem
-from msvqa.errors import DataError, did_you_mean
+from msvqa.errors import did_you_mean
 
 if TYPE_CHECKING:
     from msvqa.data.problems import AnnotatedVideo
@@ -30,18 +30,15 @@ class Allowed:
         """Whether one of the ids is named, or all the splits together."""
         return any(name in video_ids or set(splits) <= set(name.split("+")) for name in self.names)
 
-    def check(self, video_ids: Collection[str], splits: Sequence[str]) -> None:
-        """Refuse names that mean nothing.
-
-        Raises:
-            DataError: no such video, and no such splits.
-        """
+    def problems(self, video_ids: Collection[str], splits: Sequence[str]) -> Iterator[Problem]:
+        """Find names that mean nothing: no such video, and no such splits."""
         for name in sorted(self.names.difference(video_ids)):
             parts = name.split("+")
             if len(parts) < 2 or not set(parts) <= set(splits):
-                raise DataError(
-                    f"data.shared_videos: {name!r} is no video of the annotations"
-                    f"{did_you_mean(name, video_ids)}, and no splits such as train+val"
+                yield Problem(
+                    kind="unknown_shared",
+                    detail=f"data.shared_videos: {name!r} is no video of the annotations"
+                    f"{did_you_mean(name, video_ids)}, and no splits such as train+val",
                 )
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from msvqa.data.batch import Batch
-from msvqa.data.dataset import Split
+from msvqa.data.chance import Chance
 from msvqa.data.order import WHOLE, EpochPlan, Share, chunks
+from msvqa.data.split import Split
 
 
 class VideoSource(Protocol):
@@ -93,7 +94,7 @@ def training_batches(
     normalizer = (plan.weight.sum(axis=(1, 2)) / share.workers).repeat(accumulate)  # (N,)
     index = torch.arange(size).repeat_interleave(plan.question.shape[2])
     for number, videos in enumerate(source.batches(video.tolist())):
-        batch = _question_tensors(split, question[number]) | videos
+        batch = _tensors(split, question[number]) | videos
         batch["video"] = torch.from_numpy(video[number].copy())
         batch["video_index"] = index
         batch["weight"] = torch.from_numpy(weight[number].copy())
@@ -106,13 +107,13 @@ def evaluation_batches(
     split: Split, source: VideoSource, videos: Sequence[int], videos_per_batch: int
 ) -> Iterator[Batch]:
     """Yield all questions of the given videos, every question once, grouped by video."""
-    order = np.argsort(split.video_row, kind="stable")
-    starts = np.searchsorted(split.video_row[order], np.arange(len(split.video_id) + 1))
+    order = np.argsort(split.examples.medium, kind="stable")
+    starts = np.searchsorted(split.examples.medium[order], np.arange(len(split.media) + 1))
     groups = list(chunks(videos, videos_per_batch))
     for group, tensors in zip(groups, source.batches(groups), strict=True):
         rows = [order[starts[v] : starts[v + 1]] for v in group]
         counts = torch.tensor([len(r) for r in rows])
-        batch = _question_tensors(split, np.concatenate(rows)) | tensors
+        batch = _tensors(split, np.concatenate(rows)) | tensors
         batch["video"] = torch.tensor(list(group))
         batch["video_index"] = torch.arange(len(group)).repeat_interleave(counts)
         batch["weight"] = torch.ones(len(batch["row"]))
@@ -121,10 +122,6 @@ def evaluation_batches(
         yield batch
 
 
-def _question_tensors(split: Split, rows: np.ndarray) -> Batch:
-    return {
-        "question": torch.from_numpy(split.words(rows)),
-        "question_length": torch.from_numpy(split.length[rows].astype(np.int64)),
-        "answer": torch.from_numpy(split.answer_id[rows].astype(np.int64)),
-        "row": torch.from_numpy(rows.astype(np.int64)),
-    }
+def _tensors(split: Split, rows: np.ndarray, chance: Chance | None = None) -> Batch:
+    rows = rows.astype(np.int64)
+    return split.examples.tensors(rows, chance) | {"row": torch.from_numpy(rows)}

@@ -1,19 +1,25 @@
 """What is wrong with annotations and file names, found without opening a video."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from msvqa.data.annotated import MEDIA_COLUMNS, Annotated
 from msvqa.data.annotations import Annotations, Row
 from msvqa.data.dataset import Dataset
-from msvqa.data.leakage import Allowed, shared_videos
+from msvqa.data.examples.questions import ANNOTATED, Questions
+from msvqa.data.leakage import Allowed, shared_ids, shared_videos
 from msvqa.data.schema import PROBLEMS, Problem
-from msvqa.data.video_files import VideoFile
+from msvqa.data.video_files import VideoFile, endings_tried
 from msvqa.errors import DataError
+
+if TYPE_CHECKING:
+    from msvqa.data.question_set import QuestionSet
 
 
 @dataclass(frozen=True)
@@ -26,35 +32,75 @@ class AnnotatedVideo:
     rows: list[Row]
 
 
+def annotate(dataset: "QuestionSet") -> Annotated:
+    """Return the questions of a data set, grouped by video, with all that is wrong with them.
+
+    Raises:
+        DataError: a file of annotations is absent or cannot be read at all.
+    """
+    annotations = dataset.read()
+    found = group_by_video(dataset, annotations.rows)
+    # Words are numbered in the order of the files, and so are problems told: `found` keeps it.
+    videos = sorted(found, key=lambda video: dataset.splits.index(video.split))
+    missing = [video.file for video in videos if not video.file.path]
+    types = [*dataset.question_types, *(row.type for video in videos for row in video.rows)]
+    return Annotated(
+        kind=Questions,
+        splits=dataset.splits,
+        media=pa.Table.from_pylist([_medium(video) for video in videos], schema=MEDIA_COLUMNS),
+        examples=_questions(videos),
+        problems=_problems(dataset, annotations, found),
+        notes=annotations.notes,
+        same_file=shared_ids(found, dataset.root),
+        endings_tried=endings_tried(missing),
+        facts={"question_types": list(dict.fromkeys(types))},
+    )
+
+
 def find_annotation_problems(dataset: Dataset) -> list[Problem]:
     """Return everything that is wrong with the annotations and the files they name."""
     try:
-        annotations = dataset.read()
-        videos = group_by_video(dataset, annotations.rows)
-        return annotation_problems(dataset, annotations, videos)
+        return list(dataset.annotate().problems)
     except DataError as error:
         return [Problem(kind="invalid_source", detail=str(error))]
 
 
-def annotation_problems(
-    dataset: Dataset, annotations: Annotations, videos: Sequence[AnnotatedVideo]
+def _problems(
+    dataset: "QuestionSet", annotations: Annotations, videos: Sequence[AnnotatedVideo]
 ) -> list[Problem]:
-    """Return what is wrong with annotations that have been read and grouped.
-
-    Raises:
-        DataError: `data.shared_videos` names what is not there.
-    """
     allowed = Allowed(frozenset(dataset.config.shared_videos))
-    allowed.check({video.video_id for video in videos}, dataset.splits)
     return [
         *annotations.problems,
+        *allowed.problems({video.video_id for video in videos}, dataset.splits),
         *(problem for video in videos if (problem := _file_problem(video)) is not None),
         *_repeated_questions(annotations.rows),
         *shared_videos(videos, dataset.root, allowed),
     ]
 
 
-def group_by_video(dataset: Dataset, rows: Iterable[Row]) -> list[AnnotatedVideo]:
+def _medium(video: AnnotatedVideo) -> dict[str, Any]:
+    path, expected = video.file.path, video.file.expected
+    return {
+        "id": video.video_id, "path": path, "kind": "video", "split": video.split,
+        "present": bool(path), "expected": expected, "absence": "" if path else absence(video.file),
+    }  # fmt: skip
+
+
+def _questions(videos: Sequence[AnnotatedVideo]) -> pa.Table:
+    """Return the questions of videos; media are counted within each split."""
+    rows, media, counted = [], [], Counter[str]()
+    for video in videos:
+        rows += video.rows
+        media += [[counted[video.split]]] * len(video.rows)
+        counted[video.split] += 1
+    columns = {field.name: [getattr(row, field.name) for row in rows] for field in ANNOTATED}
+    return pa.table(
+        {"media": pa.array(media, type=Questions.schema().field("media").type)}
+        | {field.name: pa.array(columns[field.name], type=field.type) for field in ANNOTATED}
+    )
+
+
+def group_by_video(dataset: "QuestionSet", rows: Iterable[Row]) -> list[AnnotatedVideo]:
     """Collect the questions of every video, in order of first appearance, and find its file."""
     grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:

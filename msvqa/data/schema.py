@@ -4,25 +4,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-QUESTION = pa.struct(
-    [
-        ("question_id", pa.int64()),
-        ("question", pa.string()),
-        ("answer", pa.string()),
-        ("type", pa.string()),
-        ("tokens", pa.list_(pa.int32())),
-        ("answer_id", pa.int64()),
-    ]
-)
-MANIFEST = pa.schema(
-    [
-        ("video_id", pa.string()),
-        ("split", pa.string()),
-        ("path", pa.string()),  # relative to the data root; empty where the video is absent
-        ("present", pa.bool_()),
-        ("questions", pa.list_(QUESTION)),
-    ]
-)
 PROBLEMS = pa.schema(
     [
         ("kind", pa.string()),
@@ -60,13 +41,14 @@ PROBLEM_KINDS: dict[str, str] = {
     "two_files": "one video with more than one file",
     "shared_file": "one file, or equal ones, of more than one video id",
     "two_splits": "a video that is in more than one split",
+    "unknown_shared": "a name that data.shared_videos allows, and that means nothing",
     "allowed_splits": "a video in more than one split, which data.shared_videos allows",
 }
 """What is wrong with annotations, by kind; outcomes of decoding are listed in `data/readers.py`."""
 
 REFUSED_KINDS = (
     *("invalid_source", "invalid_row", "empty_text", "duplicate_id"),
-    *("outside_root", "two_splits"),
+    *("outside_root", "two_splits", "unknown_shared"),
 )
 """Problems that `prepare` never goes on with."""
 

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from msvqa.cache import fetch
-from msvqa.data.dataset import prepared_location
 from msvqa.data.finite import not_finite, to_type
+from msvqa.data.prepared import prepared_location
 from msvqa.errors import IncompleteError, StorageError, StoreError
 from msvqa.files import hash_file, sync, write_json
 from msvqa.recipe import FeaturesConfig, Recipe

@@ -9,19 +9,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from msvqa.data.word_vectors import read_word_vectors
 from msvqa.errors import DataError
 
-__all__ = ["AnswerList", "Vocabulary", "question_text", "read_word_vectors", "tokenize"]
+__all__ = [
+    "AnswerList", "Vocabulary", "WordList", "question_text", "read_word_vectors", "tokenize",
+]  # fmt: skip
 
 NULL, UNKNOWN = "<NULL>", "<UNK>"
 UNKNOWN_IN_TRAIN, UNKNOWN_IN_EVALUATION = "<UNK0>", "<UNK1>"
 MAX_LIST_BYTES = 500_000_000
 _PLAIN = re.compile(r"[a-z0-9 ]*")
 
-Listed = TypeVar("Listed", bound="_WordList")
+Listed = TypeVar("Listed", bound="WordList")
 
 
 def question_text(question: str) -> str:
@@ -54,10 +56,12 @@ def _treebank(text: str) -> tuple[str, ...]:
     return tuple(word_tokenize(text, preserve_line=True))
 
 
-class _WordList:
+class WordList:
     """Words in the order of their ids; the first two are reserved."""
 
-    reserved: tuple[str, str]
+    name: ClassVar[str]
+    """How a lexicon calls it; its file is `NAME.json`."""
+    reserved: ClassVar[tuple[str, str]]
 
     def __init__(self, words: Sequence[str]) -> None:
         if tuple(words[:2]) != self.reserved or not all(isinstance(word, str) for word in words):
@@ -75,6 +79,13 @@ class _WordList:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} entries)"
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, WordList) and self.name == other.name and self._words == other._words
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
     def to_json(self) -> str:
         """Return the words as a JSON list in the order of their ids."""
@@ -117,9 +128,10 @@ class _WordList:
             raise DataError(f"{path}: {error}") from None
 
 
-class Vocabulary(_WordList):
+class Vocabulary(WordList):
     """Words of questions. Id 0 is padding, 1 any word that is not in training."""
 
+    name = "vocabulary"
     reserved = (NULL, UNKNOWN)
 
     @classmethod
@@ -143,9 +155,10 @@ class Vocabulary(_WordList):
         return [self._ids.get(token, 1) for token in tokens]
 
 
-class AnswerList(_WordList):
+class AnswerList(WordList):
     """Answers that are classes; 0 is any other answer in training, 1 in evaluation."""
 
+    name = "answers"
     reserved = (UNKNOWN_IN_TRAIN, UNKNOWN_IN_EVALUATION)
 
     @classmethod

@@ -2,7 +2,7 @@
 
     weights.safetensors    all weights of the model
     training_state.pt      optimizer state: plain tensors and numbers
-    recipe.yaml  vocabulary.json  answers.json
+    recipe.yaml  and the word lists of the lexicon, such as vocabulary.json and answers.json
     checkpoint.json        position, score, sizes, SHA-256 of all files and its own; written last
 
 Random numbers need no state: every step seeds them from (seed, stage, step, worker), see
@@ -24,12 +24,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from msvqa.cache import fetch
-from msvqa.data.text import AnswerList, Vocabulary
+from msvqa.data.examples import EXAMPLES
+from msvqa.data.examples.questions import Questions
+from msvqa.data.lexicon import Lexicon
 from msvqa.errors import CheckpointError, IncompleteError
 from msvqa.files import hash_file, sync, write_json
 from msvqa.models.model import Model, Sizes, build_model
 from msvqa.recipe import Recipe, load
 from msvqa.run import CHECKPOINT_INFO, Run
+from msvqa.sections import resolve
 from msvqa.storage import Folder, absolute, is_remote, join, open_folder
 
 logger = logging.getLogger(__name__)
@@ -63,8 +66,7 @@ class Loaded:
     location: str
     recipe: Recipe
     model: Model
-    vocabulary: Vocabulary
-    answers: AnswerList
+    lexicon: Lexicon
     info: Mapping[str, Any]
 
 
@@ -74,8 +76,9 @@ class Content:
 
     recipe: Recipe
     model: Model
-    vocabulary: Vocabulary
-    answers: AnswerList
+    examples: str
+    """The kind of example that the lexicon is of"""
+    lexicon: Lexicon
     training_state: Mapping[str, Any]
     position: Position
     score: float | None
@@ -118,8 +121,7 @@ def _write(folder: Path, content: Content) -> None:
     except RuntimeError as error:  # what torch makes of a full disk
         raise OSError(f"{TRAINING_STATE}: {error}") from error
     (folder / "recipe.yaml").write_text(content.recipe.to_yaml(), encoding="utf-8")
-    content.vocabulary.save(folder / "vocabulary.json")
-    content.answers.save(folder / "answers.json")
+    content.lexicon.save(folder)
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)}
         for path in sorted(folder.iterdir())
@@ -130,7 +132,8 @@ def _write(folder: Path, content: Content) -> None:
         "position": asdict(content.position),
         "score": content.score,
         "finished": content.finished,
-        "sizes": asdict(content.model.sizes),
+        "examples": content.examples,
+        "sizes": dict(content.model.sizes),
         "files": files,
     }
     write_json(folder / CHECKPOINT_INFO, info | {"sha256": _sha256_of_info(info)})
@@ -237,7 +240,7 @@ def load_checkpoint(location: str | Path) -> Loaded:
         CheckpointError: damaged, or the weights do not fit the model of its recipe.
     """
     folder, info = _fetched(location), read_info(location)
-    words, answers = read_words(location)
+    lexicon = read_lexicon(location)
     recipe = load(folder / "recipe.yaml")
     model = build_model(recipe, Sizes(**info["sizes"]))
     load_weights(model, read_weights(folder), str(location))
@@ -245,21 +248,21 @@ def load_checkpoint(location: str | Path) -> Loaded:
         location=str(location),
         recipe=recipe,
         model=model.eval(),
-        vocabulary=words,
-        answers=answers,
+        lexicon=lexicon,
         info=info,
     )
 
 
-def read_words(location: str | Path) -> tuple[Vocabulary, AnswerList]:
-    """Return the words and the answers of a checkpoint.
+def read_lexicon(location: str | Path) -> Lexicon:
+    """Return the word lists of a checkpoint.
 
     Raises:
         CheckpointError: it is missing or incomplete.
     """
-    folder = _fetched(location)
-    vocabulary = Vocabulary.load(folder / "vocabulary.json")
-    return vocabulary, AnswerList.load(folder / "answers.json")
+    # Checkpoints that were made before there were several kinds do not say.
+    name = read_info(location).get("examples", Questions.name)
+    kind = resolve(name, EXAMPLES, "kind of example")
+    return Lexicon.load(_fetched(location), kind.lists)
 
 
 def read_weights(location: str | Path) -> dict[str, Tensor]:

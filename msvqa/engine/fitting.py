@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from msvqa.data.dataset import Prepared
+from msvqa.data.prepared import Prepared
 from msvqa.engine.checkpoint import (
     WEIGHTS,
     Shapes,

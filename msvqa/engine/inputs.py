@@ -10,10 +10,12 @@ import torch
 
 from msvqa.data.batch import Batch, to_device
 from msvqa.data.buffers import Buffers, VideoArrays
-from msvqa.data.dataset import Prepared, Split
+from msvqa.data.examples.questions import Questions
 from msvqa.data.loader import VideoSource
 from msvqa.data.order import chunks
+from msvqa.data.prepared import Prepared
 from msvqa.data.sampling import sample_clips
+from msvqa.data.split import Split
 from msvqa.data.store import Store
 from msvqa.data.video import IsolatedDecoder
 from msvqa.errors import DataError
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 from msvqa.data.folds import read_split
 
 VIDEOS_PER_COPY = 64
+OF_NO_DATA = {words.name: 2 for words in Questions.lists}
+"""Sizes of word lists that hold nothing yet."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class StoreSource:
     def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
         """Yield the stored arrays of the split's videos, copied once: into buffers used again."""
         for rows in groups:
-            ids = [self.split.video_id[row] for row in rows]
+            ids = [self.split.media.id[row] for row in rows]
             yield self.buffers.stack([self.store.read(video) for video in ids])
 
 
@@ -60,7 +64,7 @@ class FileSource:
     def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
         """Yield the features of the split's videos."""
         for rows in groups:
-            ids = [self.split.video_id[row] for row in rows]
+            ids = [self.split.media.id[row] for row in rows]
             yield Buffers().stack([self.files.read(video) for video in ids])
 
 
@@ -83,11 +87,12 @@ class StreamSource:
     def _videos(self, rows: Sequence[int]) -> Iterator[VideoArrays]:
         from msvqa.engine.ingest import stream_clips
 
-        paths = [self.split.path[row] for row in rows]
+        paths = [self.split.media.path[row] for row in rows]
         for row, item in zip(rows, stream_clips(paths, self.clips, self.data_workers), strict=True):
             if item["error"]:
+                media = self.split.media
                 raise DataError(
-                    f"video {self.split.video_id[row]} ({self.split.path[row]}): {item['error']}; "
+                    f"video {media.id[row]} ({media.path[row]}): {item['error']}; "
                     "run `msvqa doctor --data` and take it out, or use clips.cache=store"
                 )
             yield {"clips": item["clips"]}
@@ -102,7 +107,7 @@ class DecodingSource:
 
     def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
         """Yield the clips of the split's videos."""
-        paths = [self.split.path[row] for rows in groups for row in rows]
+        paths = [self.split.media.path[row] for rows in groups for row in rows]
         return _stacked(decode_videos(paths, self.clips), groups)
 
 
@@ -166,7 +171,7 @@ def open_inputs(
         return Inputs(split=questions, source=StreamSource(questions, recipe.clips, workers))
     store = Store.open(store_path)
     questions = read_split(prepared.knowing(store.copies), split, recipe.folds, **present)
-    absent = [video for video in questions.video_id if video not in store]
+    absent = [video for video in questions.media.id if video not in store]
     unexplained = sorted(set(absent) - set(store.rejected))
     if unexplained:
         raise DataError(
@@ -188,7 +193,7 @@ def make_resident(source: StoreSource, device: torch.device) -> Inputs:
         DataError: they are larger than the free memory of the GPU.
     """
     split, arrays = source.split, source.store.spec.arrays
-    needed = len(split.video_id) * sum(array.nbytes for array in arrays.values())
+    needed = len(split.media) * sum(array.nbytes for array in arrays.values())
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else needed
     if needed > free:
         raise DataError(
@@ -196,11 +201,11 @@ def make_resident(source: StoreSource, device: torch.device) -> Inputs:
             f"{free / 1e9:.1f} GB free: set features.resident=none or features.dtype=float16"
         )
     resident: Batch = {}
-    groups = list(chunks(range(len(split.video_id)), VIDEOS_PER_COPY))
+    groups = list(chunks(range(len(split.media)), VIDEOS_PER_COPY))
     for number, batch in enumerate(source.batches(groups)):
         first = number * VIDEOS_PER_COPY
         for key, part in batch.items():
-            shape = (len(split.video_id), *part.shape[1:])
+            shape = (len(split.media), *part.shape[1:])
             if key not in resident:
                 resident[key] = part.new_empty(shape, device=device)
             resident[key][first : first + len(part)] = part
@@ -211,8 +216,7 @@ def model_sizes(recipe: Recipe, prepared: Prepared | None) -> Sizes:
     """Return what a model of the recipe must know of its data; without data, of any words."""
     features = recipe.features
     return Sizes(
-        vocabulary=len(prepared.vocabulary) if prepared else 2,
-        answers=len(prepared.answers) if prepared else 2,
+        **(prepared.lexicon.sizes() if prepared else OF_NO_DATA),
         num_clips=recipe.clips.num_clips,
         frames_per_clip=recipe.clips.frames_per_clip,
         size_px=recipe.clips.size_px,

@@ -21,9 +21,9 @@ from torch import Tensor
 from msvqa.collectives import worker_count
 from msvqa.data.augmentation import augment
 from msvqa.data.batch import Batch
-from msvqa.data.dataset import Prepared
 from msvqa.data.loader import Prefetched, training_batches
 from msvqa.data.order import EpochPlan, Share, plan_epoch
+from msvqa.data.prepared import Prepared
 from msvqa.engine import distributed
 from msvqa.engine.batch_norm import synchronize_batch_norm
 from msvqa.engine.checkpoint import (
@@ -233,7 +233,7 @@ class StageLoop:
 
     def _plan(self, epoch: int) -> EpochPlan:
         return plan_epoch(
-            self.training.split.video_row,
+            self.training.split.examples.medium,
             lanes=self.stage.batch.videos,
             questions_per_video=self.stage.batch.questions_per_video,
             seed=self.recipe.seed,
@@ -375,7 +375,7 @@ class StageLoop:
         if not everywhere.any():
             return
         index = int(everywhere.nonzero()[0])
-        own = [self.training.split.video_id[v] for v in window.videos[index]] if bad[index] else []
+        own = [self.training.split.media.id[v] for v in window.videos[index]] if bad[index] else []
         videos = sorted({v for share in distributed.gather_objects(own) for v in share})
         raise NonFiniteLossError(
             f"stage {self.stage.name!r}: the loss is not finite at step {window.steps[index] + 1}; "
@@ -491,8 +491,8 @@ class StageLoop:
         content = Content(
             recipe=self.recipe,
             model=self.model,
-            vocabulary=self.prepared.vocabulary,
-            answers=self.prepared.answers,
+            examples=self.prepared.kind.name,
+            lexicon=self.prepared.lexicon,
             training_state={"optimizer": self.optimizer.state_dict()},
             position=self.position,
             score=score,

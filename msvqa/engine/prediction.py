@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from msvqa.data.dataset import Prepared, Split
 from msvqa.data.loader import evaluation_batches
 from msvqa.data.order import WHOLE, Share, chunks, evaluation_order
-from msvqa.engine.checkpoint import Loaded, load_checkpoint, read_sound, read_words
+from msvqa.data.prepared import Prepared
+from msvqa.data.split import Split
+from msvqa.engine.checkpoint import Loaded, load_checkpoint, read_lexicon, read_sound
 from msvqa.engine.inputs import Inputs, open_inputs
 from msvqa.engine.precision import autocast
 from msvqa.errors import CheckpointError, RunError
@@ -35,7 +36,7 @@ def predict_split(
     The shares of all workers together hold every row once. Workers do not communicate.
     """
     split = inputs.split
-    videos = evaluation_order(split.video_row, len(split.video_id), share.workers)[share.worker]
+    videos = evaluation_order(split.examples.medium, len(split.media), share.workers)[share.worker]
     return predict_videos(objective, inputs, device, videos, videos_per_batch)
 
 
@@ -119,18 +120,17 @@ def check_answers(recipe: Recipe) -> None:
         )
 
 
-def check_vocabulary(checkpoint: str, prepared: Prepared) -> None:
+def check_lexicon(checkpoint: str, prepared: Prepared) -> None:
     """Refuse a checkpoint that is damaged or that was trained on other words, before Ray starts.
 
     Raises:
         CheckpointError: says which.
     """
     read_sound(checkpoint)
-    words, answers = read_words(checkpoint)
-    if (words.tokens, answers.answers) != (prepared.vocabulary.tokens, prepared.answers.answers):
+    if differing := read_lexicon(checkpoint).differing(prepared.lexicon):
         raise CheckpointError(
-            f"{checkpoint} was trained with another vocabulary or answer list than "
-            f"{prepared.location}: evaluate it on the data it was trained on"
+            f"{checkpoint} was trained with other {' and '.join(differing)} than "
+            f"{prepared.location} has: evaluate it on the data it was trained on"
         )
 
 
@@ -146,7 +146,7 @@ def predict_on_ray(
     from msvqa.engine.actors import Pool, Work, perform
 
     size = parse(job.recipe).evaluation.videos_per_batch
-    videos = np.unique(split.video_row).tolist()
+    videos = np.unique(split.examples.medium).tolist()
     work = Work(worker=Predictor, arguments=(job,), parts=list(chunks(videos, size)))
     parts = list(perform(work, Pool(workers, gpus_per_worker)))
     together = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

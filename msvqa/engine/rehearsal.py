@@ -8,11 +8,11 @@ from itertools import islice
 import torch
 
 from msvqa.data.batch import Batch
-from msvqa.data.dataset import Prepared
 from msvqa.data.features import feature_files
 from msvqa.data.folds import read_split
 from msvqa.data.loader import training_batches
 from msvqa.data.order import Share, plan_epoch
+from msvqa.data.prepared import Prepared
 from msvqa.data.store import Store, store_location
 from msvqa.engine.inputs import (
     DecodingSource,
@@ -84,7 +84,7 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> list[Estimate]:
         loss, step_s = _time_step(objective.train(), stage, batches, device)
         if not math.isfinite(loss):
             rows = {int(row) for batch in batches for row in batch["video"]}
-            videos = ", ".join(sorted(inputs.split.video_id[row] for row in rows))
+            videos = ", ".join(sorted(inputs.split.media.id[row] for row in rows))
             raise NonFiniteLossError(
                 f"stage {stage.name!r}: the loss of the first batch is not finite; its videos: "
                 f"{videos}. Lower optimizer.lr or optimizer.clip_norm, or look at these videos"
@@ -111,9 +111,9 @@ def _open(recipe: Recipe, prepared: Prepared, device: torch.device) -> Inputs:
     except StoreError:
         split = read_split(prepared, "train", recipe.folds, present_only=recipe.reads_videos)
         if files := feature_files(recipe):
-            split = split.without([video for video in split.video_id if video not in files])
+            split = split.without([video for video in split.media.id if video not in files])
             if recipe.data.allow_missing:
-                split = split.without(files.survey(split.video_id).unusable)
+                split = split.without(files.survey(split.media.id).unusable)
             return Inputs(split=split, source=FileSource(split, files))
         if recipe.features is not None:
             raise
@@ -127,7 +127,7 @@ def _one_step(recipe: Recipe, stage: StageConfig, inputs: Inputs) -> tuple[list[
     Of a range of workers the fewest, whose parts are the largest.
     """
     plan = plan_epoch(
-        inputs.split.video_row,
+        inputs.split.examples.medium,
         lanes=stage.batch.videos,
         questions_per_video=stage.batch.questions_per_video,
         seed=recipe.seed,

@@ -9,7 +9,7 @@ import numpy as np
 from msvqa.recipe import EvaluationConfig
 
 if TYPE_CHECKING:
-    from msvqa.data.dataset import Split
+    from msvqa.data.split import Split
 
 
 class Evaluator(ABC):

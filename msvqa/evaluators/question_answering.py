@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from msvqa import metrics
+from msvqa.data.examples.questions import Questions
 from msvqa.errors import DataError
 from msvqa.evaluators.evaluator import Evaluator
 
 if TYPE_CHECKING:
-    from msvqa.data.dataset import Split
+    from msvqa.data.split import Split
 
 
 class QuestionAnswering(Evaluator):
@@ -36,17 +37,18 @@ class QuestionAnswering(Evaluator):
         Raises:
             DataError: the predictions are not one row per question.
         """
+        asked, taught = split.of(Questions), train.of(Questions)
         top = predictions["top"]
         if len(top) != len(split):
             raise DataError(f"{len(top)} predictions for {len(split)} questions of {split.name!r}")
         unknown_counts = not self.config.count_unknown_as_wrong
         answered = metrics.is_finite(predictions)
-        right = answered & metrics.is_right(top[:, 0], split.answer_id, unknown_counts)
+        right = answered & metrics.is_right(top[:, 0], asked.answer_id, unknown_counts)
         baselines = {
-            name: metrics.is_right(predicted, split.answer_id)
-            for name, predicted in metrics.text_baselines(train, split).items()
+            name: metrics.is_right(predicted, asked.answer_id)
+            for name, predicted in metrics.text_baselines(taught, asked).items()
         }
-        possible = split.answer_id >= metrics.UNKNOWN_CLASSES
+        possible = asked.answer_id >= metrics.UNKNOWN_CLASSES
         compared = {
             "accuracy": right,
             "type_only_accuracy": baselines["most_frequent_of_type"],
@@ -54,25 +56,25 @@ class QuestionAnswering(Evaluator):
             "best_possible": possible,
         }
         every = np.ones(len(split), dtype=bool)
-        asked = {*train.question_type, *split.question_type}
-        listed = [kind for kind in kinds if kind in asked]
-        kind_of = np.array(split.question_type, dtype=object)
+        there = {*taught.question_type, *asked.question_type}
+        listed = [kind for kind in kinds if kind in there]
+        kind_of = np.array(asked.question_type, dtype=object)
         return {
             "split": split.name,
-            **_row_of(compared, split.video_row, every),
+            **_row_of(compared, asked.medium, every),
             f"top{top.shape[1]}_accuracy": _number(
-                metrics.mean(answered & metrics.is_in_top(top, split.answer_id))
+                metrics.mean(answered & metrics.is_in_top(top, asked.answer_id))
             ),
-            "n_expected": split.n_expected,
-            "n_videos": len(split.video_id),
+            "n_expected": split.expected,
+            "n_videos": len(split.media),
             "n_not_finite": int((~answered).sum()),
-            "n_unknown_answers": int((split.answer_id < metrics.UNKNOWN_CLASSES).sum()),
+            "n_unknown_answers": int((asked.answer_id < metrics.UNKNOWN_CLASSES).sum()),
             "count_unknown_as_wrong": self.config.count_unknown_as_wrong,
             "baselines": {name: _number(metrics.mean(hits)) for name, hits in baselines.items()}
             | {"best_possible": _number(metrics.mean(possible))},
             "per_type": {
-                kind: _row_of(compared, split.video_row, kind_of == kind)
-                for kind in dict.fromkeys([*listed, *train.question_type, *split.question_type])
+                kind: _row_of(compared, asked.medium, kind_of == kind)
+                for kind in dict.fromkeys([*listed, *taught.question_type, *asked.question_type])
             },
         }
 

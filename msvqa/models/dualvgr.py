@@ -34,7 +34,7 @@ class DualVGR(GraphModel):
 
     def __init__(self, config: Config, sizes: Sizes) -> None:
         super().__init__(config, sizes)
-        if sizes.appearance_width is None or sizes.motion_width is None:
+        if sizes.get("appearance_width") is None or sizes.get("motion_width") is None:
             raise RecipeError(
                 ["model dualvgr reads features: add a `features` section, or use model msvqa"]
             )

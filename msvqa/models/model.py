@@ -1,33 +1,47 @@
 """What every model has in common: config, sizes, parameter groups, weight files."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from msvqa.errors import one_of
 from msvqa.models import MODELS
 from msvqa.recipe import Recipe
 from msvqa.sections import NamedConfig, resolve
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """What a model must know of its data."""
+class Sizes(Mapping[str, Any]):
+    """What a model must know of its data: a number for each name, None where there is none.
 
-    vocabulary: int
-    """Number of word ids, with padding and unknown."""
-    answers: int
-    """Number of answer classes, with the unknown ones."""
-    num_clips: int
-    frames_per_clip: int
-    size_px: int
-    """Height and width of a frame."""
-    appearance_width: int | None = None
-    """Width of given frame features; None where the model encodes pixels."""
-    motion_width: int | None = None
-    word_size: int = 300
+    The lexicon gives the lengths of its lists (`vocabulary`, `answers`, ...), the processor what
+    it makes of a medium (`num_clips`, `frames_per_clip`, `size_px`, ...). All are attributes too.
+    """
+
+    def __init__(self, **sizes: int | None) -> None:
+        self._sizes = sizes
+
+    def __getitem__(self, name: str) -> int | None:
+        return self._sizes[name]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._sizes:
+            raise AttributeError(
+                f"the model needs the size {name!r} of its data, which gives {one_of(self)}"
+            )
+        return self._sizes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sizes)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __repr__(self) -> str:
+        return f"Sizes({', '.join(f'{name}={size}' for name, size in self.items())})"
 
 
 class Model(nn.Module):

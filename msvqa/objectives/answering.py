@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from msvqa import losses, metrics
 from msvqa.data.batch import Batch, weighted_mean
+from msvqa.data.examples.questions import Questions
 from msvqa.models.layers.network import GraphModel, Reasoned
 from msvqa.objectives.objective import Objective
 
 if TYPE_CHECKING:
-    from msvqa.data.dataset import Split
+    from msvqa.data.split import Split
 
 # Legend: Q questions, A answers, K best answers.
 
@@ -71,7 +72,7 @@ class Answering(Objective):
 
     def metrics(self, predictions: Mapping[str, np.ndarray], split: "Split") -> dict[str, float]:
         """Return the accuracy; unknown answers, and rows that are not finite, count as wrong."""
-        right = metrics.is_right(predictions["top"][:, 0], split.answer_id)
+        right = metrics.is_right(predictions["top"][:, 0], split.of(Questions).answer_id)
         return {"accuracy": metrics.mean(right & metrics.is_finite(predictions))}
 
     def _reduce(self, values: Tensor, batch: Batch) -> Tensor:

@@ -11,7 +11,7 @@ from msvqa.models.model import Model
 from msvqa.sections import NamedConfig
 
 if TYPE_CHECKING:
-    from msvqa.data.dataset import Split
+    from msvqa.data.split import Split
 
 
 class Objective(nn.Module):

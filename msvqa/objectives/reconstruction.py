@@ -17,7 +17,7 @@ from msvqa.models.msvqa import MSVQA
 from msvqa.objectives.objective import Objective
 
 if TYPE_CHECKING:
-    from msvqa.data.dataset import Split
+    from msvqa.data.split import Split
 
 # Legend: Q questions, V videos, C clips, F frames per clip, H x W pixels.
 

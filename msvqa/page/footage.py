@@ -5,8 +5,9 @@ from functools import partial
 
 import numpy as np
 
-from msvqa.data.dataset import Prepared, Split, prepared_location
+from msvqa.data.prepared import Prepared, prepared_location
 from msvqa.data.sampling import sample_clips
+from msvqa.data.split import Split
 from msvqa.data.store import Store, store_location, store_spec
 from msvqa.data.video import IsolatedDecoder
 from msvqa.errors import DataError, VideoError
@@ -60,7 +61,7 @@ class Footage:
         paths = {
             video: path
             for split in self.splits()
-            for video, path in zip(split.video_id, split.path, strict=True)
+            for video, path in zip(split.media.id, split.media.path, strict=True)
         }
         config = self.clips_config
         plan = partial(

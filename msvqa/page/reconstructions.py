@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from msvqa.data.dataset import Split
-from msvqa.data.text import tokenize
+from msvqa.data.examples.questions import Questions
+from msvqa.data.split import Split
+from msvqa.data.text import Vocabulary, tokenize
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
 from msvqa.models.layers.pixels import to_pixels
 from msvqa.models.msvqa import MSVQA
@@ -38,7 +39,7 @@ def reconstruct(checkpoint: str | Path, footage: Footage) -> list[Reconstructed]
     if not held_out:
         return []
     split = min(held_out, key=lambda split: HELD_OUT.index(split.name))
-    videos = sorted(split.video_id, key=lambda v: hashlib.sha256(v.encode()).hexdigest())[:VIDEOS]
+    videos = sorted(split.media.id, key=lambda v: hashlib.sha256(v.encode()).hexdigest())[:VIDEOS]
     footage.load(videos)
     loaded = load_checkpoint(checkpoint)
     return [_reconstruct(loaded, split, v, footage.clips[v]) for v in videos if v in footage.clips]
@@ -48,8 +49,9 @@ def reconstruct(checkpoint: str | Path, footage: Footage) -> list[Reconstructed]
 def _reconstruct(loaded: Loaded, split: Split, video: str, clips: np.ndarray) -> Reconstructed:
     assert isinstance(loaded.model, MSVQA), "objective reconstruction takes no other model"
     # What is reconstructed depends on the question a little: the video's first one is asked.
-    row = int(np.flatnonzero(split.video_row == split.video_id.index(video))[0])
-    words = loaded.vocabulary.encode(tokenize(split.question[row]))
+    asked = split.of(Questions)
+    row = int(np.flatnonzero(asked.medium == split.media.id.index(video))[0])
+    words = loaded.lexicon.of(Vocabulary).encode(tokenize(asked.question[row]))
     batch = {
         "clips": torch.from_numpy(np.array(clips))[None],
         "question": torch.tensor([words]),
@@ -63,6 +65,6 @@ def _reconstruct(loaded: Loaded, split: Split, video: str, clips: np.ndarray) ->
     return Reconstructed(
         split=split.name,
         video_id=video,
-        question=split.question[row],
+        question=asked.question[row],
         strips=[(label, strip(spread(frames, FRAMES))) for label, frames in rows.items()],
     )

@@ -4,7 +4,6 @@ import pytest
 
 from msvqa.checks.report import Report
 from msvqa.checks.videos import check_data
-from msvqa.data.annotations import Row
 from msvqa.data.cautions import cautions
 from msvqa.data.text import tokenize
 from msvqa.errors import DataError
@@ -18,10 +17,10 @@ HEAD = "video,question,answer,split\n"
 
 def said(*questions):
     rows = [
-        Row(split, "v", n, question, answer, "what", "q.csv", n)
+        {"split": split, "question": question, "answer": answer, "source": "q.csv", "number": n}
         for n, (split, question, answer) in enumerate(questions, start=1)
     ]
-    return cautions(rows, {row.question: tokenize(row.question) for row in rows})
+    return cautions(rows, {row["question"]: tokenize(row["question"]) for row in rows})
 
 
 def test_nothing_is_said_of_questions_as_they_should_be():

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msvqa.data.dataset import Prepared, open_dataset, prepared_location
+from msvqa.data.dataset import open_dataset
+from msvqa.data.prepared import Prepared, prepared_location
 from msvqa.errors import DataError
 from msvqa.prepare import prepare
 from msvqa.recipe import DataConfig
@@ -23,31 +24,31 @@ def _config(root):
 
 def test_a_split_holds_its_questions_by_video(config):
     split = prepare(config).split("train")
-    assert split.video_id == ["1", "2"]
-    assert split.path[0] == f"{config.root}/video/-4wsuPCjDBc_5_15.avi"
-    assert split.video_row.tolist() == [0, 0, 1, 1]
-    assert split.question_id.tolist() == [0, 1, 2, 3]
-    assert split.question_type == ["what", "who", "how", "who"]
-    assert split.length.tolist() == [5, 3, 5, 4]
-    assert split.tokens.shape == (17,)
-    assert split.words(np.array([1, 0]))[0].tolist() == [7, 3, 8, 0, 0]
-    assert split.answer_id.tolist() == [3, 2, 4, 2]
-    assert len(split) == split.n_expected == 4
+    assert split.media.id == ["1", "2"]
+    assert split.media.path[0] == f"{config.root}/video/-4wsuPCjDBc_5_15.avi"
+    assert split.examples.medium.tolist() == [0, 0, 1, 1]
+    assert split.examples.question_id.tolist() == [0, 1, 2, 3]
+    assert split.examples.question_type == ["what", "who", "how", "who"]
+    assert split.examples.length.tolist() == [5, 3, 5, 4]
+    assert split.examples.tokens.shape == (17,)
+    assert split.examples.words(np.array([1, 0]))[0].tolist() == [7, 3, 8, 0, 0]
+    assert split.examples.answer_id.tolist() == [3, 2, 4, 2]
+    assert len(split) == split.expected == 4
 
 
 def test_without_drops_videos_and_their_questions(config):
     split = prepare(config).split("train").without(["1"])
-    assert split.video_id == ["2"]
-    assert split.video_row.tolist() == [0, 0]
-    assert split.question == ["how many cats are there?", "who cannot swim?"]
-    assert split.words(np.arange(2))[1].tolist() == [7, 14, 15, 16, 0]
-    assert (len(split), split.n_expected) == (2, 4)
+    assert split.media.id == ["2"]
+    assert split.examples.medium.tolist() == [0, 0]
+    assert split.examples.question == ["how many cats are there?", "who cannot swim?"]
+    assert split.examples.words(np.arange(2))[1].tolist() == [7, 14, 15, 16, 0]
+    assert (len(split), split.expected) == (2, 4)
 
 
 def test_without_everything_is_an_empty_split(config):
     split = prepare(config).split("train").without(["1", "2"])
-    assert (len(split), split.video_id, split.n_expected) == (0, [], 4)
-    assert split.video_row.dtype == np.int64
+    assert (len(split), split.media.id, split.expected) == (0, [], 4)
+    assert split.examples.medium.dtype == np.int64
 
 
 def test_a_wrong_split_is_answered_with_the_right_ones(config):
@@ -86,8 +87,8 @@ def test_one_long_question_costs_its_own_words_alone(tmp_path):
     long = first | {"question": f"what {'very ' * 1_000}long thing is it?"}
     root = write_msvd(tmp_path / "data", QUESTIONS | {"train": [long, *others]})
     split = prepare(_config(root)).split("train")
-    assert split.length.tolist() == [1_005, 3, 5, 4]
-    assert split.tokens.nbytes == 8 * split.length.sum()
-    assert split.words(np.array([0, 1])).shape == (2, 1_005)
-    assert split.words(np.array([1, 3])).shape == (2, 4)
-    assert split.words(np.array([], dtype=np.int64)).shape == (0, 0)
+    assert split.examples.length.tolist() == [1_005, 3, 5, 4]
+    assert split.examples.tokens.nbytes == 8 * split.examples.length.sum()
+    assert split.examples.words(np.array([0, 1])).shape == (2, 1_005)
+    assert split.examples.words(np.array([1, 3])).shape == (2, 4)
+    assert split.examples.words(np.array([], dtype=np.int64)).shape == (0, 0)

@@ -29,10 +29,10 @@ def test_every_video_is_validated_on_once(prepared):
     seen = []
     for fold in folds():
         train, val = (read_split(prepared, name, fold) for name in ("train", "val"))
-        assert not set(train.video_id) & set(val.video_id)
-        assert len(train.video_id) + len(val.video_id) == everything
-        assert len(val.video_id) in (everything // COUNT, everything // COUNT + 1)
-        seen += val.video_id
+        assert not set(train.media.id) & set(val.media.id)
+        assert len(train.media.id) + len(val.media.id) == everything
+        assert len(val.media.id) in (everything // COUNT, everything // COUNT + 1)
+        seen += val.media.id
     assert len(seen) == len(set(seen)) == everything
 
 
@@ -41,47 +41,54 @@ def test_questions_stay_with_their_videos(prepared):
     for name in ("train", "val"):
         split = prepared.split(name)
         for row in range(len(split)):
-            known[int(split.question_id[row])] = describe(split, row)
+            known[int(split.examples.question_id[row])] = describe(split, row)
     for fold in folds():
         for name in ("train", "val"):
             split = read_split(prepared, name, fold)
-            assert len(split) == split.n_expected == len(set(split.question_id.tolist()))
+            assert len(split) == split.expected == len(set(split.examples.question_id.tolist()))
             for row in range(len(split)):
-                assert describe(split, row) == known[int(split.question_id[row])]
+                assert describe(split, row) == known[int(split.examples.question_id[row])]
 
 
 def describe(split, row):
-    video = split.video_row[row]
-    words = split.words(np.array([row]))[0].tolist()
-    return split.video_id[video], split.path[video], split.question[row], split.answer[row], words
+    asked = split.examples
+    video = asked.medium[row]
+    words = asked.words(np.array([row]))[0].tolist()
+    return (
+        split.media.id[video],
+        split.media.path[video],
+        asked.question[row],
+        asked.answer[row],
+        words,
+    )
 
 
 def test_test_and_recipes_without_folds_stay_as_they_are(prepared):
     fold = folds()[0]
-    assert read_split(prepared, "test", fold).video_id == prepared.split("test").video_id
-    assert read_split(prepared, "val", None).video_id == prepared.split("val").video_id
+    assert read_split(prepared, "test", fold).media.id == prepared.split("test").media.id
+    assert read_split(prepared, "val", None).media.id == prepared.split("val").media.id
 
 
 def test_an_absent_video_moves_no_other_one(tmp_path):
     generate(tmp_path / "data", videos=VIDEOS)
     config = parse(raw_recipe(tmp_path), ["data.allow_missing=true"]).data
-    before = [set(read_split(prepare(config), "val", fold).video_id) for fold in folds()]
+    before = [set(read_split(prepare(config), "val", fold).media.id) for fold in folds()]
     split = prepare(config).split("train")
-    (tmp_path / "data" / "video" / split.path[0].rpartition("/")[2]).unlink()
+    (tmp_path / "data" / "video" / split.media.path[0].rpartition("/")[2]).unlink()
     after = [read_split(prepare(config), "val", fold) for fold in folds()]
-    assert [set(part.video_id) for part in after] == [fold - {split.video_id[0]} for fold in before]
-    assert sum(part.n_expected - len(part) for part in after) > 0
+    assert [set(part.media.id) for part in after] == [fold - {split.media.id[0]} for fold in before]
+    assert sum(part.expected - len(part) for part in after) > 0
 
 
 def test_copies_of_a_video_are_in_one_fold_and_others_stay_where_they_are(prepared):
-    plain = [set(read_split(prepared, "val", fold).video_id) for fold in folds()]
+    plain = [set(read_split(prepared, "val", fold).media.id) for fold in folds()]
     one, two, three = (min(fold) for fold in plain[:3])
     copies = prepared.knowing([[one, two], [two, three]])
-    together = [set(read_split(copies, "val", fold).video_id) for fold in folds()]
+    together = [set(read_split(copies, "val", fold).media.id) for fold in folds()]
     assert sorted(v for fold in together for v in fold) == sorted(set().union(*plain))
     assert sum({one, two, three} <= fold for fold in together) == 1
     alone = prepared.knowing([[one, "unknown"]])
-    assert [set(read_split(alone, "val", fold).video_id) for fold in folds()] == plain
+    assert [set(read_split(alone, "val", fold).media.id) for fold in folds()] == plain
 
 
 def test_two_ids_of_one_file_are_in_one_fold(tmp_path):
@@ -95,7 +102,7 @@ def test_two_ids_of_one_file_are_in_one_fold(tmp_path):
     prepared = prepare(config)
     for fold in folds():
         held_out = read_split(prepared, "val", fold)
-        assert held_out.video_id
-        assert {int(v) % 6 for v in held_out.video_id if int(v) < 6} == {
-            int(v) % 6 for v in held_out.video_id if int(v) >= 6
+        assert held_out.media.id
+        assert {int(v) % 6 for v in held_out.media.id if int(v) < 6} == {
+            int(v) % 6 for v in held_out.media.id if int(v) >= 6
         }

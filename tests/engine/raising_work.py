@@ -4,7 +4,7 @@ import argparse
 import signal
 
 from msvqa import cli
-from msvqa.data.dataset import Prepared
+from msvqa.data.prepared import Prepared
 from msvqa.data.store import store_location, store_spec
 from msvqa.engine.actors import Work
 from msvqa.engine.ingest import ShardJob, ShardWriter, Video

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from msvqa.data.dataset import Prepared
+from msvqa.data.prepared import Prepared
 from msvqa.engine.checkpoint import load_checkpoint, read_info
 from msvqa.engine.distributed import wrap
 from msvqa.engine.inputs import open_inputs

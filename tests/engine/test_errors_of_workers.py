@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from msvqa import cli
-from msvqa.data.dataset import Prepared
+from msvqa.data.prepared import Prepared
 from msvqa.data.store import store_location
 from msvqa.engine import cluster
 from msvqa.engine.actors import FAILURE, Messenger, Pool, perform

@@ -8,7 +8,7 @@ import ray
 import torch
 from safetensors.torch import load_file, save_file
 
-from msvqa.data.dataset import Prepared
+from msvqa.data.prepared import Prepared
 from msvqa.engine.checkpoint import load_weights, newest_checkpoint, read_weights
 from msvqa.engine.inputs import model_sizes
 from msvqa.engine.loop import train_stage

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from msvqa.data.dataset import Prepared
 from msvqa.data.loader import Prefetched, evaluation_batches, training_batches
 from msvqa.data.order import Share, plan_epoch
+from msvqa.data.prepared import Prepared
 from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import Position, load_checkpoint, read_weights
 from msvqa.engine.distributed import gather_objects
@@ -340,19 +340,21 @@ def test_batches_hold_what_the_plan_says(tiny):
         recipe, Prepared.open(recipe.data.prepared), str(store_location(recipe)), "train"
     )
     split = inputs.split
-    plan = plan_epoch(split.video_row, lanes=2, questions_per_video=3, seed=0, epoch=0)
+    plan = plan_epoch(split.examples.medium, lanes=2, questions_per_video=3, seed=0, epoch=0)
     whole = list(training_batches(split, inputs.source, plan))
     shares = [list(training_batches(split, inputs.source, plan, Share(w, 2))) for w in range(2)]
     assert len(whole) == plan.steps
     for step, batch in enumerate(whole):
-        assert (split.video_row[batch["row"]] == batch["video"][batch["video_index"]].numpy()).all()
+        assert (
+            split.examples.medium[batch["row"]] == batch["video"][batch["video_index"]].numpy()
+        ).all()
         assert float(batch["normalizer"]) == plan.weight[step].sum()
         together = torch.cat([shares[w][step]["row"] for w in range(2)])
         assert torch.equal(together, batch["row"]), "workers share the same global batch"
-        clip = inputs.source.store.read(split.video_id[int(batch["video"][0])])["clips"]
+        clip = inputs.source.store.read(split.media.id[int(batch["video"][0])])["clips"]
         np.testing.assert_array_equal(batch["clips"][0].numpy(), clip)
     evaluated = list(evaluation_batches(split, inputs.source, [1, 4], videos_per_batch=2))
-    assert {int(split.video_row[row]) for row in evaluated[0]["row"]} == {1, 4}
+    assert {int(split.examples.medium[row]) for row in evaluated[0]["row"]} == {1, 4}
 
 
 def test_an_error_while_loading_reaches_the_loop():

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from msvqa.data.annotations import Annotations, Row, read_elements, several
-from msvqa.data.dataset import Dataset
+from msvqa.data.question_set import QuestionSet
 from msvqa.data.root import SourceFile
 from msvqa.data.video_files import VideoFile
 from msvqa.errors import DataError
@@ -24,7 +24,7 @@ FOLDERS = ("video", "YouTubeClips")
 _MAPPING_LINE = re.compile(r"(?P<stem>\S(?:.*\S)?)[ \t]+vid(?P<video_id>\d{1,18})")
 
 
-class MSVDQA(Dataset):
+class MSVDQA(QuestionSet):
     """Questions about the clips of the Microsoft Research Video Description corpus."""
 
     KEYS: dict[str, tuple[type, ...]] = {

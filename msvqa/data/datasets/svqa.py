@@ -12,8 +12,8 @@ Paper: Song et al., "Explore Multi-Step Reasoning in Video Question Answering", 
 from typing import Any
 
 from msvqa.data.annotations import Row
-from msvqa.data.dataset import OTHER_TYPE
 from msvqa.data.datasets.msvd_qa import MSVDQA, question_file
+from msvqa.data.question_set import OTHER_TYPE
 from msvqa.data.video_files import VideoFile
 
 FOLDERS = ("video", "videos", "Videos")

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from msvqa.data.annotations import Annotations, Row
-from msvqa.data.dataset import Dataset
 from msvqa.data.delimited import column_name, read_cells
+from msvqa.data.question_set import QuestionSet
 from msvqa.data.root import SourceFile, open_root
 from msvqa.data.spellings import Spellings
 from msvqa.data.video_files import VideoFile
@@ -39,10 +39,10 @@ NumberedRow = tuple[int, dict[str, Any] | str]
 """The number of a row from 1 with our columns, or with what is wrong with it."""
 
 
-class Table(Dataset):
+class Table(QuestionSet):
     """Questions about videos of the user, one per row."""
 
-    class Config(Dataset.Config):
+    class Config(QuestionSet.Config):
         """Where the table is and how it is split."""
 
         annotations: Location | None = None

@@ -138,7 +138,10 @@ def test_files_of_other_systems_are_read_alike(tmp_path, encoding, end):
         text = file.read_text().replace(", ", ",\n").replace(" vid", "\tvid")
         file.write_bytes(text.replace("\n", end).encode(encoding))
     split = _prepare(root).split("train")
-    assert (split.path, split.question) == (expected.path, expected.question)
+    assert (split.media.path, split.examples.question) == (
+        expected.media.path,
+        expected.examples.question,
+    )
 
 
 @pytest.mark.parametrize("name", ["train_qa.json", "youtube_mapping.txt"])

@@ -26,8 +26,8 @@ def test_msrvtt_looks_in_one_folder_for_test_and_in_another_for_the_rest(tmp_pat
     prepared = prepare(
         DataConfig(name="msrvtt_qa", root=str(tmp_path), prepared=str(tmp_path / "prepared"))
     )
-    assert prepared.split("val").path == [str(tmp_path / "TrainValVideo/video6513.mp4")]
-    assert prepared.split("test").path == [str(tmp_path / "TestVideo/video7010.mp4")]
+    assert prepared.split("val").media.path == [str(tmp_path / "TrainValVideo/video6513.mp4")]
+    assert prepared.split("test").media.path == [str(tmp_path / "TestVideo/video7010.mp4")]
     dataset = open_dataset(DataConfig(name="msrvtt_qa", root=str(tmp_path)))
     assert dataset.find_video("7010", "train").expected == "TrainValVideo/video7010.mp4"
 
@@ -45,9 +45,9 @@ def test_the_kind_of_an_svqa_question_is_the_last_function_of_its_program(tmp_pa
         prepare(config)
     prepared = prepare(config.model_copy(update={"shared_videos": ("12",)}))
     train = prepared.split("train")
-    assert train.question_type == ["count", "exist"]
-    assert train.answer == ["2", "Yes"]
-    assert train.path == [str(tmp_path / "Videos/12.mp4")]
+    assert train.examples.question_type == ["count", "exist"]
+    assert train.examples.answer == ["2", "Yes"]
+    assert train.media.path == [str(tmp_path / "Videos/12.mp4")]
     assert prepared.info["question_types"] == ["count", "exist", "other"]
     assert len(prepared.split("val")) == 0
     assert any("more than one split" in note for note in prepared.info["notes"])

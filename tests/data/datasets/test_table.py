@@ -48,10 +48,11 @@ def test_every_format_gives_the_same_data(tmp_path, kind):
     _write(tmp_path, kind, ROWS)
     prepared = prepare(_config(tmp_path))
     train, val, test = (prepared.split(name) for name in ("train", "val", "test"))
-    assert train.path == [str(tmp_path / "a.mp4")]
-    assert train.question == ["who, if anyone, runs?"]
-    assert (val.video_id, val.question_type) == (["clips/b.avi"], ["other"])
-    assert (test.path, test.question_id.tolist()) == ([str(tmp_path / "video/c.mp4")], [3])
+    assert train.media.path == [str(tmp_path / "a.mp4")]
+    assert train.examples.question == ["who, if anyone, runs?"]
+    assert (val.media.id, val.examples.question_type) == (["clips/b.avi"], ["other"])
+    assert test.media.path == [str(tmp_path / "video/c.mp4")]
+    assert test.examples.question_id.tolist() == [3]
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
@@ -202,8 +203,8 @@ def test_a_name_that_ends_in_a_space_is_tried_before_it_is_stripped(tmp_path):
     rows = [{"video": " v ", "split": "train"}, {"video": " w.mp4 ", "split": "val"}]
     _write_videos(tmp_path, [" v .mp4", "v.mp4", "w.mp4"], rows)
     prepared = prepare(_config(tmp_path))
-    assert prepared.split("train").path == [str(tmp_path / " v .mp4")]
-    assert prepared.split("val").path == [str(tmp_path / "w.mp4")]
+    assert prepared.split("train").media.path == [str(tmp_path / " v .mp4")]
+    assert prepared.split("val").media.path == [str(tmp_path / "w.mp4")]
 
 
 ORDINARY = (
@@ -218,8 +219,8 @@ def test_whatever_a_file_system_allows_is_an_ordinary_name(tmp_path, name):
     rows = [{"video": name, "split": "train"}, {"video": f"d/{name}.mp4", "split": "val"}]
     _write_videos(tmp_path, [f"{name}.mp4", f"d/{name}.mp4"], rows)
     prepared = prepare(_config(tmp_path))
-    assert prepared.split("train").path == [str(tmp_path / f"{name}.mp4")]
-    assert prepared.split("val").video_id == [f"d/{name}.mp4"]
+    assert prepared.split("train").media.path == [str(tmp_path / f"{name}.mp4")]
+    assert prepared.split("val").media.id == [f"d/{name}.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -271,7 +272,7 @@ def test_links_lead_out_of_the_root_on_demand_alone(tmp_path, video):
         in (str(error.value))
     )
     prepared = prepare(_config(root, follow_links=True))
-    assert prepared.split("train").path == [str(root / "videos/v.mp4")]
+    assert prepared.split("train").media.path == [str(root / "videos/v.mp4")]
     with pytest.raises(DataError, match="leaves the data root by a link"):
         prepare(_config(root))
 

@@ -1,0 +1,127 @@
+"""What every kind of example has in common: rows about media that become tensors.
+
+Legend: n examples, m media per example.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from msvqa.data.batch import Batch
+from msvqa.data.chance import Chance
+from msvqa.data.lexicon import Lexicon
+from msvqa.data.text import WordList
+from msvqa.recipe import DataConfig
+
+if TYPE_CHECKING:
+    from msvqa.data.annotated import Annotated
+
+Kind = TypeVar("Kind", bound="Examples")
+
+NO_MEDIUM = -1
+"""In place of a row of the media, where an example has no such medium."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What a kind of example makes of annotations."""
+
+    table: pa.Table
+    """All examples, in the order of the annotations, with the columns of the kind."""
+    lexicon: Lexicon = field(default_factory=Lexicon)
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """What is worth knowing of each split, by name."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    cautions: Sequence[str] = ()
+    """What people should know before they train."""
+
+
+class Examples(ABC):
+    """n examples of one kind, as rows of an Arrow table that may be mapped into memory.
+
+    The column `media` names rows of the split's media; the other columns are a matter of the kind.
+    """
+
+    name: ClassVar[str]
+    """The kind, as the table `EXAMPLES` lists it; a plural noun."""
+    columns: ClassVar[pa.Schema]
+    """Columns besides `media`."""
+    media_per_example: ClassVar[int] = 1
+    lists: ClassVar[tuple[type[WordList], ...]] = ()
+    """Word lists of the lexicon that the texts are read with."""
+    planned: ClassVar[Literal["by_medium", "plainly"]] = "plainly"
+    """How an epoch is ordered: examples of one medium together, or a permutation of all."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)})"
+
+    @classmethod
+    def schema(cls) -> pa.Schema:
+        """Return all columns of the table."""
+        return pa.schema([("media", pa.list_(pa.int64(), cls.media_per_example)), *cls.columns])
+
+    @cached_property
+    def media(self) -> np.ndarray:
+        """(n, m) int64, rows of the split's media; -1 for none."""
+        flat = _combined(self.table["media"]).flatten().to_numpy()
+        return np.asarray(flat).reshape(-1, self.media_per_example)
+
+    @property
+    def medium(self) -> np.ndarray:
+        """(n,) int64, row of the only medium of each example."""
+        if self.media_per_example != 1:
+            raise ValueError(f"each of the {self.name} has {self.media_per_example} media")
+        return self.media[:, 0]
+
+    def take(self: Kind, rows: np.ndarray) -> Kind:
+        """Return some of the examples."""
+        return type(self)(self.table.take(pa.array(rows, type=pa.int64())))
+
+    def about(self: Kind, media: np.ndarray) -> Kind:
+        """Return the same examples about other rows (n, m) of media."""
+        flat = pa.array(media.reshape(-1), type=pa.int64())
+        column = pa.FixedSizeListArray.from_arrays(flat, self.media_per_example)
+        return type(self)(self.table.set_column(0, "media", column))
+
+    @classmethod
+    def joined(cls: type[Kind], parts: Sequence[Kind]) -> Kind:
+        """Return the examples of several tables, one after another."""
+        return cls(pa.concat_tables([part.table for part in parts]))
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, annotated: "Annotated", config: DataConfig) -> Fitted:
+        """Return examples and lexicon of annotations; words are learned from the training split."""
+
+    @classmethod
+    @abstractmethod
+    def cautions(cls, annotated: "Annotated") -> list[str]:
+        """Return what people should know of annotations that can be used, before they train."""
+
+    @abstractmethod
+    def tensors(self, rows: np.ndarray, chance: Chance | None = None) -> Batch:
+        """Return tensors of some examples, first axis the rows.
+
+        Args:
+            rows: (b,) which examples.
+            chance: random numbers of a training epoch; None: nothing is random.
+        """
+
+    @abstractmethod
+    def shown(self, rows: np.ndarray) -> Mapping[str, Sequence[Any]]:
+        """Return readable columns of some examples, for tables of predictions."""
+
+
+def _combined(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
