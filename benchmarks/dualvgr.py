@@ -26,8 +26,9 @@ from benchmarks.synthetic_features import Synthesis
 from benchmarks.synthetic_features import write as write_features
 from msvqa import cli, metrics
 from msvqa.data.batch import Batch
+from msvqa.data.chance import Chance
 from msvqa.data.examples.questions import Questions
-from msvqa.data.loader import VideoSource, training_batches
+from msvqa.data.loader import MediaSource, training_batches
 from msvqa.data.order import plan_epoch
 from msvqa.data.store import store_location
 from msvqa.engine.checkpoint import load_checkpoint
@@ -37,7 +38,7 @@ from msvqa.engine.prediction import objective_of, predict_split
 from msvqa.models.model import Sizes, build_model
 from msvqa.objectives.answering import Answering
 from msvqa.prepare import prepare
-from msvqa.recipe import Recipe, load, parse_data
+from msvqa.recipe import BatchConfig, Recipe, load, parse_data
 from msvqa.run import Run
 
 RECIPE = "configs/dualvgr/msvd.yaml"
@@ -130,10 +131,12 @@ def _accuracy(row: Mapping[str, Any]) -> str:
 class OtherVideos:
     """Gives every video the features of another one of the split."""
 
-    def __init__(self, source: VideoSource, videos: int) -> None:
+    def __init__(self, source: MediaSource, videos: int) -> None:
         self.source, self.videos = source, videos
 
-    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+    def batches(
+        self, groups: Sequence[Sequence[int]], chance: Chance | None = None
+    ) -> Iterator[Batch]:
         """Yield the features of the videos half a split further on."""
         shift = self.videos // 2
         return self.source.batches([[(row + shift) % self.videos for row in g] for g in groups])
@@ -254,10 +257,8 @@ def plain_loop(recipe: Recipe, batches: Sequence[Batch]) -> float:
 
 def _batches_in_memory(recipe: Recipe) -> list[Batch]:
     inputs = _open(recipe, "train")
-    plan = plan_epoch(
-        inputs.split.examples.medium, lanes=QUESTIONS // GROUPED, questions_per_video=GROUPED,
-        seed=recipe.seed, epoch=0,
-    )  # fmt: skip
+    batch = BatchConfig(videos=QUESTIONS // GROUPED, questions_per_video=GROUPED)
+    plan = plan_epoch(inputs.split.examples, batch, seed=recipe.seed, epoch=0)
     return list(islice(training_batches(inputs.split, inputs.source, plan), STEPS[GROUPED]))
 
 

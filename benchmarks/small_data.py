@@ -40,7 +40,7 @@ from msvqa.engine.inputs import Inputs, decode_videos, open_inputs
 from msvqa.engine.loop import Saver, StageJob, StageLoop
 from msvqa.engine.prediction import objective_of, predict_split
 from msvqa.prepare import prepare
-from msvqa.recipe import Recipe, load
+from msvqa.recipe import BatchConfig, Recipe, load
 from msvqa.run import Run
 
 RECIPE = "configs/quickstart.yaml"
@@ -226,13 +226,8 @@ class Data:
         """Yield the training batches of one epoch after another, as the package makes them."""
         train = self.inputs["train"]
         for epoch in itertools.count():
-            plan = plan_epoch(
-                train.split.examples.medium,
-                lanes=BATCH,
-                questions_per_video=len(QUESTIONS),
-                seed=seed,
-                epoch=epoch,
-            )
+            batch = BatchConfig(videos=BATCH, questions_per_video=len(QUESTIONS))
+            plan = plan_epoch(train.split.examples, batch, seed=seed, epoch=epoch)
             yield from training_batches(train.split, train.source, plan)
 
 

@@ -139,13 +139,26 @@ class ScheduleConfig(Config):
 
 
 class BatchConfig(Config):
-    """The global batch, over all workers together: `videos` visits x `questions_per_video`."""
+    """The global batch, over all workers together.
+
+    Questions come grouped by video, `videos` visits x `questions_per_video`; other kinds of
+    examples one by one, `examples` of them.
+    """
 
     videos: int = Field(default=8, ge=1)
     questions_per_video: int = Field(default=1, ge=1)
     """1 is plain shuffling of questions."""
+    examples: int | None = Field(default=None, ge=1)
+    """null: as many as `videos` says."""
+    streams: Literal["mixed", "apart"] = "mixed"
+    """`apart`: every step is of videos alone or of images alone, in a random order of steps."""
     accumulate: int = Field(default=1, ge=1)
     """Split each worker's part into this many passes whose gradients add up."""
+
+    @property
+    def lanes(self) -> int:
+        """Visits of a step, over all workers together."""
+        return self.examples or self.videos
 
 
 class AugmentationConfig(Config):

@@ -115,7 +115,7 @@ def test_resident_features_give_the_same_batches(stored):
     assert resident.resident["appearance"].shape == (VIDEOS["train"], 3, 4, 24)
     assert resident.resident["appearance"].dtype == torch.float16
     split = host.split
-    plan = plan_epoch(split.examples.medium, lanes=4, questions_per_video=2, seed=0, epoch=0)
+    plan = plan_epoch(split.examples, BatchConfig(videos=4, questions_per_video=2), seed=0, epoch=0)
     ways = [
         lambda inputs: training_batches(split, inputs.source, plan),
         lambda inputs: evaluation_batches(split, inputs.source, [5, 0, 7], 2),
@@ -169,12 +169,14 @@ def test_what_depends_on_the_video_is_computed_once_per_visit(stored, monkeypatc
 
     monkeypatch.setattr(ClipEncoder, "forward", counting)
     rows = inputs.split.examples.medium
-    plan = plan_epoch(rows, lanes=8, questions_per_video=2, seed=0, epoch=0)
+    plan = plan_epoch(
+        inputs.split.examples, BatchConfig(videos=8, questions_per_video=2), seed=0, epoch=0
+    )
     for batch in training_batches(inputs.split, inputs.source, plan):
         objective.loss(batch)
     visits = count_visits(rows, 2)
     assert plan.weight.any(axis=2).sum() == visits == 2 * VIDEOS["train"]
-    assert sum(seen) == plan.video.size == visits, "96 visits fill 8 lanes evenly"
+    assert sum(seen) == plan.media.size == visits, "96 visits fill 8 lanes evenly"
     seen.clear()
     objective.eval()
     every = list(range(VIDEOS["train"]))

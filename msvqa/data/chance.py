@@ -1,6 +1,6 @@
-"""Chance: random numbers of an example that depend on seed, epoch and row alone.
+"""Chance: random numbers of examples and media that depend on seed, epoch and row alone.
 
-So what is drawn for an example is the same on any number of workers, and after a resume.
+So what is drawn for one of them is the same on any number of workers, and after a resume.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,10 @@ class Chance:
     seed: int
     epoch: int
 
-    def of(self, row: int) -> np.random.Generator:
-        """Return the generator of an example."""
-        return np.random.default_rng([self.seed, self.epoch, row])
+    def of_example(self, row: int) -> np.random.Generator:
+        """Return the generator of a row of the split's examples."""
+        return np.random.default_rng([self.seed, self.epoch, 0, row])
+
+    def of_medium(self, row: int) -> np.random.Generator:
+        """Return the generator of a row of the split's media."""
+        return np.random.default_rng([self.seed, self.epoch, 1, row])

@@ -15,11 +15,18 @@ from msvqa.data.order import WHOLE, EpochPlan, Share, chunks
 from msvqa.data.split import Split
 
 
-class VideoSource(Protocol):
-    """Gives the tensors of videos (`clips`, or `appearance` and `motion`) in a given order."""
+class MediaSource(Protocol):
+    """Gives the tensors of media (`clips`, or `appearance` and `motion`) in a given order."""
 
-    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
-        """Yield the tensors of one group of the split's videos after another."""
+    def batches(
+        self, groups: Sequence[Sequence[int]], chance: Chance | None = None
+    ) -> Iterator[Batch]:
+        """Yield the tensors of one group of the split's media after another.
+
+        Args:
+            groups: rows of the split's media.
+            chance: random numbers of a training epoch; None: nothing is random.
+        """
         ...
 
 
@@ -69,7 +76,7 @@ class Prefetched:
 
 def training_batches(
     split: Split,
-    source: VideoSource,
+    source: MediaSource,
     plan: EpochPlan,
     share: Share = WHOLE,
     accumulate: int = 1,
@@ -79,23 +86,23 @@ def training_batches(
     Raises:
         ValueError: the lanes cannot be shared evenly.
     """
-    lanes = plan.video.shape[1]
+    lanes = plan.media.shape[1]
     if lanes % (share.workers * accumulate):
         raise ValueError(
-            f"batch.videos = {lanes} is not a multiple of workers x accumulate = "
+            f"a batch of {lanes} visits cannot be shared evenly by workers x accumulate = "
             f"{share.workers} x {accumulate}"
         )
     own = plan.lanes_of(share)
     size = lanes // share.workers // accumulate
-    # N micro batches of `size` videos with k questions each
-    video = plan.video[:, own].reshape(-1, size)  # (N, size)
-    question = plan.question[:, own].reshape(len(video), -1)  # (N, size·k)
-    weight = plan.weight[:, own].reshape(len(video), -1)  # (N, size·k)
-    normalizer = (plan.weight.sum(axis=(1, 2)) / share.workers).repeat(accumulate)  # (N,)
-    index = torch.arange(size).repeat_interleave(plan.question.shape[2])
-    for number, videos in enumerate(source.batches(video.tolist())):
-        batch = _tensors(split, question[number]) | videos
-        batch["video"] = torch.from_numpy(video[number].copy())
+    # M micro batches of `size` visits, each k examples about m media
+    media = plan.media[:, own].reshape(-1, size * plan.media.shape[2])  # (M, size·m)
+    rows = plan.rows[:, own].reshape(len(media), -1)  # (M, size·k)
+    weight = plan.weight[:, own].reshape(len(media), -1)  # (M, size·k)
+    normalizer = (plan.weight.sum(axis=(1, 2)) / share.workers).repeat(accumulate)  # (M,)
+    index = _positions(size, plan.media.shape[2], plan.rows.shape[2])
+    for number, tensors in enumerate(source.batches(media.tolist(), plan.chance)):
+        batch = _tensors(split, rows[number], plan.chance) | tensors
+        batch["video"] = torch.from_numpy(media[number].copy())
         batch["video_index"] = index
         batch["weight"] = torch.from_numpy(weight[number].copy())
         batch["normalizer"] = torch.tensor(float(normalizer[number]))
@@ -103,8 +110,15 @@ def training_batches(
         yield batch
 
 
+def _positions(visits: int, media: int, examples: int) -> torch.Tensor:
+    """Return which of a batch's media each example is about, (Q,), or (Q, m) for several."""
+    if media == 1:
+        return torch.arange(visits).repeat_interleave(examples)
+    return torch.arange(visits * media).view(visits, media).repeat_interleave(examples, dim=0)
+
+
 def evaluation_batches(
-    split: Split, source: VideoSource, videos: Sequence[int], videos_per_batch: int
+    split: Split, source: MediaSource, videos: Sequence[int], videos_per_batch: int
 ) -> Iterator[Batch]:
     """Yield all questions of the given videos, every question once, grouped by video."""
     order = np.argsort(split.examples.medium, kind="stable")

@@ -1,21 +1,28 @@
-"""Which questions of which videos go into which batch: a function of seed and epoch alone.
+"""Which examples go into which batch: a function of seed and epoch alone.
 
-An epoch is a table of visits. A visit is one video with up to k of its questions; the encoders run
-once per visit. The columns of the table are lanes, its rows are optimizer steps: step t takes the
-t-th visit of every lane. A video belongs to one lane per epoch (one longer than a lane is cut),
-lanes are balanced by visits, and every worker owns a fixed share of the lanes. So the order does
-not depend on the number of workers, no two workers need the same video, and a batch does not hold a
-video twice.
+An epoch is a table of visits. Its columns are lanes, its rows are optimizer steps: step t takes the
+t-th visit of every lane, and every worker owns a fixed share of the lanes. So the order does not
+depend on the number of workers.
+
+Planned by medium, a visit is one video with up to k of its questions; the encoders run once per
+visit. A video belongs to one lane per epoch (one longer than a lane is cut), and lanes are balanced
+by visits: no two workers need the same video, and a batch does not hold a video twice.
+
+Planned plainly, a visit is one example, and an epoch a permutation of all. Where several streams
+(videos and images, say) are kept apart, every step is of one of them.
 """
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
+from msvqa.data.chance import Chance
+from msvqa.data.examples.examples import Examples
 from msvqa.errors import DataError
+from msvqa.recipe import BatchConfig
 
 Item = TypeVar("Item")
 
@@ -33,28 +40,65 @@ WHOLE = Share()
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """All visits of one epoch: T steps x N lanes x k questions."""
+    """All visits of one epoch: T steps x N lanes, k examples each, about m media together."""
 
-    video: np.ndarray
-    """int64 (T, N), row of the video in the split."""
-    question: np.ndarray
-    """int64 (T, N, k), rows of the questions in the split."""
+    media: np.ndarray
+    """int64 (T, N, m), rows of the split's media; -1 for none."""
+    rows: np.ndarray
+    """int64 (T, N, k), rows of the split's examples."""
     weight: np.ndarray
     """float32 (T, N, k), 0 for the padding of a visit and for a visit repeated as a filler."""
+    chance: Chance
+    """The random numbers of the epoch's examples and media."""
 
     @property
     def steps(self) -> int:
         """Optimizer steps of the epoch."""
-        return len(self.video)
+        return len(self.media)
 
     def lanes_of(self, share: Share) -> slice:
         """Return the lanes that a worker owns."""
-        lanes = self.video.shape[1] // share.workers
+        lanes = self.media.shape[1] // share.workers
         return slice(share.worker * lanes, (share.worker + 1) * lanes)
 
     def after(self, steps: int) -> "EpochPlan":
         """Return the rest of the epoch."""
-        return EpochPlan(self.video[steps:], self.question[steps:], self.weight[steps:])
+        return replace(
+            self,
+            media=self.media[steps:],
+            rows=self.rows[steps:],
+            weight=self.weight[steps:],
+        )
+
+
+def plan_epoch(examples: Examples, batch: BatchConfig, *, seed: int, epoch: int) -> EpochPlan:
+    """Return the visits of an epoch; every example counts exactly once.
+
+    Args:
+        examples: those of the training split; their kind says how they are planned.
+        batch: size of the global batch.
+        seed: seed of the recipe.
+        epoch: number of the epoch, from 0.
+
+    Raises:
+        DataError: there are no examples.
+    """
+    if not len(examples):
+        raise DataError(f"there are no training {examples.name} whose media are present")
+    generator = np.random.default_rng([seed, epoch])
+    if examples.planned == "by_medium":
+        media, rows, weight = _by_medium(examples.medium, batch, generator)
+    else:
+        media, rows, weight = _plainly(examples, batch, generator)
+    return EpochPlan(media, rows, weight, Chance(seed, epoch))
+
+
+def count_steps(examples: Examples, batch: BatchConfig) -> int:
+    """Return the optimizer steps of an epoch, which are the same in every one."""
+    if examples.planned == "by_medium":
+        return _steps_by_medium(examples.medium, batch.videos, batch.questions_per_video)
+    counts = np.unique(_streams(examples, batch), return_counts=True)[1]
+    return int(sum(-(-int(count) // batch.lanes) for count in counts))
 
 
 @dataclass(frozen=True)
@@ -67,31 +111,56 @@ class _Visit:
         return _Visit(self.video, self.questions, np.zeros_like(self.weight))
 
 
-def plan_epoch(
-    video_row: np.ndarray, *, lanes: int, questions_per_video: int, seed: int, epoch: int
-) -> EpochPlan:
-    """Return the visits of an epoch; every question counts exactly once.
+_Plan = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Media, rows and weight of an epoch."""
 
-    Args:
-        video_row: (n,) the video of each question.
-        lanes: videos in the global batch.
-        questions_per_video: k; 1 is plain shuffling of questions.
-        seed: seed of the recipe.
-        epoch: number of the epoch, from 0.
 
-    Raises:
-        DataError: there are no questions.
-    """
-    if len(video_row) == 0:
-        raise DataError("there are no training questions whose video is present")
-    generator = np.random.default_rng([seed, epoch])
-    visits = _visits_by_video(video_row, questions_per_video, generator)
-    table = _fill_lanes(visits, lanes, generator)
-    return EpochPlan(
-        video=np.array([[v.video for v in lane] for lane in table], dtype=np.int64).T,
-        question=np.stack([[v.questions for v in lane] for lane in table]).swapaxes(0, 1),
-        weight=np.stack([[v.weight for v in lane] for lane in table]).swapaxes(0, 1),
+def _by_medium(medium: np.ndarray, batch: BatchConfig, generator: np.random.Generator) -> _Plan:
+    visits = _visits_by_video(medium, batch.questions_per_video, generator)
+    table = _fill_lanes(visits, batch.videos, generator)
+    return (
+        np.array([[v.video for v in lane] for lane in table], dtype=np.int64).T[:, :, None],
+        np.stack([[v.questions for v in lane] for lane in table]).swapaxes(0, 1),
+        np.stack([[v.weight for v in lane] for lane in table]).swapaxes(0, 1),
     )
+
+
+def _steps_by_medium(medium: np.ndarray, lanes: int, k: int) -> int:
+    """Return the length of the longest lane: which piece it gets depends on lengths alone."""
+    _, counts = np.unique(medium, return_counts=True)
+    visits = -(-counts // k)
+    longest = -(-int(visits.sum()) // lanes)
+    whole, rest = np.divmod(visits, longest)
+    pieces = np.concatenate([np.full(int(whole.sum()), longest), rest[rest > 0]])
+    loads = [0] * lanes
+    for piece in sorted(pieces.tolist(), reverse=True):
+        heapq.heapreplace(loads, loads[0] + piece)
+    return max(loads)
+
+
+def _plainly(examples: Examples, batch: BatchConfig, generator: np.random.Generator) -> _Plan:
+    stream, lanes = _streams(examples, batch), batch.lanes
+    tables, weights = [], []
+    for which in np.unique(stream):
+        order = generator.permutation(np.flatnonzero(stream == which))
+        steps = -(-len(order) // lanes)
+        weight = np.zeros(steps * lanes, dtype=np.float32)
+        weight[: len(order)] = 1
+        # The last batch is filled with those that came first, which count nothing there.
+        tables.append(np.resize(order, steps * lanes).reshape(steps, lanes))
+        weights.append(weight.reshape(steps, lanes))
+    mixed = np.arange(sum(map(len, tables)))
+    if len(tables) > 1:
+        mixed = generator.permutation(mixed)
+    rows, weight = np.concatenate(tables)[mixed], np.concatenate(weights)[mixed]
+    return examples.media[rows], rows[:, :, None], weight[:, :, None]
+
+
+def _streams(examples: Examples, batch: BatchConfig) -> np.ndarray:
+    """Return the stream (n,) of each example; one for all where they are mixed."""
+    if batch.streams == "mixed":
+        return np.zeros(len(examples), dtype=np.int8)
+    return examples.stream
 
 
 def count_visits(video_row: np.ndarray, questions_per_video: int) -> int:

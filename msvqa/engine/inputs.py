@@ -10,8 +10,9 @@ import torch
 
 from msvqa.data.batch import Batch, to_device
 from msvqa.data.buffers import Buffers, VideoArrays
+from msvqa.data.chance import Chance
 from msvqa.data.examples.questions import Questions
-from msvqa.data.loader import VideoSource
+from msvqa.data.loader import MediaSource
 from msvqa.data.order import chunks
 from msvqa.data.prepared import Prepared
 from msvqa.data.sampling import sample_clips
@@ -39,7 +40,9 @@ class StoreSource:
     split: Split
     buffers: Buffers = field(default_factory=Buffers)
 
-    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+    def batches(
+        self, groups: Sequence[Sequence[int]], chance: Chance | None = None
+    ) -> Iterator[Batch]:
         """Yield the stored arrays of the split's videos, copied once: into buffers used again."""
         for rows in groups:
             ids = [self.split.media.id[row] for row in rows]
@@ -49,7 +52,9 @@ class StoreSource:
 class ResidentSource:
     """Nothing: the videos are on the device already, see `Inputs.resident`."""
 
-    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+    def batches(
+        self, groups: Sequence[Sequence[int]], chance: Chance | None = None
+    ) -> Iterator[Batch]:
         """Yield an empty batch for every group."""
         return ({} for _ in groups)
 
@@ -61,7 +66,9 @@ class FileSource:
     split: Split
     files: "FeatureFiles"
 
-    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+    def batches(
+        self, groups: Sequence[Sequence[int]], chance: Chance | None = None
+    ) -> Iterator[Batch]:
         """Yield the features of the split's videos."""
         for rows in groups:
             ids = [self.split.media.id[row] for row in rows]
@@ -76,7 +83,9 @@ class StreamSource:
     clips: ClipsConfig
     data_workers: int
 
-    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+    def batches(
+        self, groups: Sequence[Sequence[int]], chance: Chance | None = None
+    ) -> Iterator[Batch]:
         """Yield the clips of the split's videos in order.
 
         Raises:
@@ -105,7 +114,9 @@ class DecodingSource:
     split: Split
     clips: ClipsConfig
 
-    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+    def batches(
+        self, groups: Sequence[Sequence[int]], chance: Chance | None = None
+    ) -> Iterator[Batch]:
         """Yield the clips of the split's videos."""
         paths = [self.split.media.path[row] for rows in groups for row in rows]
         return _stacked(decode_videos(paths, self.clips), groups)
@@ -138,7 +149,7 @@ class Inputs:
     """One split with the source of its videos. Videos that the store rejected are left out."""
 
     split: Split
-    source: VideoSource
+    source: MediaSource
     resident: Batch = field(default_factory=dict)
     """Tensors of all videos of the split that are on the device; batches lack these."""
 

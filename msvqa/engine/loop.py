@@ -22,7 +22,7 @@ from msvqa.collectives import worker_count
 from msvqa.data.augmentation import augment
 from msvqa.data.batch import Batch
 from msvqa.data.loader import Prefetched, training_batches
-from msvqa.data.order import EpochPlan, Share, plan_epoch
+from msvqa.data.order import EpochPlan, Share, count_steps, plan_epoch
 from msvqa.data.prepared import Prepared
 from msvqa.engine import distributed
 from msvqa.engine.batch_norm import synchronize_batch_norm
@@ -233,18 +233,14 @@ class StageLoop:
 
     def _plan(self, epoch: int) -> EpochPlan:
         return plan_epoch(
-            self.training.split.examples.medium,
-            lanes=self.stage.batch.videos,
-            questions_per_video=self.stage.batch.questions_per_video,
-            seed=self.recipe.seed,
-            epoch=epoch,
+            self.training.split.examples, self.stage.batch, seed=self.recipe.seed, epoch=epoch
         )
 
     def _count_steps(self) -> int:
         if self.stage.steps is not None:
             return self.stage.steps
         assert self.stage.epochs is not None
-        return sum(self._plan(epoch).steps for epoch in range(self.stage.epochs))
+        return self.stage.epochs * count_steps(self.training.split.examples, self.stage.batch)
 
     # Training
 
@@ -420,7 +416,7 @@ class StageLoop:
         start = self.position.step - self.position.step_in_epoch
         # Of several epochs only the last is validated, and all of them count.
         if (epoch + 1) % every == 0:
-            start -= sum(self._plan(epoch - before).steps for before in range(1, every))
+            start -= (every - 1) * count_steps(self.training.split.examples, self.stage.batch)
         return self.position.step // distance > start // distance
 
     def _validate(self) -> tuple[dict[str, float], float | None]:

@@ -126,13 +126,7 @@ def _one_step(recipe: Recipe, stage: StageConfig, inputs: Inputs) -> tuple[list[
 
     Of a range of workers the fewest, whose parts are the largest.
     """
-    plan = plan_epoch(
-        inputs.split.examples.medium,
-        lanes=stage.batch.videos,
-        questions_per_video=stage.batch.questions_per_video,
-        seed=recipe.seed,
-        epoch=0,
-    )
+    plan = plan_epoch(inputs.split.examples, stage.batch, seed=recipe.seed, epoch=0)
     accumulate = stage.batch.accumulate
     share = Share(workers=recipe.scaling.worker_counts[0])
     batches = training_batches(inputs.split, inputs.source, plan, share, accumulate)

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from msvqa.data.lexicon import Lexicon
 from msvqa.data.text import AnswerList, Vocabulary
 from msvqa.engine.checkpoint import (
     Content,
@@ -32,10 +33,10 @@ def whole(tmp_path_factory):
     """A stage's folder with the checkpoints of three steps."""
     folder = tmp_path_factory.mktemp("checkpoints")
     recipe, model = make_recipe(folder), make_dualvgr()
-    vocabulary, answers = Vocabulary.build([["what", "is"]]), AnswerList.build(["a cat"], top=1)
+    words = [Vocabulary.build([["what", "is"]]), AnswerList.build(["a cat"], top=1)]
     for step in STEPS:
         content = Content(
-            recipe=recipe, model=model, vocabulary=vocabulary, answers=answers,
+            recipe=recipe, model=model, examples="questions", lexicon=Lexicon(words),
             training_state={"optimizer": {"step": step}}, score=None, finished=False,
             position=Position(stage="answer", step=step),
         )  # fmt: skip
@@ -95,8 +96,8 @@ def test_a_flipped_bit_is_damage(stage, file, place):
 
 def test_weights_that_are_not_finite_are_named_and_not_taken(stage, whole):
     content = Content(
-        recipe=make_recipe(stage), model=make_dualvgr(), vocabulary=Vocabulary.build([["what"]]),
-        answers=AnswerList.build(["a cat"], top=1), training_state={}, score=0.5, finished=True,
+        recipe=make_recipe(stage), model=make_dualvgr(), examples="questions",
+        lexicon=Lexicon(), training_state={}, score=0.5, finished=True,
         position=Position(stage="answer", step=STEPS[-1]),
     )  # fmt: skip
     name, weight = next(iter(content.model.named_parameters()))

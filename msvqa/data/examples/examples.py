@@ -78,6 +78,11 @@ class Examples(ABC):
         return np.asarray(flat).reshape(-1, self.media_per_example)
 
     @property
+    def stream(self) -> np.ndarray:
+        """(n,) which examples make batches of their own where the recipe wants streams apart."""
+        return np.zeros(len(self), dtype=np.int8)
+
+    @property
     def medium(self) -> np.ndarray:
         """(n,) int64, row of the only medium of each example."""
         if self.media_per_example != 1:
