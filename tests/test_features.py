@@ -30,6 +30,7 @@ from msvqa.models.model import build_model
 from msvqa.objectives.answering import Answering
 from msvqa.predict import predict
 from msvqa.prepare import prepare
+from msvqa.recipe import BatchConfig
 from msvqa.report import report
 from msvqa.run import Run
 from msvqa.train import dry_run, train
