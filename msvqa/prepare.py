@@ -107,8 +107,8 @@ def summary(prepared: Prepared) -> list[str]:
             f"{name}: {of['present']} of {of['expected']} {examples}, "
             f"{media['present']} of {media['expected']} videos, {media['missing']} missing"
         )
-    words, answers = prepared.info["vocabulary"], prepared.info["answers"]
-    lines.append(f"{words} words, {answers} answers; {prepared.info['word_vectors']['said']}")
+    lists = ", ".join(f"{prepared.info[words.name]} {words.noun}" for words in prepared.kind.lists)
+    lines.append(f"{lists}; {prepared.info['word_vectors']['said']}")
     if any(counts["videos"]["missing"] for counts in prepared.info["splits"].values()):
         lines.append(f"missing videos are listed in {join(prepared.location, MISSING)}")
     return [*lines, *prepared.info["notes"]]

@@ -4,6 +4,7 @@ DATASETS: dict[str, str] = {
     "msvd_qa": "msvqa.data.datasets.msvd_qa:MSVDQA",
     "msrvtt_qa": "msvqa.data.datasets.msrvtt_qa:MSRVTTQA",
     "svqa": "msvqa.data.datasets.svqa:SVQA",
+    "caption_files": "msvqa.data.datasets.caption_files:CaptionFiles",
     "table": "msvqa.data.datasets.table:Table",
     "synthetic": "msvqa.data.datasets.synthetic:Synthetic",
 }

@@ -155,12 +155,12 @@ def _text_problem(row: Row) -> tuple[str, str] | None:
         f"{row.question}{row.answer}{row.type}{row.video_id}".encode()
     except UnicodeEncodeError:
         return "invalid_row", "a text is not valid Unicode"
-    if words := _path_problem(row.video_id):
+    if words := unusable_path(row.video_id):
         return "invalid_row", f"{row.video_id[:50]!r} cannot be the path of a video: {words}"
     return None
 
 
-def _path_problem(text: str) -> str:
+def unusable_path(text: str) -> str:
     """Say why no file can have this path: only what file systems or terminals forbid.
 
     Spaces of all kinds, joined characters and marks of direction are parts of ordinary names.

@@ -80,6 +80,26 @@ def shared_videos(
             yield Problem(kind="shared_file", detail=detail, video_id=ids[1], path=path)
 
 
+def leaking(users: Iterable[tuple[str, str, str]], allowed: Allowed) -> Iterator[Problem]:
+    """Find files that media of two splits are in.
+
+    Args:
+        users: id, split and file of every medium that is there.
+        allowed: what may be in two splits.
+    """
+    of_file: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for name, split, file in users:
+        of_file[file].append((name, split))
+    for found in of_file.values():
+        splits = list(dict.fromkeys(split for _, split in found))
+        if len(splits) > 1:
+            ids = list(dict.fromkeys(name for name, _ in found))
+            first = {split: next(name for name, s in found if s == split) for split in splits}
+            names = " and ".join(f"{name} ({split})" for split, name in first.items())
+            what = f"one file is in {' and '.join(splits)}: {names}"
+            yield _problem(what, ids, splits, allowed)
+
+
 def shared_content(
     copies: Iterable[Sequence[str]],
     splits: Mapping[str, Collection[str]],

@@ -38,16 +38,22 @@ def question_text(question: str) -> str:
 
 def tokenize(question: str) -> list[str]:
     """Return the words of a question, by the Treebank rules."""
+    return [token for piece in pieces(question) for token in words_of(piece)]
+
+
+def pieces(question: str) -> list[str]:
+    """Return the parts of a question that are tokenised each by itself.
+
+    Without punctuation the rules see single words ("cannot" becomes two). Asking for each distinct
+    word once is what lets tens of thousands of questions through in a second.
+    """
     text = question_text(question)
-    if _PLAIN.fullmatch(text) is None:
-        return list(_treebank(text))
-    # Without punctuation the rules see single words ("cannot" becomes two). Asking for each
-    # distinct word once is what lets tens of thousands of questions through in a second.
-    return [token for word in text.split() for token in _treebank(word)]
+    return [text] if _PLAIN.fullmatch(text) is None else text.split()
 
 
 @lru_cache(maxsize=1 << 16)
-def _treebank(text: str) -> tuple[str, ...]:
+def words_of(text: str) -> tuple[str, ...]:
+    """Return the words of a piece of text, by the Treebank rules."""
     # Imported here: nltk is slow to import, and most of what imports this module never tokenises.
     from nltk.tokenize import word_tokenize
 
@@ -61,6 +67,8 @@ class WordList:
 
     name: ClassVar[str]
     """How a lexicon calls it; its file is `NAME.json`."""
+    noun: ClassVar[str]
+    """What its entries are, for messages"""
     reserved: ClassVar[tuple[str, str]]
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -131,7 +139,7 @@ class WordList:
 class Vocabulary(WordList):
     """Words of questions. Id 0 is padding, 1 any word that is not in training."""
 
-    name = "vocabulary"
+    name, noun = "vocabulary", "words"
     reserved = (NULL, UNKNOWN)
 
     @classmethod
@@ -158,7 +166,7 @@ class Vocabulary(WordList):
 class AnswerList(WordList):
     """Answers that are classes; 0 is any other answer in training, 1 in evaluation."""
 
-    name = "answers"
+    name, noun = "answers", "answers"
     reserved = (UNKNOWN_IN_TRAIN, UNKNOWN_IN_EVALUATION)
 
     @classmethod

@@ -1,6 +1,7 @@
 """Objectives: a model with the losses of one stage. `OBJECTIVES` lists them by name."""
 
 OBJECTIVES: dict[str, str] = {
+    "alignment": "msvqa.objectives.alignment:Alignment",
     "reconstruction": "msvqa.objectives.reconstruction:Reconstruction",
     "answering": "msvqa.objectives.answering:Answering",
 }

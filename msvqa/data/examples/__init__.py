@@ -1,5 +1,6 @@
 """Kinds of examples: what there is to learn about media. `EXAMPLES` lists them by name."""
 
 EXAMPLES: dict[str, str] = {
+    "captions": "msvqa.data.examples.captions:Captions",
     "questions": "msvqa.data.examples.questions:Questions",
 }

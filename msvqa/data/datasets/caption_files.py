@@ -1,0 +1,195 @@
+"""Captions in JSON or JSONL files, one for each split or several.
+
+    train.json  val.json  test.json      lists of {"video" or "image": path, "caption": text or
+                                         list of texts, "start"?: seconds, "end"?: seconds}
+
+Paths are relative to the data root. A medium may stand in many rows: all their captions are its
+own. With `start` and `end` a caption is of a span of the video, which is a medium of its own.
+"""
+
+from collections.abc import Iterator
+from functools import cache, cached_property
+from typing import Any
+
+from pydantic import model_validator
+
+from msvqa.data.annotated import Annotated
+from msvqa.data.annotations import unusable_path
+from msvqa.data.caption_rows import CaptionRows, Found, MediaFolders, Place
+from msvqa.data.dataset import Dataset
+from msvqa.data.root import Root, SourceFile, open_root
+from msvqa.errors import DataError, did_you_mean, one_of
+from msvqa.files import hash_file
+from msvqa.sections import Config
+from msvqa.storage import Location
+from msvqa.text_files import parse_json, read_lines, read_text
+
+SUFFIXES = (".json", ".jsonl")
+KEYS = ("video", "image", "caption", "start", "end")
+
+Files = dict[str, str | tuple[str, ...]]
+"""File or files of each split."""
+
+
+class SourceConfig(Config):
+    """One of several folders with media and their captions."""
+
+    root: Location
+    files: Files | None = None
+    """By default those of `train`, `val` and `test` that are there, ending in `SUFFIXES`."""
+
+
+class CaptionFiles(Dataset):
+    """Captions for videos, spans of videos and images."""
+
+    class Config(Dataset.Config):
+        """Where the files are."""
+
+        files: Files | None = None
+        """By default `train.json`, `val.json` and `test.json` (or .jsonl), those that are there."""
+        sources: tuple[SourceConfig, ...] = ()
+        """Several folders in place of one; `root` is then the folder that all of them are in."""
+
+        @model_validator(mode="after")
+        def _one_way(self) -> "CaptionFiles.Config":
+            if self.sources and self.files is not None:
+                raise ValueError("files: belong to each of the sources")
+            return self
+
+    config: Config
+
+    @cached_property
+    def _sources(self) -> list[tuple[str, Root, dict[str, list[str]]]]:
+        """Where each source is below the data root, and its files by split.
+
+        Raises:
+            DataError: a source lies outside the data root, or has no files.
+        """
+        follow = self.config.follow_links
+        given = self.config.sources or (
+            SourceConfig(root=self.config.root, files=self.config.files),
+        )
+        found = []
+        for number, source in enumerate(given):
+            root = open_root(source.root, follow_links=follow)
+            below = "" if root.location == self.root.location else self.root.name_of(root.location)
+            if below is None:
+                raise DataError(
+                    f"data.sources.{number}.root: {root} is not inside data.root {self.root}; "
+                    "data.root is the folder that all sources are in"
+                )
+            found.append((below, root, _files(root, source.files)))
+        return found
+
+    def source_files(self) -> list[SourceFile]:
+        """Return the files of all sources."""
+        return [
+            root.source(name)
+            for _, root, files in self._sources
+            for names in files.values()
+            for name in names
+        ]
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return the SHA-256 of every file by its location: two sources may have one name."""
+        return {file.location: hash_file(file.path) for file in self.source_files()}
+
+    def annotate(self) -> Annotated:
+        """Read all captions and find the file of each medium."""
+        named = [split for _, _, files in self._sources for split in files]
+        splits = tuple(dict.fromkeys([*self.splits, *named]))
+        rows = CaptionRows(splits)
+        for below, root, files in self._sources:
+            for split, names in files.items():
+                for name in names:
+                    _read(root.source(name), split, below, rows)
+        media = MediaFolders(self.root)
+        by_path: dict[str, Found] = {}
+        for _, place in rows.places():
+            if place.path not in by_path:
+                by_path[place.path] = media.find(place.path)
+        return rows.annotated(
+            {(split, place): by_path[place.path] for split, place in rows.places()},
+            self.root,
+            self.config.shared_videos,
+        )
+
+
+def _files(root: Root, given: Files | None) -> dict[str, list[str]]:
+    if given is not None:
+        return {
+            split: [names] if isinstance(names, str) else list(names)
+            for split, names in given.items()
+        }
+    there = set(root.names(""))
+    found = {
+        split: [name]
+        for split in CaptionFiles.splits
+        if (name := next((f"{split}{s}" for s in SUFFIXES if f"{split}{s}" in there), ""))
+    }
+    if not found:
+        wanted = one_of(f"{split}.json" for split in CaptionFiles.splits)
+        raise DataError(f"{root}: no file of captions ({wanted}); name them with data.files")
+    return found
+
+
+def _read(file: SourceFile, split: str, below: str, rows: CaptionRows) -> None:
+    place_of = cache(lambda name, start, end: _place(name, start, end, below))
+    for number, row in _rows(file):
+        words = _row_problem(row)
+        if not words:
+            found = place_of(row.get("video", row.get("image")), row.get("start"), row.get("end"))
+            is_place = isinstance(found, Place)
+            words = rows.add(split, found, row["caption"]) if is_place else str(found)
+        if words:
+            rows.refuse(file.name, number, words)
+
+
+def _rows(file: SourceFile) -> Iterator[tuple[int, Any]]:
+    """Yield the rows with their numbers: elements from 0, lines from 1."""
+    if file.suffix == ".jsonl":
+        for number, line in enumerate(read_lines(file.path, file), start=1):
+            if line.strip():
+                yield number, _parsed(line, f"{file}: line {number}")
+        return
+    if file.suffix != ".json":
+        raise DataError(f"{file}: captions are in files that end in {one_of(SUFFIXES)}")
+    content = _parsed(read_text(file.path, file), str(file))
+    if not isinstance(content, list):
+        raise DataError(f"{file}: a JSON list of objects with video and caption is needed")
+    yield from enumerate(content)
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise DataError(f"{place} is not valid JSON: {error}") from None
+
+
+def _row_problem(row: Any) -> str:
+    """Say what is wrong with the keys of a row; nothing where they are as they should be."""
+    if type(row) is dict and (*row,) == ("video", "caption") and type(row["video"]) is str:
+        return ""  # nearly all of millions
+    if not isinstance(row, dict):
+        return f"an object with video and caption is needed, found {str(row)[:40]!r}"
+    names = [key for key in ("video", "image") if key in row]
+    if len(names) != 1 or not isinstance(row[names[0]], str) or not row[names[0]].strip():
+        hint = did_you_mean("video", set(row) - set(KEYS)) if not names else ""
+        return f"one of the keys 'video' and 'image' must name a path{hint}"
+    if "caption" not in row:
+        return f"key 'caption' is missing{did_you_mean('caption', set(row) - set(KEYS))}"
+    span = (row.get("start"), row.get("end"))
+    if any(type(value) not in (int, float, type(None)) for value in span):
+        return f"'start' and 'end' are seconds, found {span}"
+    if names[0] == "image" and span != (None, None):
+        return "an image has no 'start' and no 'end'"
+    return ""
+
+
+def _place(name: str, start: float | None, end: float | None, below: str) -> Place | str:
+    """Return a medium below the data root, or why its path cannot be one."""
+    if problem := unusable_path(name):
+        return f"{name[:50]!r} cannot be the path of a file: {problem}"
+    path = f"{below}/{name}" if below else name
+    return Place(path, *(None if second is None else float(second) for second in (start, end)))
