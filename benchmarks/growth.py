@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,16 @@ def generate(folder: Path, captions: int) -> None:
     for number in range(media):
         (folder / "videos" / f"{number:07d}.mp4").touch()
     draw = random.Random(0)
-    words = [f"w{number:x}" for number in range(WORDS)]
     for split, numbers in {"train": range(media - 2), "val": range(media - 2, media)}.items():
         with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
-            for number in numbers:
-                for _ in range(CAPTIONS_PER_MEDIUM):
-                    text = " ".join(draw.choices(words, k=10))
-                    row = {"video": f"videos/{number:07d}.mp4", "caption": text}
-                    file.write(json.dumps(row) + "\n")
+            file.writelines(_rows(numbers, draw))
+
+
+def _rows(media: Iterable[int], draw: random.Random) -> Iterator[str]:
+    words = [f"w{number:x}" for number in range(WORDS)]
+    for number, _ in product(media, range(CAPTIONS_PER_MEDIUM)):
+        row = {"video": f"videos/{number:07d}.mp4", "caption": " ".join(draw.choices(words, k=10))}
+        yield json.dumps(row) + "\n"
 
 
 def measure(folder: Path, part: str) -> dict[str, float]:

@@ -139,8 +139,7 @@ def _read(file: SourceFile, split: str, below: str, rows: CaptionRows) -> None:
         words = _row_problem(row)
         if not words:
             found = place_of(row.get("video", row.get("image")), row.get("start"), row.get("end"))
-            is_place = isinstance(found, Place)
-            words = rows.add(split, found, row["caption"]) if is_place else str(found)
+            words = found if isinstance(found, str) else rows.add(split, found, row["caption"])
         if words:
             rows.refuse(file.name, number, words)
 

@@ -334,3 +334,33 @@ def test_of_two_tables_one_must_be_named(tmp_path):
     with pytest.raises(DataError, match=r"found questions\.csv, questions\.jsonl"):
         prepare(_config(tmp_path))
     assert len(prepare(_config(tmp_path, annotations=str(first))).split("train")) == 1
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_a_table_with_captions_gives_captions_in_every_format(tmp_path, kind):
+    rows = [
+        {"video": "a.mp4", "caption": "a cat", "split": "train", "start": "", "end": ""},
+        {"video": "./a", "caption": "it sleeps", "split": "train", "start": "", "end": ""},
+        {"video": "a.mp4", "caption": "it wakes", "split": "train", "start": "1.5", "end": "4"},
+        {"video": "clips/b.avi", "caption": "a dog", "split": "val", "start": "", "end": ""},
+    ]
+    _write(tmp_path, kind, rows)
+    for name in ("a.mp4", "clips/b.avi"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    prepared = prepare(_config(tmp_path))
+    train = prepared.split("train")
+    assert train.media.id == ["a.mp4", "a.mp4[1.5-4]"]
+    assert train.examples.table["captions"].to_pylist() == [["a cat", "it sleeps"], ["it wakes"]]
+    assert prepared.split("val").media.id == ["clips/b.avi"]
+
+
+def test_captions_without_a_split_are_divided_by_video(tmp_path):
+    rows = [{"video": f"{n}.mp4", "caption": f"{n} {k}"} for n in range(10) for k in range(2)]
+    _write(tmp_path, "csv", rows)
+    for n in range(10):
+        (tmp_path / f"{n}.mp4").touch()
+    prepared = prepare(_config(tmp_path))
+    videos = [prepared.split(name).media.id for name in ("train", "val", "test")]
+    assert [len(ids) for ids in videos] == [8, 1, 1]
+    assert "its videos are divided" in prepared.info["notes"][0]
