@@ -81,7 +81,9 @@ class _FileBackend(Backend):
         try:
             # A worker may wait for one that has died; it is ended next.
             with suppress(GetTimeoutError):
-                ray.get(worker_group.execute_async(_leave_group, several), timeout=DISSOLVE_WITHIN_S)
+                ray.get(
+                    worker_group.execute_async(_leave_group, several), timeout=DISSOLVE_WITHIN_S
+                )
         finally:
             if self._folder:
                 shutil.rmtree(self._folder, ignore_errors=True)
