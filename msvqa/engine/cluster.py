@@ -45,6 +45,11 @@ OBJECT_STORE_BYTES = 1_000_000_000
 START_ATTEMPTS = 3
 IN_A_COPY = "/runtime_resources/working_dir_files/"
 """Part of the path of every copy that Ray makes of a job's working directory."""
+WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+"""Whether a process looks for nodes that are about to be taken away."""
+
+_own = threading.Event()
+"""Set while a cluster runs that this process has started and will stop."""
 
 
 @dataclass(frozen=True)
@@ -223,11 +228,13 @@ def connected(*, dashboard: bool = False) -> Iterator[Resources]:
             _join(os.environ["RAY_ADDRESS"])
         else:
             _start(dashboard=dashboard)
+            _own.set()
     try:
         with _ray_messages_in_a_file(), _errors_of_ours():
             yield _everything()
     finally:
         ray.shutdown()
+        _own.clear()
 
 
 @contextmanager
@@ -271,6 +278,11 @@ def _own_answer_to_sigterm() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, answer)
+
+
+def is_own() -> bool:
+    """Whether the connected cluster was started here by `connected`, and ends with its block."""
+    return _own.is_set()
 
 
 def has_dashboard() -> bool:
@@ -337,7 +349,7 @@ def _start_once(options: Mapping[str, Any]) -> None:
 
     before = child_processes()
     try:
-        with _bound_to_loopback():
+        with _bound_to_loopback(), _nodes_stay():
             ray.init(address="local", log_to_driver=False, logging_level=logging.WARNING, **options)
     except BaseException:
         ray.shutdown()
@@ -372,6 +384,23 @@ def _bound_to_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = original
+
+
+@contextmanager
+def _nodes_stay() -> Iterator[None]:
+    """Let the trainers of the cluster that is started in the block watch for no loss of nodes.
+
+    All its processes get the environment of the block. One node alone is taken from nobody with
+    notice, and the watcher is a process.
+    """
+    if WATCHER in os.environ:
+        yield
+        return
+    os.environ[WATCHER] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[WATCHER]
 
 
 @contextmanager

@@ -214,18 +214,18 @@ def _train_stage(
     callbacks: tuple[Any, ...],
 ) -> None:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
-    from msvqa.engine.process_group import torch_config
+    from msvqa.engine.lean_trainer import LeanTrainer
+    from msvqa.engine.process_group import group_config
     from msvqa.engine.waiting import RoomNotes, RoomWatch
 
     stage = run.recipe.stages[job.stage]
     watch = RoomWatch(placement, stage.name)
     notes: Any = RoomNotes(watch.key, run.location, stage.name)
-    trainer = TorchTrainer(
-        _train_function,  # type: ignore[arg-type] # Ray passes on what it returns
+    trainer = LeanTrainer(
+        _train_function,
         train_loop_config=job.to_dict(),
-        torch_config=torch_config(placement.backend),
+        backend_config=group_config(placement.backend),
         scaling_config=ScalingConfig(
             num_workers=_worker_count(placement),
             use_gpu=placement.gpus_per_worker > 0,
