@@ -22,7 +22,7 @@ from msvqa.engine import cluster
 from msvqa.engine.actors import Pool
 from msvqa.engine.cluster import Resources
 from msvqa.engine.ingest import ShardJob, Video, write_shards
-from msvqa.errors import ClusterError, DataError, RecipeError, StoreError
+from msvqa.errors import ClusterError, RecipeError, StoreError
 from msvqa.files import turn
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe
@@ -32,7 +32,6 @@ Progress = Callable[[int, int, int], None]
 """Called with the videos done, all videos, and the rejected ones."""
 
 LIBRARIES = ("numpy", "torch", "av", "decord", "ray")
-NAMES_SHOWN = 20
 LOCK = ".lock"
 STORES = {False: "clips.store", True: "features.store"}
 """Keys of a recipe that name the store, by whether it holds features."""
@@ -62,7 +61,7 @@ def extract(
         DataError: videos are missing or unreadable, and `data.allow_missing` is not set; or
             feature files that do not fit the recipe.
     """
-    _check(recipe, hdf5)
+    check_extraction(recipe, hdf5)
     cluster.refuse_lost({STORES[recipe.features is not None]: stores.store_location(recipe)})
     if hdf5 is not None:
         cluster.refuse_lost({"--hdf5": hdf5.absolute()})
@@ -73,8 +72,8 @@ def extract(
     if hdf5 is not None:
         check_ids(_ids(videos))
     store = _extract(recipe, videos, open_root(prepared.root), progress)
-    if store.rejected and not recipe.data.allow_missing:
-        raise DataError(_rejected_message(store))
+    if not recipe.data.allow_missing:
+        store.refuse_rejected()
     check_copies(recipe, prepared, store)
     if hdf5 is not None:
         write_hdf5(store, hdf5)
@@ -91,7 +90,13 @@ def videos_of(prepared: Prepared, *, present_only: bool = True) -> list[Video]:
     return [Video(video_id, path) for video_id, path in sorted(paths.items())]
 
 
-def _check(recipe: Recipe, hdf5: Path | None) -> None:
+def check_extraction(recipe: Recipe, hdf5: Path | None = None) -> None:
+    """Look at what extraction reads beside the videos, before anything starts.
+
+    Raises:
+        RecipeError: weights of an encoder that cannot be used, or of another width; HDF5 files are
+            asked for where there are no features.
+    """
     if hdf5 is not None and recipe.features is None:
         raise RecipeError(["HDF5 files hold features, but the recipe has no section `features`"])
     if hdf5 is not None:
@@ -118,7 +123,7 @@ def _extract(
             for n, shard in found.items()
         }
 
-    store = _indexed(folder, spec)
+    store = Store.find(location, spec)
     # What is whole may lie where nothing can be written.
     if store is not None and all(current().values()) and _index_is_current(location, wanted):
         return store
@@ -140,18 +145,6 @@ def _extract(
         return stores.write_index(
             location, spec, [_whole(location, done, n) for n in wanted], _versions()
         )
-
-
-def _indexed(folder: Folder, spec: StoreSpec) -> Store | None:
-    """Return the store in a folder; another process may be about to write it anew."""
-    if not folder.get(stores.INDEX).is_file():
-        return None
-    try:
-        return Store.open(folder.location, spec)
-    except StoreError:
-        if folder.get(stores.INDEX).is_file():
-            raise
-    return None
 
 
 def _write(
@@ -253,21 +246,6 @@ def _check_space(location: str, spec: StoreSpec, videos: int) -> None:
             f"{location} needs {needed / 1e9:.1f} GB, there are {free / 1e9:.1f} GB free; "
             "name another folder in clips.store or features.store"
         )
-
-
-def _rejected_message(store: Store) -> str:
-    lines = [f"  {video}: {outcome}: {error}" for video, (outcome, error) in store.rejected.items()]
-    what = "frames" if store.spec.kind == "clips" else "features"
-    more = [f"  and {len(lines) - NAMES_SHOWN} more"] if len(lines) > NAMES_SHOWN else []
-    return "\n".join(
-        [
-            f"{len(lines)} of {len(lines) + len(store)} videos yield no {what}:",
-            *lines[:NAMES_SHOWN],
-            *more,
-            f"the other videos are in {store.location}; replace these files and extract again, "
-            "or go on without them: data.allow_missing=true",
-        ]
-    )
 
 
 def await_others(recipe: Recipe) -> None:

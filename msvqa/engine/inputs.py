@@ -25,7 +25,7 @@ from msvqa.recipe import ClipsConfig, Recipe
 
 if TYPE_CHECKING:
     from msvqa.data.features import FeatureFiles
-from msvqa.data.folds import read_split
+from msvqa.data.folds import dealt, read_split
 
 VIDEOS_PER_COPY = 64
 OF_NO_DATA = {words.name: 2 for words in Questions.lists}
@@ -181,7 +181,7 @@ def open_inputs(
         workers = recipe.scaling.data_workers or 1
         return Inputs(split=questions, source=StreamSource(questions, recipe.clips, workers))
     store = Store.open(store_path)
-    questions = read_split(prepared.knowing(store.copies), split, recipe.folds, **present)
+    questions = read_split(dealt(recipe, prepared, store.copies), split, recipe.folds, **present)
     absent = [video for video in questions.media.id if video not in store]
     unexplained = sorted(set(absent) - set(store.rejected))
     if unexplained:

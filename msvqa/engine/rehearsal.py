@@ -13,7 +13,7 @@ from msvqa.data.folds import read_split
 from msvqa.data.loader import training_batches
 from msvqa.data.order import Share, plan_epoch
 from msvqa.data.prepared import Prepared
-from msvqa.data.store import Store, store_location
+from msvqa.data.store import Store, store_location, store_spec
 from msvqa.engine.inputs import (
     DecodingSource,
     FileSource,
@@ -106,19 +106,22 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> list[Estimate]:
 
 def _open(recipe: Recipe, prepared: Prepared, device: torch.device) -> Inputs:
     """Open the store, or read the few videos that are needed from where it will be made from."""
-    try:
-        store = Store.open(store_location(recipe))
-    except StoreError:
-        split = read_split(prepared, "train", recipe.folds, present_only=recipe.reads_videos)
-        if files := feature_files(recipe):
-            split = split.without([video for video in split.media.id if video not in files])
-            if recipe.data.allow_missing:
-                split = split.without(files.survey(split.media.id).unusable)
-            return Inputs(split=split, source=FileSource(split, files))
-        if recipe.features is not None:
-            raise
-        return Inputs(split=split, source=DecodingSource(split, recipe.clips))
-    return open_inputs(recipe, prepared, store.location, "train", device)
+    store = Store.find(store_location(recipe), store_spec(recipe))
+    if store is not None:
+        if not recipe.data.allow_missing:
+            store.refuse_rejected()
+        return open_inputs(recipe, prepared, store.location, "train", device)
+    split = read_split(prepared, "train", recipe.folds, present_only=recipe.reads_videos)
+    if files := feature_files(recipe):
+        split = split.without([video for video in split.media.id if video not in files])
+        if recipe.data.allow_missing:
+            split = split.without(files.survey(split.media.id).unusable)
+        return Inputs(split=split, source=FileSource(split, files))
+    if recipe.features is not None:
+        raise StoreError(
+            f"store {store_location(recipe)} is not there yet; run `msvqa extract` with its recipe"
+        )
+    return Inputs(split=split, source=DecodingSource(split, recipe.clips))
 
 
 def _one_step(recipe: Recipe, stage: StageConfig, inputs: Inputs) -> tuple[list[Batch], int]:
