@@ -15,6 +15,7 @@ from msvqa.checks.recipe import width_problems
 from msvqa.checks.sources import source_problems
 from msvqa.data import store as stores
 from msvqa.data.features import check_ids, feature_files, write_hdf5
+from msvqa.data.found_store import find_store, refuse_rejected
 from msvqa.data.prepared import Prepared
 from msvqa.data.root import Root, open_root
 from msvqa.data.store import Store, StoreSpec
@@ -73,7 +74,7 @@ def extract(
         check_ids(_ids(videos))
     store = _extract(recipe, videos, open_root(prepared.root), progress)
     if not recipe.data.allow_missing:
-        store.refuse_rejected()
+        refuse_rejected(store)
     check_copies(recipe, prepared, store)
     if hdf5 is not None:
         write_hdf5(store, hdf5)
@@ -123,7 +124,7 @@ def _extract(
             for n, shard in found.items()
         }
 
-    store = Store.find(location, spec)
+    store = find_store(location, spec)
     # What is whole may lie where nothing can be written.
     if store is not None and all(current().values()) and _index_is_current(location, wanted):
         return store

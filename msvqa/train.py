@@ -13,8 +13,9 @@ from msvqa.checks.features import check_features
 from msvqa.checks.recipe import check, data_cpus, decodes_while_training
 from msvqa.checks.sources import check_pretrained
 from msvqa.data.features import feature_files
+from msvqa.data.found_store import find_store
 from msvqa.data.prepared import Prepared
-from msvqa.data.store import Store, store_location, store_spec
+from msvqa.data.store import store_location, store_spec
 from msvqa.engine import cluster
 from msvqa.engine.loop import StageJob
 from msvqa.engine.rehearsal import Estimate, rehearse
@@ -108,7 +109,7 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
     _, prepared = _checked(recipe)
     check_features(recipe, prepared)
     if not decodes_while_training(recipe):
-        store = Store.find(store_location(recipe), store_spec(recipe))
+        store = find_store(store_location(recipe), store_spec(recipe))
         if store is not None:
             check_copies(recipe, prepared, store)
     return rehearse(recipe, prepared)

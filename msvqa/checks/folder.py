@@ -48,10 +48,8 @@ def find_videos(folder: Path, *, follow_links: bool = False) -> VideosOfFolder:
             if reason := _reason(name):
                 found.left_out[reason].append(relative)
             elif is_video(name) and _is_file(path):
-                if not follow_links and not path.resolve().is_relative_to(folder.resolve()):
-                    found.left_out[LINKS].append(relative)
-                else:
-                    found.files.append(relative)
+                inside = follow_links or path.resolve().is_relative_to(folder.resolve())
+                (found.files if inside else found.left_out[LINKS]).append(relative)
     found.files.sort()
     return found
 

@@ -28,7 +28,7 @@ import numpy as np
 from msvqa.cache import fetch
 from msvqa.data.finite import not_finite, to_type
 from msvqa.data.prepared import prepared_location
-from msvqa.errors import DataError, IncompleteError, StorageError, StoreError
+from msvqa.errors import IncompleteError, StorageError, StoreError
 from msvqa.files import hash_file, sync, write_json
 from msvqa.recipe import FeaturesConfig, Recipe
 from msvqa.sections import NamedConfig
@@ -42,7 +42,6 @@ SHARD_VIDEOS = 16
 """A shard ends at either limit. Small shards lose little when a job is stopped, and keep many
 processes busy to the end; large ones save files."""
 MAX_JSON_BYTES = 500_000_000
-NAMES_SHOWN = 20
 SHARDS_STAY = "What is done stays: make room or bring the storage back; the same command goes on"
 
 Arrays = dict[str, np.ndarray]
@@ -157,47 +156,6 @@ class Store:
         if spec is not None:
             store.check(spec)
         return store
-
-    @classmethod
-    def find(cls, location: str | Path, spec: StoreSpec) -> "Store | None":
-        """Open a store that was made as `spec` says; None where there is none yet.
-
-        Raises:
-            StoreError: damaged, or made in another way.
-        """
-        folder = open_folder(location)
-        if not folder.get(INDEX).is_file():
-            return None
-        try:
-            return cls.open(folder.location, spec)
-        except StoreError:
-            # Another process may be about to write it anew.
-            if folder.get(INDEX).is_file():
-                raise
-        return None
-
-    def refuse_rejected(self) -> None:
-        """Refuse a store that lacks videos because they yield nothing.
-
-        Raises:
-            DataError: names them, and says what to do.
-        """
-        if not self.rejected:
-            return
-        lines = [f"  {video}: {what}: {error}" for video, (what, error) in self.rejected.items()]
-        kind = "frames" if self.spec.kind == "clips" else "features"
-        more = [f"  and {len(lines) - NAMES_SHOWN} more"] if len(lines) > NAMES_SHOWN else []
-        raise DataError(
-            "\n".join(
-                [
-                    f"{len(lines)} of {len(lines) + len(self)} videos yield no {kind}:",
-                    *lines[:NAMES_SHOWN],
-                    *more,
-                    f"the other videos are in {self.location}; replace these files and extract "
-                    "again, or go on without them: data.allow_missing=true",
-                ]
-            )
-        )
 
     def check(self, spec: StoreSpec) -> None:
         """Refuse a store that was not made as `spec` says.

@@ -10,10 +10,11 @@ import torch
 from msvqa.data.batch import Batch
 from msvqa.data.features import feature_files
 from msvqa.data.folds import read_split
+from msvqa.data.found_store import find_store, refuse_rejected
 from msvqa.data.loader import training_batches
 from msvqa.data.order import Share, plan_epoch
 from msvqa.data.prepared import Prepared
-from msvqa.data.store import Store, store_location, store_spec
+from msvqa.data.store import store_location, store_spec
 from msvqa.engine.inputs import (
     DecodingSource,
     FileSource,
@@ -106,10 +107,10 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> list[Estimate]:
 
 def _open(recipe: Recipe, prepared: Prepared, device: torch.device) -> Inputs:
     """Open the store, or read the few videos that are needed from where it will be made from."""
-    store = Store.find(store_location(recipe), store_spec(recipe))
+    store = find_store(store_location(recipe), store_spec(recipe))
     if store is not None:
         if not recipe.data.allow_missing:
-            store.refuse_rejected()
+            refuse_rejected(store)
         return open_inputs(recipe, prepared, store.location, "train", device)
     split = read_split(prepared, "train", recipe.folds, present_only=recipe.reads_videos)
     if files := feature_files(recipe):
