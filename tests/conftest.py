@@ -72,15 +72,18 @@ def ray_local():
     """A cluster of two CPUs on this machine for all tests of the session."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        num_gpus=0,
-        object_store_memory=300_000_000,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    from tests.forked_python import program, standing_for_python
+
+    with standing_for_python(program()):
+        ray.init(
+            address="local",
+            num_cpus=2,
+            num_gpus=0,
+            object_store_memory=300_000_000,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
     yield ray
     ray.shutdown()
 
