@@ -31,8 +31,10 @@ import psutil
 
 MODULES = (
     "numpy", "pandas", "pyarrow.parquet", "pyarrow.dataset", "torch", "torch._dynamo",
-    "torch.distributed", "torch.utils.tensorboard", "torch.nn.parallel", "fsspec", "jsonschema",
-    "pydantic", "requests", "rich.console", "aiohttp.web", "yaml", "av", "h5py",
+    "torch.distributed", "torch.utils.tensorboard", "torch.nn.parallel", "torchvision.models",
+    "fsspec", "jsonschema", "pydantic.main", "pydantic.networks", "requests", "rich.console",
+    "aiohttp.web", "click", "colorful", "filelock", "einops", "safetensors.torch", "tqdm", "yaml",
+    "PIL.Image", "av", "h5py",
 )  # fmt: skip
 """Not Ray, whose C++ part reads the environment when it is imported; and not decord, whose symbols
 are global: beside them, what Ray takes from the library of C++ does not fit together."""
@@ -115,7 +117,7 @@ def descendants(process: psutil.Process) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
             found += one.children()
         with suppress(OSError, psutil.NoSuchProcess):
-            found.append(psutil.Process(int(os.readlink(known / str(one.pid)))))
+            found.append(psutil.Process(int(str((known / str(one.pid)).readlink()))))
     return found[1:]
 
 
@@ -219,6 +221,8 @@ def _inherit(content: Mapping[str, Any], streams: Sequence[int]) -> None:
     os.chdir(content["folder"])
     os.umask(content["umask"])
     sys.path[:0] = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    with suppress(ImportError):
+        import_module("sitecustomize")
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -282,6 +286,7 @@ def main() -> None:
     for name in MODULES:
         import_module(name)
     del sys.path[0]  # of this file
+    sys.modules.pop("sitecustomize", None)
     gc.collect()
     gc.freeze()
     number, folder = int(sys.argv[1]), Path(sys.argv[2])
