@@ -246,8 +246,9 @@ def _run(words: Sequence[str], path: str) -> None:
     while True:
         while left[0].startswith("-") and left[0] not in ("-c", "-m"):
             left.pop(0)
-        # Those that start workers do so by the program; what a worker starts is its own affair.
-        sys.executable = real if Path(left[0]).name == "default_worker.py" else path
+        # Ray's own scripts start workers by the program; what commands and workers start is plain.
+        starts = left[0] not in ("-c", "-m") and Path(left[0]).name != "default_worker.py"
+        sys.executable = path if starts else real
         try:
             _run_as_main(left)
             return
@@ -267,6 +268,8 @@ def _run_as_main(words: list[str]) -> None:
 
     os.execvp = go_on
     try:
+        if words[0] in ("-c", "-m"):
+            sys.path.insert(0, "")
         if words[0] == "-c":
             sys.argv = ["-c", *words[2:]]
             exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})

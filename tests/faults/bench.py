@@ -40,13 +40,13 @@ class Command:
         log: gets all that is printed.
         before: statements that the process begins with.
         path: a folder in which it looks for modules first.
-        plain: start what Ray starts as Ray does, not by the program that stands for Python.
+        plain: not forked, nor what it starts, but as a user starts it.
     """
 
     def __init__(
         self, *words: str, log: Path, before: str = "", path: str = "", plain: bool = False
     ) -> None:
-        self.log = log
+        self.log, python = log, sys.executable if plain else program()
         if not plain:
             before = f"from tests.forked_python import fork_ray; fork_ray({program()!r}); {before}"
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -54,7 +54,7 @@ class Command:
         # A session of its own, so that a signal to its group reaches what a terminal would reach.
         with log.open("a") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", before + COMMAND, *words],
+                [python, "-c", before + COMMAND, *words],
                 env=environment, cwd=log.parent, stdout=file, stderr=file, start_new_session=True,
             )  # fmt: skip
 
