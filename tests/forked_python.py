@@ -147,6 +147,8 @@ class Server:
                 else:
                     self._lose(source)
             self._reap()
+        for child in self._clients:
+            os.kill(child, signal.SIGKILL)
 
     def _fork(self, client: socket.socket) -> None:
         content, streams = _receive(client)
