@@ -147,9 +147,7 @@ def accuracy_with_features_of_other_videos(path: Path) -> float:
     loaded = load_checkpoint(Run.open(path).checkpoint())
     inputs = _open(loaded.recipe, "test")
     source = OtherVideos(inputs.source, len(inputs.split.media))
-    rows = predict_split(
-        objective_of(loaded), Inputs(split=inputs.split, source=source), CPU, videos_per_batch=8
-    )
+    rows = predict_split(objective_of(loaded), Inputs(split=inputs.split, source=source), 8)
     right = metrics.is_right(rows["top"][:, 0], inputs.split.of(Questions).answer_id[rows["row"]])
     return metrics.mean(right)
 

@@ -182,7 +182,7 @@ def train_msvqa(data: "Data", recipe: Recipe) -> tuple[Path, float]:
 
 def predict_msvqa(checkpoint: Path, inputs: Inputs) -> np.ndarray:
     """Return which questions of a split are answered rightly."""
-    rows = predict_split(objective_of(load_checkpoint(checkpoint)), inputs, CPU, BATCH)
+    rows = predict_split(objective_of(load_checkpoint(checkpoint)), inputs, BATCH)
     right = np.zeros(len(inputs.split), dtype=bool)
     answer_id = inputs.split.of(Questions).answer_id
     right[rows["row"]] = metrics.is_right(rows["top"][:, 0], answer_id[rows["row"]])

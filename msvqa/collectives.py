@@ -3,6 +3,8 @@
 A leaf that knows `torch.distributed` alone, so that losses and objectives may import it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,13 +14,32 @@ from torch import Tensor
 # Legend: B rows of one worker's batch, W workers.
 
 
+_is_alone = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process be the only one inside the block: where workers have batches of their own,
+    as in validation, an exchange would wait for ever or mix what does not belong together."""
+    global _is_alone
+    before, _is_alone = _is_alone, True
+    try:
+        yield
+    finally:
+        _is_alone = before
+
+
 def worker_count() -> int:
     """Number of workers of this stage."""
+    if _is_alone:
+        return 1
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
     """Number of this worker, from 0."""
+    if _is_alone:
+        return 0
     return dist.get_rank() if dist.is_initialized() else 0
 
 

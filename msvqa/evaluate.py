@@ -6,22 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from msvqa.checks.features import check_features
 from msvqa.data.annotations import several
-from msvqa.data.examples.questions import Questions
 from msvqa.data.folds import dealt, read_split
+from msvqa.data.found_store import find_store
 from msvqa.data.prepared import Prepared
-from msvqa.data.schema import PREDICTIONS
 from msvqa.data.split import Split
-from msvqa.data.text import AnswerList
+from msvqa.data.store import store_location, store_spec
 from msvqa.engine import cluster
-from msvqa.engine.prediction import PredictionJob, check_answers, check_lexicon, predict_on_ray
-from msvqa.errors import CheckpointError, DataError, RecipeError, StorageError, one_of
-from msvqa.evaluators import EVALUATORS
-from msvqa.evaluators.evaluator import Evaluator
+from msvqa.engine.prediction import PoolPredictor, PredictionJob, check_answers, check_lexicon
+from msvqa.errors import CheckpointError, DataError, RecipeError, RunError, StorageError, one_of
+from msvqa.evaluators.evaluator import Evaluator, evaluator_of
 from msvqa.extract import check_extraction, extract
 from msvqa.files import write_json, written_aside
 from msvqa.metrics import is_finite
@@ -82,13 +79,42 @@ def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict
             recipe=recipe.to_dict(),
         )
         workers = recipe.scaling.data_workers or int(resources.gpus or resources.cpus)
-        predictions = predict_on_ray(
-            job,
-            questions,
-            workers=workers,
-            gpus_per_worker=cluster.gpu_share(workers, resources.gpus),
-        )
+        gpus = cluster.gpu_share(workers, resources.gpus)
+        predictor = PoolPredictor(job, questions, workers, gpus)
+        predictions = _evaluator(recipe).ask(predictor, questions)
     return record(opened, checkpoint, prepared, questions, predictions)
+
+
+def rescore(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Count the predictions of an earlier evaluation again, without the model; write the metrics.
+
+    Args:
+        run: location of the run.
+        split: name of the split.
+        overrides: `key=value` for this time alone, of the fields in `ELSEWHERE`.
+
+    Raises:
+        RunError: the split has not been evaluated.
+        DataError: the data has other examples than were asked about.
+    """
+    opened = Run.open(run)
+    opened.recipe = recipe = _changed(opened.recipe, overrides)
+    if split not in opened.evaluated():
+        raise RunError(
+            f"{run}: split {split!r} was not evaluated; msvqa evaluate {run} comes first"
+        )
+    metrics, table = opened.evaluation(split)
+    prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
+    store = find_store(store_location(recipe), store_spec(recipe))
+    prepared = dealt(recipe, prepared, store.copies if store else [])
+    asked = _questions(recipe, prepared, split).without(store.rejected if store else ())
+    if len(asked) != len(table):
+        raise DataError(
+            f"{run}: {len(table)} predictions for {len(asked)} {asked.examples.name} of split "
+            f"{split!r}: the data has changed since; evaluate again"
+        )
+    answers = _evaluator(recipe).answers(table, asked, prepared.lexicon)
+    return record(opened, opened.path / metrics["checkpoint"], prepared, asked, answers)
 
 
 def record(
@@ -106,12 +132,14 @@ def record(
     evaluator = _evaluator(run.recipe)
     train = read_split(prepared, "train", run.recipe.folds, present_only=False)
     metrics = {"run": run.recipe.name, "checkpoint": str(checkpoint.relative_to(run.path))}
-    kinds = prepared.info["question_types"]
+    kinds = prepared.info.get("question_types", ())
     metrics |= evaluator.evaluate(predictions, questions, train, kinds)
     _name_not_finite(run.locate(checkpoint), questions, is_finite(predictions))
-    folder, answers = run.evaluation_dir(questions.name), prepared.lexicon.of(AnswerList)
+    folder = run.evaluation_dir(questions.name)
+    table = evaluator.table(predictions, questions, prepared.lexicon)
     try:
-        _write_predictions(folder / "predictions.parquet", predictions, questions, answers)
+        with written_aside(folder / "predictions.parquet") as aside:
+            pq.write_table(table, aside)
         write_json(folder / "metrics.json", metrics)
         run.folder.put(f"evaluate/{questions.name}", last="metrics.json")
     except (OSError, StorageError) as error:
@@ -163,8 +191,7 @@ def _changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 def _evaluator(recipe: Recipe) -> Evaluator:
     objective = resolve(recipe.stages[-1].objective.name, OBJECTIVES, "objective")
-    kind: type[Evaluator] = resolve(objective.evaluator, EVALUATORS, "evaluator")
-    return kind(recipe.evaluation)
+    return evaluator_of(objective.evaluator)(recipe.evaluation)
 
 
 def _questions(recipe: Recipe, prepared: Prepared, name: str) -> Split:
@@ -182,28 +209,3 @@ def _questions(recipe: Recipe, prepared: Prepared, name: str) -> Split:
             f"({split.expected} questions): see {join(prepared.location, 'missing.txt')}"
         )
     return split
-
-
-def _write_predictions(
-    path: Path, predictions: Mapping[str, np.ndarray], split: Split, answers: AnswerList
-) -> None:
-    """Write one row per question, with all that is needed to count again without this package."""
-    finite, asked = is_finite(predictions), split.of(Questions)
-    # What is not finite is no answer, and has no probability.
-    top = [
-        [answers.decode(answer) for answer in row] if answered else []
-        for row, answered in zip(predictions["top"].tolist(), finite, strict=True)
-    ]
-    probability = predictions["probability"].astype(np.float32).tolist()
-    columns = {
-        **asked.shown(np.arange(len(asked))),
-        "video_id": [split.media.id[row] for row in asked.medium],
-        "predicted": [next(iter(best), None) for best in top],
-        "correct": [best[:1] == [answer] for best, answer in zip(top, asked.answer, strict=True)],
-        "top": top,
-        "probability": [
-            row if answered else [] for row, answered in zip(probability, finite, strict=True)
-        ],
-    }
-    with written_aside(path) as aside:
-        pq.write_table(pa.table(columns, schema=PREDICTIONS), aside)

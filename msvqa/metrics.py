@@ -112,6 +112,40 @@ def best_possible(answer: np.ndarray) -> float:
     return mean(answer >= UNKNOWN_CLASSES)
 
 
+def retrieval_ranks(
+    text: np.ndarray, video: np.ndarray, medium: np.ndarray, rows_at_once: int = 1024
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many are at least as near as what is right, in both directions, from 1.
+
+    Args:
+        text: (n, D) captions; nearness is the inner product.
+        video: (N, D) media.
+        medium: (n,) which medium each caption is of.
+        rows_at_once: so many similarities with all others are held at a time.
+
+    Returns:
+        (n,) rank of each caption's medium among the media, and (N,) rank of each medium's nearest
+        caption among the captions of other media; NaN where a vector is not finite, and for media
+        without captions.
+    """
+    parts = [slice(s, s + rows_at_once) for s in range(0, len(text), rows_at_once)]
+    # Of the same product as what it is compared with: equal vectors then are equally near.
+    own = np.concatenate(
+        [np.take_along_axis(text[p] @ video.T, medium[p, None], axis=1)[:, 0] for p in parts]
+    )  # (n,)
+    best = np.full(len(video), -np.inf)  # (N,)
+    np.maximum.at(best, medium, own)
+    of_text, of_video = np.ones(len(text)), np.ones(len(video))
+    for part in parts:
+        similar = text[part] @ video.T  # (b, N)
+        others = np.arange(len(video)) != medium[part, None]
+        of_text[part] += ((similar >= own[part, None]) & others).sum(axis=1)
+        of_video += ((similar >= best) & others).sum(axis=0)
+    of_text[~np.isfinite(own)] = np.nan
+    of_video[~np.isfinite(best)] = np.nan
+    return of_text, of_video
+
+
 def r_squared(squared_error: float, variation: float) -> float:
     """Return 1 - error / variation: 0 for the best constant, 1 if perfect, NaN if undefined."""
     return float(1 - squared_error / variation) if variation > 0 else float("nan")

@@ -12,6 +12,7 @@ import torch
 from markupsafe import Markup
 
 from msvqa.errors import MSVQAError
+from msvqa.evaluators.evaluator import evaluator_of
 from msvqa.files import written_aside
 from msvqa.models.model import Sizes, build_model
 from msvqa.objectives import OBJECTIVES
@@ -59,7 +60,7 @@ class StageView:
     @property
     def monitor(self) -> str:
         """Validation metric that chose the best checkpoint."""
-        return self.kind.monitor[0]
+        return evaluator_of(self.kind.evaluator).monitor[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +151,7 @@ def _stage(run: Run, config: StageConfig, rows: Sequence[Mapping[str, Any]]) -> 
     best_step = _best_step(run, config.name)
     train = [row for row in rows if row["kind"] == "train"]
     validation = [row for row in rows if row["kind"] == "validation"]
-    panels = stage_panels(rows, kind.monitor[0], best_step)
+    panels = stage_panels(rows, evaluator_of(kind.evaluator).monitor[0], best_step)
     state = "finished" if run.is_finished(config.name) else "not finished"
     return StageView(
         config=config,

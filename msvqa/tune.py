@@ -13,6 +13,7 @@ from msvqa.engine import cluster
 from msvqa.engine.search import SearchJob, needs_dashboard, search
 from msvqa.engine.sweep import Best, Sweep, Trial
 from msvqa.errors import RecipeError, did_you_mean, one_of
+from msvqa.evaluators.evaluator import evaluator_of
 from msvqa.extract import extract
 from msvqa.objectives import OBJECTIVES
 from msvqa.page.search import write_page
@@ -120,7 +121,8 @@ def check_search(recipe: Recipe, space: Space) -> list[Recipe]:
 
 def _metric_problems(recipe: Recipe, space: Space) -> list[str]:
     stage = recipe.stages[-1]
-    known = resolve(stage.objective.name, OBJECTIVES, "objective").validation_numbers
+    objective = resolve(stage.objective.name, OBJECTIVES, "objective")
+    known = evaluator_of(objective.evaluator).numbers
     if space.metric is None or not known or space.metric in known:
         return []
     hint = did_you_mean(space.metric, known)

@@ -63,7 +63,7 @@ def finish(folder: Path, recipe: Recipe, prepared: Prepared, store: Store) -> Ru
         recipe=recipe.to_dict(),
     )
     questions = prepared.split("test", recipe.reads_videos)
-    rows = Predictor(job, "cpu")(list(range(len(questions.media.id))))
+    rows = Predictor(job, "cpu")(("predict", list(range(len(questions.media)))))
     order = np.argsort(rows["row"])
     predictions = {key: value[order] for key, value in rows.items()}
     record(run, start, prepared, questions, predictions)

@@ -296,7 +296,7 @@ def count(run: Run) -> dict:
         checkpoint=run.locate(checkpoint), prepared=prepared.location,
         store=store_location(run.recipe), split="test", recipe=run.recipe.to_dict(),
     )  # fmt: skip
-    rows = Predictor(job, "cpu")(list(range(len(questions.media.id))))
+    rows = Predictor(job, "cpu")(("predict", list(range(len(questions.media)))))
     order = np.argsort(rows["row"])
     predictions = {key: value[order] for key, value in rows.items()}
     return record(run, checkpoint, prepared, questions, predictions)

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from msvqa.data.prepared import Prepared
 from msvqa.data.store import store_location
@@ -70,7 +69,7 @@ def evaluate(run: Run, split: str) -> None:
     inputs = open_inputs(run.recipe, prepared, str(store_location(run.recipe)), split)
     checkpoint = run.checkpoint()
     objective = objective_of(load_checkpoint(checkpoint))
-    rows = predict_split(objective, inputs, torch.device("cpu"), videos_per_batch=8)
+    rows = predict_split(objective, inputs, 8)
     order = np.argsort(rows["row"])
     predictions = {name: values[order] for name, values in rows.items()}
     record(run, checkpoint, prepared, inputs.split, predictions)

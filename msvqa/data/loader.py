@@ -136,6 +136,21 @@ def evaluation_batches(
         yield batch
 
 
+def media_batches(
+    source: MediaSource, media: Sequence[int], media_per_batch: int
+) -> Iterator[Batch]:
+    """Yield media alone, each once."""
+    groups = list(chunks(media, media_per_batch))
+    for group, tensors in zip(groups, source.batches(groups), strict=True):
+        yield {**tensors, "video": torch.tensor(list(group))}
+
+
+def example_batches(split: Split, rows: Sequence[int], examples_per_batch: int) -> Iterator[Batch]:
+    """Yield examples without their media, each once."""
+    for group in chunks(rows, examples_per_batch):
+        yield _tensors(split, np.array(group))
+
+
 def _tensors(split: Split, rows: np.ndarray, chance: Chance | None = None) -> Batch:
     rows = rows.astype(np.int64)
     return split.examples.tensors(rows, chance) | {"row": torch.from_numpy(rows)}

@@ -25,6 +25,7 @@ from msvqa.data.loader import Prefetched, training_batches
 from msvqa.data.order import EpochPlan, Share, count_steps, plan_epoch
 from msvqa.data.prepared import Prepared
 from msvqa.engine import distributed
+from msvqa.engine.asking import LoopPredictor
 from msvqa.engine.batch_norm import synchronize_batch_norm
 from msvqa.engine.checkpoint import (
     Content,
@@ -40,11 +41,11 @@ from msvqa.engine.inputs import Inputs, model_sizes, open_inputs
 from msvqa.engine.memory import peak_memory_bytes
 from msvqa.engine.optim import build_optimizer, lr_factor, restore_optimizer, set_lr
 from msvqa.engine.precision import autocast, use_channels_last
-from msvqa.engine.prediction import predict_split
 from msvqa.engine.stopping import StopRequest
 from msvqa.engine.tracking import Tracker
 from msvqa.engine.watchdog import Watchdog
 from msvqa.errors import CheckpointError, NonFiniteLossError, StoppedError
+from msvqa.evaluators.evaluator import evaluator_of
 from msvqa.metrics import is_finite
 from msvqa.models.model import Model, build_model
 from msvqa.objectives import OBJECTIVES
@@ -147,6 +148,7 @@ class StageLoop:
         self.objective: Objective = resolve(self.stage.objective.name, OBJECTIVES, "objective")(
             self.stage.objective, self.model
         )
+        self.evaluator = evaluator_of(self.objective.evaluator)(self.recipe.evaluation)
         self._prepare_parameters()
         self.optimizer = build_optimizer(self.model, self.stage.optimizer)
         self.position = self._restore(resume)
@@ -425,25 +427,18 @@ class StageLoop:
             return {}, None
         self.watchdog.begins("validates", limited=False)
         distributed.share_buffers(self.objective)
-        with autocast(self.device, self.stage.precision):
-            predictions = predict_split(
-                self.objective,
-                self.validation,
-                self.device,
-                self.recipe.evaluation.videos_per_batch,
-                self._share(),
-            )
-        # A worker without videos has no predictions.
-        shares = [share for share in distributed.gather_objects(predictions) if share]
-        rows = {key: np.concatenate([share[key] for share in shares]) for key in shares[0]}
-        order = np.argsort(rows.pop("row"), kind="stable")
-        if len(order) != len(self.validation.split):
-            raise RuntimeError(f"{len(order)} predictions for {self.validation.split}")
-        numbers = self.objective.metrics(
-            {key: value[order] for key, value in rows.items()}, self.validation.split
+        split = self.validation.split
+        predictor = LoopPredictor(
+            self.objective,
+            self.validation,
+            self._share(),
+            self.recipe.evaluation.videos_per_batch,
+            self.stage.precision,
         )
-        name, direction = self.objective.monitor
-        numbers |= self._count_not_finite(is_finite(rows))
+        answers = self.evaluator.ask(predictor, split)
+        numbers = self.evaluator.validate(answers, split)
+        name, direction = self.evaluator.monitor
+        numbers |= self._count_not_finite(is_finite(answers))
         self._track("validation", numbers)
         score = numbers[name] if direction == "max" else -numbers[name]
         # What is no number is never the best.

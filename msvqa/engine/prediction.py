@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from msvqa.data.loader import evaluation_batches
-from msvqa.data.order import WHOLE, Share, chunks, evaluation_order
+from msvqa.data.order import WHOLE, Share, chunks
 from msvqa.data.prepared import Prepared
 from msvqa.data.split import Split
+from msvqa.engine.asking import ask, scope_of, shares, together
 from msvqa.engine.checkpoint import Loaded, load_checkpoint, read_lexicon, read_sound
 from msvqa.engine.inputs import Inputs, open_inputs
 from msvqa.engine.precision import autocast
@@ -23,43 +23,15 @@ if TYPE_CHECKING:
     from msvqa.engine.actors import Result
 
 
-@torch.no_grad()
 def predict_split(
-    objective: Objective,
-    inputs: Inputs,
-    device: torch.device,
-    videos_per_batch: int,
-    share: Share = WHOLE,
+    objective: Objective, inputs: Inputs, size: int, share: Share = WHOLE
 ) -> dict[str, np.ndarray]:
-    """Return one worker's share of the predictions, with `row`: the question's row in the split.
+    """Return one worker's share of the predictions, with `row`: the example's row in the split.
 
     The shares of all workers together hold every row once. Workers do not communicate.
     """
-    split = inputs.split
-    videos = evaluation_order(split.examples.medium, len(split.media), share.workers)[share.worker]
-    return predict_videos(objective, inputs, device, videos, videos_per_batch)
-
-
-@torch.no_grad()
-def predict_videos(
-    objective: Objective,
-    inputs: Inputs,
-    device: torch.device,
-    videos: list[int],
-    videos_per_batch: int,
-) -> dict[str, np.ndarray]:
-    """Return predictions for all questions of some videos of a split."""
-    was_training = objective.training
-    objective.eval()
-    collected: dict[str, list[np.ndarray]] = {}
-    for batch in evaluation_batches(inputs.split, inputs.source, videos, videos_per_batch):
-        on_device = inputs.to_device(batch, device)
-        rows = {"row": on_device["row"], **objective.predict(on_device)}
-        for key, value in rows.items():
-            array = value.float() if value.dtype == torch.bfloat16 else value
-            collected.setdefault(key, []).append(array.cpu().numpy())
-    objective.train(was_training)
-    return {key: np.concatenate(parts) for key, parts in collected.items()}
+    chosen = shares(inputs.split, "both", share.workers)[share.worker]
+    return ask(objective, inputs, "predict", chosen, size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +60,11 @@ class Predictor:
         self.videos_per_batch = recipe.evaluation.videos_per_batch
         self.precision = recipe.stages[-1].precision
 
-    def __call__(self, videos: list[int]) -> "Result":
-        """Return one row per question of videos, which are given by their rows of the split."""
+    def __call__(self, part: tuple[str, list[int]]) -> "Result":
+        """Return the answers of a method about media or examples, given by rows of the split."""
+        what, chosen = part
         with autocast(self.device, self.precision):
-            return predict_videos(
-                self.objective, self.inputs, self.device, videos, self.videos_per_batch
-            )
+            return ask(self.objective, self.inputs, what, chosen, self.videos_per_batch)
 
 
 def objective_of(loaded: Loaded) -> Objective:
@@ -112,7 +83,7 @@ def check_answers(recipe: Recipe) -> None:
         RunError: says which stage it is.
     """
     stage = recipe.stages[-1]
-    if resolve(stage.objective.name, OBJECTIVES, "objective").evaluator is None:
+    if not resolve(stage.objective.name, OBJECTIVES, "objective").answers_questions:
         raise RunError(
             f"the last stage of run {recipe.name!r}, {stage.name!r} ({stage.objective.name}), "
             "answers no questions: only a run that ends with a stage such as answering can be "
@@ -134,23 +105,32 @@ def check_lexicon(checkpoint: str, prepared: Prepared) -> None:
         )
 
 
-def predict_on_ray(
-    job: PredictionJob, split: Split, *, workers: int, gpus_per_worker: float
-) -> dict[str, np.ndarray]:
-    """Return the predictions for all questions of a split, in its order, from a pool of actors.
+@dataclass(frozen=True)
+class PoolPredictor:
+    """Asks on a pool of processes, to which the parts of a split are dealt."""
 
-    Raises:
-        MSVQAError: what a worker could not do.
-        RuntimeError: a question came twice or not at all.
-    """
-    from msvqa.engine.actors import Pool, Work, perform
+    job: PredictionJob
+    split: Split
+    workers: int
+    gpus_per_worker: float
 
-    size = parse(job.recipe).evaluation.videos_per_batch
-    videos = np.unique(split.examples.medium).tolist()
-    work = Work(worker=Predictor, arguments=(job,), parts=list(chunks(videos, size)))
-    parts = list(perform(work, Pool(workers, gpus_per_worker)))
-    together = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    order = np.argsort(together["row"], kind="stable")
-    if not np.array_equal(together["row"][order], np.arange(len(split))):
-        raise RuntimeError(f"{len(order)} predictions do not cover {split}")
-    return {key: value[order] for key, value in together.items()}
+    def __call__(self, what: str = "predict") -> dict[str, np.ndarray]:
+        """Return the answers about every row of the split, in its order.
+
+        Raises:
+            MSVQAError: what a worker could not do.
+            RuntimeError: something was answered twice or not at all.
+        """
+        from msvqa.engine.actors import Pool, Work, perform
+
+        recipe = parse(self.job.recipe)
+        objective = resolve(recipe.stages[-1].objective.name, OBJECTIVES, "objective")
+        scope = scope_of(objective, what)
+        (chosen,) = shares(self.split, scope, 1)
+        # In the order of the files: what is read together lies together.
+        parts = [
+            (what, part) for part in chunks(sorted(chosen), recipe.evaluation.videos_per_batch)
+        ]
+        work = Work(worker=Predictor, arguments=(self.job,), parts=parts)
+        found = list(perform(work, Pool(self.workers, self.gpus_per_worker)))
+        return together(found, self.split, scope)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from msvqa.errors import RunError, one_of
+from msvqa.evaluators.evaluator import evaluator_of
 from msvqa.files import write_json, written_aside
 from msvqa.objectives import OBJECTIVES
 from msvqa.recipe import Recipe, differences, load, parse
@@ -332,7 +333,7 @@ def _outcome(run: Folder) -> dict[str, Any]:
 
 def _goal(recipe: Recipe, space: Space) -> Goal:
     objective = recipe.stages[-1].objective.name
-    monitor = resolve(objective, OBJECTIVES, "objective").monitor
+    monitor = evaluator_of(resolve(objective, OBJECTIVES, "objective").evaluator).monitor
     name, direction = (space.metric, space.mode) if space.metric and space.mode else monitor
     return Goal(name, direction, monitor)
 

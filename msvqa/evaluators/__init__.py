@@ -1,5 +1,8 @@
-"""Evaluators: predictions to tables of named numbers. `EVALUATORS` lists them by name."""
+"""Evaluators: ask a model and count its answers. `EVALUATORS` lists them by name."""
 
 EVALUATORS: dict[str, str] = {
+    "losses": "msvqa.evaluators.losses:Losses",
     "question_answering": "msvqa.evaluators.question_answering:QuestionAnswering",
+    "reconstruction": "msvqa.evaluators.reconstruction:Reconstruction",
+    "retrieval": "msvqa.evaluators.retrieval:Retrieval",
 }

@@ -2,16 +2,20 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from msvqa import metrics
 from msvqa.data.examples.questions import Questions
+from msvqa.data.schema import PREDICTIONS
+from msvqa.data.text import AnswerList
 from msvqa.errors import DataError
-from msvqa.evaluators.evaluator import Evaluator
+from msvqa.evaluators.evaluator import Answers, Evaluator
 
 if TYPE_CHECKING:
+    from msvqa.data.lexicon import Lexicon
     from msvqa.data.split import Split
 
 
@@ -25,12 +29,16 @@ class QuestionAnswering(Evaluator):
     A question that the model answers with numbers which are not finite is not answered: wrong.
     """
 
+    monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
+    numbers: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+    def validate(self, answers: Answers, split: "Split") -> dict[str, float]:
+        """Return the accuracy; unknown answers, and rows that are not finite, count as wrong."""
+        right = metrics.is_right(answers["top"][:, 0], split.of(Questions).answer_id)
+        return {"accuracy": metrics.mean(right & metrics.is_finite(answers))}
+
     def evaluate(
-        self,
-        predictions: Mapping[str, np.ndarray],
-        split: "Split",
-        train: "Split",
-        kinds: Sequence[str] = (),
+        self, answers: Answers, split: "Split", train: "Split", kinds: Sequence[str] = ()
     ) -> dict[str, Any]:
         """Return accuracies with intervals by video, baselines and counts.
 
@@ -38,11 +46,11 @@ class QuestionAnswering(Evaluator):
             DataError: the predictions are not one row per question.
         """
         asked, taught = split.of(Questions), train.of(Questions)
-        top = predictions["top"]
+        top = answers["top"]
         if len(top) != len(split):
             raise DataError(f"{len(top)} predictions for {len(split)} questions of {split.name!r}")
         unknown_counts = not self.config.count_unknown_as_wrong
-        answered = metrics.is_finite(predictions)
+        answered = metrics.is_finite(answers)
         right = answered & metrics.is_right(top[:, 0], asked.answer_id, unknown_counts)
         baselines = {
             name: metrics.is_right(predicted, asked.answer_id)
@@ -77,6 +85,42 @@ class QuestionAnswering(Evaluator):
                 for kind in dict.fromkeys([*listed, *taught.question_type, *asked.question_type])
             },
         }
+
+    def table(self, answers: Answers, split: "Split", lexicon: "Lexicon") -> pa.Table:
+        """Return one row per question, with all that is needed to count without this package."""
+        finite, asked = metrics.is_finite(answers), split.of(Questions)
+        decode = lexicon.of(AnswerList).decode
+        # What is not finite is no answer, and has no probability.
+        top = [
+            [decode(answer) for answer in row] if answered else []
+            for row, answered in zip(answers["top"].tolist(), finite, strict=True)
+        ]
+        probability = answers["probability"].astype(np.float32).tolist()
+        right = zip(top, asked.answer, strict=True)
+        columns = {
+            **asked.shown(np.arange(len(asked))),
+            "video_id": [split.media.id[row] for row in asked.medium],
+            "predicted": [next(iter(best), None) for best in top],
+            "correct": [best[:1] == [answer] for best, answer in right],
+            "top": top,
+            "probability": [
+                row if answered else [] for row, answered in zip(probability, finite, strict=True)
+            ],
+        }
+        return pa.table(columns, schema=PREDICTIONS)
+
+    def answers(self, table: pa.Table, split: "Split", lexicon: "Lexicon") -> Answers:
+        """Return the classes and probabilities that a table shows."""
+        encode = lexicon.of(AnswerList).encode
+        rows = table.select(["top", "probability"]).to_pylist()
+        width = max((len(row["top"]) for row in rows), default=1)
+        top = np.zeros((len(rows), width), dtype=np.int64)
+        probability = np.full((len(rows), width), np.nan)
+        for number, row in enumerate(rows):
+            if row["top"]:
+                top[number] = [encode(text, train=True) for text in row["top"]]
+                probability[number] = row["probability"]
+        return {"top": top, "probability": probability}
 
 
 def _row_of(

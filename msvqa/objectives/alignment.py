@@ -4,6 +4,7 @@ Paper: Radford et al., "Learning Transferable Visual Models From Natural Languag
 2021, figure 3.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Protocol, cast
 
 import torch
@@ -49,8 +50,11 @@ class Alignment(Objective):
 
         name: str = "alignment"
 
-    evaluator: ClassVar[str | None] = "retrieval"
-    monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("text_to_video_recall_at_1", "max")
+    evaluator: ClassVar[str] = "retrieval"
+    about: ClassVar[Mapping[str, Literal["media", "examples", "both"]]] = {
+        "encode_video": "media",
+        "encode_text": "examples",
+    }
 
     def __init__(self, config: Config, model: Model) -> None:
         absent = [name for name in ANSWERS if not hasattr(model, name)]

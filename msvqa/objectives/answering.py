@@ -1,21 +1,16 @@
 """Answering: cross-entropy of the answer, with DualVGR's two losses on its graphs."""
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Iterable
+from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from msvqa import losses, metrics
+from msvqa import losses
 from msvqa.data.batch import Batch, weighted_mean
-from msvqa.data.examples.questions import Questions
 from msvqa.models.layers.network import GraphModel, Reasoned
 from msvqa.objectives.objective import Objective
-
-if TYPE_CHECKING:
-    from msvqa.data.split import Split
 
 # Legend: Q questions, A answers, K best answers.
 
@@ -39,10 +34,7 @@ class Answering(Objective):
 
     config: Config
     model: GraphModel
-    evaluator: ClassVar[str | None] = "question_answering"
-
-    monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
-    validation_numbers: ClassVar[tuple[str, ...]] = ("accuracy",)
+    evaluator: ClassVar[str] = "question_answering"
 
     def frozen(self) -> Iterable[nn.Module]:
         """Return what answering never runs, such as the pixel decoders."""
@@ -69,11 +61,6 @@ class Answering(Objective):
         logits = self.model.answer(batch).logits.float()
         best = torch.softmax(logits, dim=1).topk(min(self.top_k, logits.shape[1]))
         return {"top": best.indices, "probability": best.values}
-
-    def metrics(self, predictions: Mapping[str, np.ndarray], split: "Split") -> dict[str, float]:
-        """Return the accuracy; unknown answers, and rows that are not finite, count as wrong."""
-        right = metrics.is_right(predictions["top"][:, 0], split.of(Questions).answer_id)
-        return {"accuracy": metrics.mean(right & metrics.is_finite(predictions))}
 
     def _reduce(self, values: Tensor, batch: Batch) -> Tensor:
         if self.config.dependence == "mean":

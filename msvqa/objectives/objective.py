@@ -1,17 +1,14 @@
 """What every objective has in common: `loss(batch)` and `predict(batch)` of one stage."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
 from torch import Tensor, nn
 
+from msvqa import collectives
 from msvqa.data.batch import Batch
 from msvqa.models.model import Model
 from msvqa.sections import NamedConfig
-
-if TYPE_CHECKING:
-    from msvqa.data.split import Split
 
 
 class Objective(nn.Module):
@@ -25,14 +22,15 @@ class Objective(nn.Module):
     class Config(NamedConfig):
         """Fields that every objective has."""
 
-    monitor: ClassVar[tuple[str, Literal["max", "min"]]]
-    """Validation metric that chooses the best checkpoint, and its direction."""
+    evaluator: ClassVar[str] = "losses"
+    """Which of `EVALUATORS` asks this objective, in validation and afterwards."""
 
-    validation_numbers: ClassVar[tuple[str, ...]] = ()
-    """Names of all numbers that `metrics` returns; empty where they cannot be known beforehand."""
+    answers_questions: ClassVar[bool] = True
+    """Whether a run that ends with this stage can be evaluated, and asked by `predict`."""
 
-    evaluator: ClassVar[str | None] = None
-    """Which of `EVALUATORS` counts what `predict` returns; none where nothing can be asked."""
+    about: ClassVar[Mapping[str, Literal["media", "examples", "both"]]] = {}
+    """What a method that answers is about: media alone, examples alone (no media are read), or, as
+    all that are not named here, examples with their media."""
 
     top_k = 5
     """Answers per question that `predict` returns, where it answers; may be set on an instance."""
@@ -64,6 +62,9 @@ class Objective(nn.Module):
         """Return what validation needs, one row per question (eval mode, no gradient)."""
         raise NotImplementedError
 
-    def metrics(self, predictions: Mapping[str, np.ndarray], split: "Split") -> dict[str, float]:
-        """Return named numbers of a whole split from the rows of `predict`, in its order."""
-        raise NotImplementedError
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss and its parts, the same value (b,) for every example of the batch."""
+        with collectives.alone():
+            return {
+                name: value.expand(len(batch["row"])) for name, value in self.loss(batch).items()
+            }

@@ -1,23 +1,18 @@
 """Reconstruction: both decoders must show the clips again, from the reasoned vectors."""
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Iterable
+from typing import ClassVar
 
-import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from msvqa import losses, metrics
+from msvqa import losses
 from msvqa.data.batch import Batch, weighted_mean
 from msvqa.errors import RecipeError
-from msvqa.models.layers.pixels import IMAGENET_STD
 from msvqa.models.model import Model
 from msvqa.models.msvqa import MSVQA
 from msvqa.objectives.objective import Objective
-
-if TYPE_CHECKING:
-    from msvqa.data.split import Split
 
 # Legend: Q questions, V videos, C clips, F frames per clip, H x W pixels.
 
@@ -34,10 +29,8 @@ class Reconstruction(Objective):
         name: str = "reconstruction"
 
     model: MSVQA
-    monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("mse", "min")
-    validation_numbers: ClassVar[tuple[str, ...]] = (
-        "mse", "mse_255", "r2_appearance", "r2_motion",
-    )  # fmt: skip
+    evaluator: ClassVar[str] = "reconstruction"
+    answers_questions: ClassVar[bool] = False
 
     def __init__(self, config: Config, model: Model) -> None:
         if not isinstance(model, MSVQA):
@@ -78,20 +71,6 @@ class Reconstruction(Objective):
             "pixel_square": clips.square().sum(dim=2, dtype=torch.float64)[index],
             "error_appearance": torch.cat([appearance for appearance, _ in errors]),
             "error_motion": torch.cat([motion for _, motion in errors]),
-        }
-
-    def metrics(self, predictions: Mapping[str, np.ndarray], split: "Split") -> dict[str, float]:
-        """Return `mse` (ImageNet's scale) and `mse_255`, sums over the decoders, and R2 of each."""
-        pixels = predictions["pixels"].sum()
-        totals = {key: predictions[key].sum(axis=0) for key in predictions if key != "pixels"}
-        appearance, motion = totals["error_appearance"], totals["error_motion"]
-        both = (appearance + motion) / pixels  # one value per channel
-        variation = totals["pixel_square"] - totals["pixel_sum"] ** 2 / pixels
-        return {
-            "mse": float((both / np.square(IMAGENET_STD)).mean()),
-            "mse_255": float(both.mean()),
-            "r2_appearance": metrics.r_squared(appearance.sum(), variation.sum()),
-            "r2_motion": metrics.r_squared(motion.sum(), variation.sum()),
         }
 
     def _errors(self, appearance: Tensor, motion: Tensor, clips: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,7 @@ def prediction(folder, name):
         checkpoint=str(checkpoint), prepared=prepared.location, store=store, split="test",
         recipe=recipe.to_dict(),
     )  # fmt: skip
-    return Work(worker=Predictor, arguments=(job,), parts=[[0, 1]])
+    return Work(worker=Predictor, arguments=(job,), parts=[("predict", [0, 1])])
 
 
 def check_told(error, name, capsys):

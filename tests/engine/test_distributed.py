@@ -11,6 +11,8 @@ from msvqa.engine.distributed import wrap
 from msvqa.engine.inputs import open_inputs
 from msvqa.engine.loop import StageLoop, train_stage
 from msvqa.engine.prediction import objective_of, predict_split
+from msvqa.evaluators.evaluator import evaluator_of
+from msvqa.recipe import EvaluationConfig
 from tests.engine.gloo import run_in_processes
 from tests.local_host import LocalHost
 from tests.tiny import make_job, make_recipe
@@ -78,9 +80,10 @@ def test_the_score_of_a_checkpoint_is_that_of_what_was_saved(tiny, tmp_path):
     )
     prepared = Prepared.open(run.recipe.data.prepared)
     inputs = open_inputs(run.recipe, prepared, job.store, "val")
-    rows = predict_split(objective, inputs, torch.device("cpu"), 8)
+    evaluator = evaluator_of(objective.evaluator)(EvaluationConfig())
+    rows = predict_split(objective, inputs, 8)
     order = rows.pop("row").argsort()
-    metrics = objective.metrics({key: value[order] for key, value in rows.items()}, inputs.split)
-    name, _ = objective.monitor
+    metrics = evaluator.validate({key: value[order] for key, value in rows.items()}, inputs.split)
+    name, _ = evaluator.monitor
     assert scores[0] == scores[1]
     assert abs(scores[0].item()) == pytest.approx(metrics[name], rel=1e-5)

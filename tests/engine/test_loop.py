@@ -319,9 +319,7 @@ def test_any_split_of_the_work_predicts_every_row_once_and_alike(
 
     def predict(workers: int, videos_per_batch: int) -> dict[str, np.ndarray]:
         shares = [
-            predict_split(
-                objective, inputs, torch.device("cpu"), videos_per_batch, Share(worker, workers)
-            )
+            predict_split(objective, inputs, videos_per_batch, Share(worker, workers))
             for worker in range(workers)
         ]
         shares = [share for share in shares if share]
@@ -384,8 +382,8 @@ def test_validation_of_reconstruction_does_not_depend_on_its_portions(tiny, tmp_
     )
     prepared = Prepared.open(recipe.data.prepared)
     inputs = open_inputs(recipe, prepared, str(store_location(recipe)), "val")
-    whole = predict_split(objective, inputs, torch.device("cpu"), 3)
+    whole = predict_split(objective, inputs, 3)
     monkeypatch.setattr(reconstruction, "QUESTIONS_PER_PASS", 2)
-    portions = predict_split(objective, inputs, torch.device("cpu"), 3)
+    portions = predict_split(objective, inputs, 3)
     for key, value in whole.items():
         np.testing.assert_allclose(portions[key], value, rtol=1e-5, err_msg=key)

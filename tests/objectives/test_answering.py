@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+from msvqa.evaluators.question_answering import QuestionAnswering
 from msvqa.objectives.answering import Answering
+from msvqa.recipe import EvaluationConfig
 from tests.models.small import gradients, largest_difference, make_batch, make_dualvgr, make_msvqa
 
 EXACT = {"dropout": 0.0, "state_dropout": 0.0, "answer_norm": "layer"}
+
+EVALUATOR = QuestionAnswering(EvaluationConfig())
+
+
+def split_of(*answer_id):
+    questions = SimpleNamespace(answer_id=np.array(answer_id))
+    return SimpleNamespace(of=lambda kind: questions)
 
 
 def answering(**config):
@@ -78,10 +87,10 @@ def test_predictions_are_probabilities_best_first():
 
 
 def test_accuracy_counts_unknown_answers_as_wrong():
-    split = SimpleNamespace(answer_id=np.array([2, 1, 0, 4]))
+    split = split_of(2, 1, 0, 4)
     predictions = {"top": np.array([[2, 3], [1, 2], [0, 2], [3, 4]])}
-    assert answering().metrics(predictions, split) == {"accuracy": 0.25}
-    assert answering().validation_numbers == ("accuracy",)
+    assert EVALUATOR.validate(predictions, split) == {"accuracy": 0.25}
+    assert EVALUATOR.numbers == ("accuracy",)
 
 
 def test_decoders_stay_as_they_are():
@@ -97,8 +106,8 @@ def test_decoders_stay_as_they_are():
 
 
 def test_predictions_that_are_not_finite_are_not_right():
-    objective, split = answering(), SimpleNamespace(answer_id=np.array([2, 3, 4]))
+    split = split_of(2, 3, 4)
     predictions = {"top": np.array([[2], [3], [2]]), "probability": np.ones((3, 1))}
-    assert objective.metrics(predictions, split) == {"accuracy": 2 / 3}
+    assert EVALUATOR.validate(predictions, split) == {"accuracy": 2 / 3}
     predictions["probability"][1] = np.nan
-    assert objective.metrics(predictions, split) == {"accuracy": 1 / 3}
+    assert EVALUATOR.validate(predictions, split) == {"accuracy": 1 / 3}

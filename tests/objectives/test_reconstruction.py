@@ -5,9 +5,13 @@ import pytest
 import torch
 
 from msvqa.errors import RecipeError
+from msvqa.evaluators.reconstruction import Reconstruction as Evaluator
 from msvqa.models.layers.pixels import IMAGENET_MEAN, IMAGENET_STD
 from msvqa.objectives.reconstruction import Reconstruction
+from msvqa.recipe import EvaluationConfig
 from tests.models.small import make_batch, make_dualvgr, make_msvqa
+
+EVALUATOR = Evaluator(EvaluationConfig())
 
 
 def reconstruction():
@@ -30,14 +34,14 @@ def show(objective, batch, color):
 def test_the_best_constant_has_no_r_squared():
     objective, batch = reconstruction(), make_batch()
     mean = batch["clips"].double().mean(dim=(0, 1, 2, 3, 4))
-    found = objective.metrics(rows(show(objective, batch, mean), batch), None)
+    found = EVALUATOR.validate(rows(show(objective, batch, mean), batch), None)
     assert abs(found["r2_appearance"]) < 1e-6
     assert abs(found["r2_motion"]) < 1e-6
 
 
 def test_black_output_costs_twice_the_mean_square_of_the_pixels():
     objective, batch = reconstruction(), make_batch()
-    found = objective.metrics(rows(show(objective, batch, [0.0, 0.0, 0.0]), batch), None)
+    found = EVALUATOR.validate(rows(show(objective, batch, [0.0, 0.0, 0.0]), batch), None)
     np.testing.assert_allclose(
         found["mse_255"], 2 * batch["clips"].double().square().mean(), rtol=1e-5
     )
@@ -48,7 +52,7 @@ def test_a_perfect_output_has_all_of_r_squared():
     scaled = (batch["clips"].float() - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
     pixels = scaled.movedim(-1, -3)[batch["video_index"]]
     objective.model.decode_pixels = lambda appearance, motion: (pixels, pixels)
-    found = objective.metrics(rows(objective, batch), None)
+    found = EVALUATOR.validate(rows(objective, batch), None)
     assert found["r2_motion"] == pytest.approx(1, abs=1e-9)
     assert float(objective(batch)["loss"]) == 0
 
@@ -58,9 +62,9 @@ def test_metrics_of_a_split_do_not_depend_on_its_batches():
     parts = [rows(objective, make_batch(seed=seed)) for seed in (0, 1)]
     joined = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
     swapped = {k: np.concatenate([p[k] for p in reversed(parts)]) for k in parts[0]}
-    found = objective.metrics(joined, None)
-    assert found == pytest.approx(objective.metrics(swapped, None))
-    assert set(found) == set(objective.validation_numbers)
+    found = EVALUATOR.validate(joined, None)
+    assert found == pytest.approx(EVALUATOR.validate(swapped, None))
+    assert set(found) == set(EVALUATOR.numbers)
     assert set(found) == {"mse", "mse_255", "r2_appearance", "r2_motion"}
 
 
@@ -69,7 +73,7 @@ def test_validation_error_is_the_loss():
     found = rows(objective, batch)
     with torch.no_grad():
         loss = float(objective(batch)["loss"])
-    assert objective.metrics(found, None)["mse"] == pytest.approx(loss, rel=1e-5)
+    assert EVALUATOR.validate(found, None)["mse"] == pytest.approx(loss, rel=1e-5)
 
 
 def test_answer_module_stays_as_it_is():

@@ -1,0 +1,105 @@
+"""Asking a model about a split: every example or medium exactly once, on any number of workers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from msvqa.data.batch import Batch
+from msvqa.data.loader import evaluation_batches, example_batches, media_batches
+from msvqa.data.order import Share, evaluation_order
+from msvqa.data.split import Split
+from msvqa.engine import distributed
+from msvqa.engine.inputs import Inputs
+from msvqa.engine.precision import autocast
+from msvqa.objectives.objective import Objective
+
+Rows = dict[str, np.ndarray]
+"""Answers with `row`: which example or medium each is about."""
+
+
+def scope_of(objective: type[Objective] | Objective, what: str) -> str:
+    """Return what a method of an objective is about: `media`, `examples` or `both`."""
+    return objective.about.get(what, "both")
+
+
+def shares(split: Split, scope: str, workers: int) -> list[list[int]]:
+    """Return what each worker is asked about: media where they are read, else examples."""
+    if scope == "both":
+        # Of questions about one video its decoding is shared.
+        return evaluation_order(split.examples.medium, len(split.media), workers)
+    count = len(split.media) if scope == "media" else len(split)
+    return [list(range(worker, count, workers)) for worker in range(workers)]
+
+
+@torch.no_grad()
+def ask(objective: Objective, inputs: Inputs, what: str, chosen: Sequence[int], size: int) -> Rows:
+    """Return the answers of an objective's method about some media or examples.
+
+    Args:
+        objective: the model with its stage's objective; on its device.
+        inputs: the split.
+        what: name of the method.
+        chosen: rows of the split's media, or of its examples where no media are read.
+        size: media or examples per batch.
+    """
+    device = next(objective.parameters()).device
+    was_training = objective.training
+    objective.eval()
+    collected: dict[str, list[np.ndarray]] = {}
+    scope = scope_of(objective, what)
+    for batch in _batches(inputs, scope, chosen, size):
+        on_device = inputs.to_device(batch, device)
+        about = on_device["video"] if scope == "media" else on_device["row"]
+        rows = {"row": about, **getattr(objective, what)(on_device)}
+        for key, value in rows.items():
+            array = value.float() if value.dtype == torch.bfloat16 else value
+            collected.setdefault(key, []).append(array.cpu().numpy())
+    objective.train(was_training)
+    return {key: np.concatenate(parts) for key, parts in collected.items()}
+
+
+def _batches(inputs: Inputs, scope: str, chosen: Sequence[int], size: int) -> Iterator[Batch]:
+    if scope == "media":
+        return media_batches(inputs.source, chosen, size)
+    if scope == "examples":
+        return example_batches(inputs.split, chosen, size)
+    return evaluation_batches(inputs.split, inputs.source, chosen, size)
+
+
+def together(parts: Sequence[Rows], split: Split, scope: str) -> Rows:
+    """Return the answers of all workers in the order of the split, without `row`.
+
+    Raises:
+        RuntimeError: something was answered twice or not at all.
+    """
+    whole = [part for part in parts if part]
+    rows = {key: np.concatenate([part[key] for part in whole]) for key in whole[0]}
+    order = np.argsort(rows["row"], kind="stable")
+    expected = len(split.media) if scope == "media" else len(split)
+    if not np.array_equal(rows.pop("row")[order], np.arange(expected)):
+        raise RuntimeError(f"{len(order)} answers do not cover the {expected} rows of {split}")
+    return {key: value[order] for key, value in rows.items()}
+
+
+@dataclass(frozen=True)
+class LoopPredictor:
+    """Asks in the training loop: each worker its share, and all get all answers."""
+
+    objective: Objective
+    inputs: Inputs
+    share: Share
+    size: int
+    precision: Literal["fp32", "bf16"]
+
+    def __call__(self, what: str = "predict") -> Rows:
+        """Return the answers about every row of the split, the same on every worker."""
+        scope = scope_of(self.objective, what)
+        own = shares(self.inputs.split, scope, self.share.workers)[self.share.worker]
+        device = next(self.objective.parameters()).device
+        with autocast(device, self.precision):
+            found = ask(self.objective, self.inputs, what, own, self.size)
+        # A worker without media has no answers.
+        return together(distributed.gather_objects(found), self.inputs.split, scope)
