@@ -1,7 +1,5 @@
 """The answering objective."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +7,7 @@ import torch
 from msvqa.evaluators.question_answering import QuestionAnswering
 from msvqa.objectives.answering import Answering
 from msvqa.recipe import EvaluationConfig
+from tests.asked import split_of
 from tests.models.small import gradients, largest_difference, make_batch, make_dualvgr, make_msvqa
 
 EXACT = {"dropout": 0.0, "state_dropout": 0.0, "answer_norm": "layer"}
@@ -16,9 +15,8 @@ EXACT = {"dropout": 0.0, "state_dropout": 0.0, "answer_norm": "layer"}
 EVALUATOR = QuestionAnswering(EvaluationConfig())
 
 
-def split_of(*answer_id):
-    questions = SimpleNamespace(answer_id=np.array(answer_id))
-    return SimpleNamespace(of=lambda kind: questions)
+def split_with(*classes):
+    return split_of("test", [("v", "what is it?", "what", number) for number in classes])
 
 
 def answering(**config):
@@ -87,7 +85,7 @@ def test_predictions_are_probabilities_best_first():
 
 
 def test_accuracy_counts_unknown_answers_as_wrong():
-    split = split_of(2, 1, 0, 4)
+    split = split_with(2, 1, 0, 4)
     predictions = {"top": np.array([[2, 3], [1, 2], [0, 2], [3, 4]])}
     assert EVALUATOR.validate(predictions, split) == {"accuracy": 0.25}
     assert EVALUATOR.numbers == ("accuracy",)
@@ -106,7 +104,7 @@ def test_decoders_stay_as_they_are():
 
 
 def test_predictions_that_are_not_finite_are_not_right():
-    split = split_of(2, 3, 4)
+    split = split_with(2, 3, 4)
     predictions = {"top": np.array([[2], [3], [2]]), "probability": np.ones((3, 1))}
     assert EVALUATOR.validate(predictions, split) == {"accuracy": 2 / 3}
     predictions["probability"][1] = np.nan
