@@ -4,7 +4,6 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from msvqa.errors import DataError, RecipeError, StoreError
 from msvqa.extract import extract
 from msvqa.recipe import parse
 from tests import barcode_video
+from tests.forked_python import program
 
 pytestmark = pytest.mark.ray
 
@@ -220,14 +220,16 @@ from pathlib import Path
 from msvqa.data import store
 from tests.test_extract import OVERRIDES, recipe_of
 from msvqa.extract import extract
+from tests.forked_python import fork_ray
 store.SHARD_VIDEOS = 1
+fork_ray(sys.argv[2])
 extract(recipe_of(Path(sys.argv[1]), *OVERRIDES))
 """
 
 
 def run_job(root: Path) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.Popen([sys.executable, "-c", JOB, str(root)], env=environment)
+    return subprocess.Popen([program(), "-c", JOB, str(root), program()], env=environment)
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from msvqa.run import Run
 from msvqa.space import parse_space
 from msvqa.tune import check_search, tune
 from tests.faults.bench import Command
+from tests.forked_python import program
 from tests.local_host import LocalHost
 from tests.marks import again
 from tests.said import when_said
@@ -325,6 +325,8 @@ def test_values_that_optuna_has_suggested_are_kept(folder, ray_local):
 NESTED = """
 import sys
 from pathlib import Path
+from tests.forked_python import fork_ray
+fork_ray(sys.argv[2])
 from msvqa.tune import tune
 from tests.test_tune import space
 from tests.tiny import make_recipe
@@ -339,7 +341,7 @@ tune(recipe, space("nested", scheduler=asha))
 def test_trials_with_two_workers_are_stopped_early_and_leave_nothing(folder):
     """In its own process: this cluster needs a dashboard."""
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    command = [sys.executable, "-c", NESTED, str(folder)]
+    command = [program(), "-c", NESTED, str(folder), program()]
     subprocess.run(command, env=environment, check=True, timeout=400)
     table = pq.read_table(folder / "runs" / "tiny-nested" / "trials.parquet").to_pylist()
     assert len(table) == 3 and {row["state"] for row in table} <= {"finished", "stopped"}
