@@ -51,7 +51,7 @@ STEPS = {1: 4, GROUPED: 12}
 ROUNDS = 5
 PUBLISHED = Sizes(
     vocabulary=4809, answers=1854, num_clips=8, frames_per_clip=16, size_px=224,
-    appearance_width=2048, motion_width=2048,
+    appearance_width=2048, motion_width=2048, word_size=300,
 )  # fmt: skip
 CPU = torch.device("cpu")
 

@@ -60,7 +60,9 @@ OBJECTIVES = pytest.mark.parametrize("make", [answering, reconstruction])
 def test_published_sizes_have_the_published_parameter_count(layers, total):
     names = ("layer2", "layer3", "layer4")
     config = MSVQA.Config.model_validate({"decoder": dict(zip(names, layers, strict=True))})
-    sizes = Sizes(vocabulary=4809, answers=1854, num_clips=8, frames_per_clip=16, size_px=100)
+    sizes = Sizes(
+        vocabulary=4809, answers=1854, num_clips=8, frames_per_clip=16, size_px=100, word_size=300
+    )
     with torch.device("meta"):
         model = MSVQA(config, sizes)
     assert sum(p.numel() for p in model.parameters()) == total
