@@ -8,11 +8,13 @@ from typing import Any
 
 from msvqa.cache import check_cache
 from msvqa.checks.checkpoints import check_initial, check_initial_fit, check_own
+from msvqa.checks.coverage import check_coverage
 from msvqa.checks.features import check_features
 from msvqa.checks.recipe import check, data_cpus, decodes_while_training
 from msvqa.checks.sources import check_pretrained
 from msvqa.data.dataset import Prepared
 from msvqa.data.features import feature_files
+from msvqa.data.store import Store
 from msvqa.engine import cluster
 from msvqa.engine.loop import StageJob
 from msvqa.engine.rehearsal import Estimate, rehearse
@@ -73,11 +75,11 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     check_features(recipe, prepared)
     with only_one(run.folder), _in_turn(recipe), cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=data_cpus(recipe))
-        store = None
+        store: Store | None = None
         if not decodes_while_training(recipe):
-            extracted = extract(recipe, progress=progress.on_extract, checked=True)
-            check_cache(extracted.location, extracted.nbytes)
-            store = extracted.location
+            store = extract(recipe, progress=progress.on_extract, checked=True)
+            check_cache(store.location, store.nbytes)
+        check_coverage(recipe, prepared, store)
         # Last, since the recipe of a run cannot be put right any more.
         run = Run.create(recipe)
         for index, stage in enumerate(recipe.stages):
@@ -90,7 +92,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
                 stage=index,
                 run=run.location,
                 prepared=prepared.location,
-                store=store,
+                store=store.location if store is not None else None,
                 init_from=initial_checkpoint(stage, run),
             )
             train_stage_on_ray(job, run, placement, progress.on_row)
@@ -118,6 +120,7 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
     check_initial_fit(recipe, prepared)
     check_pretrained(recipe, prepared)
     check_features(recipe, prepared)
+    check_coverage(recipe, prepared)
     return rehearse(recipe, prepared)
 
 
