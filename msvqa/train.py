@@ -9,13 +9,14 @@ from typing import Any
 from msvqa.cache import check_cache
 from msvqa.checks.checkpoints import check_initial, check_initial_fit, check_own
 from msvqa.checks.copies import check_copies
+from msvqa.checks.coverage import check_coverage
 from msvqa.checks.features import check_features
 from msvqa.checks.recipe import check, data_cpus, decodes_while_training
 from msvqa.checks.sources import check_pretrained
 from msvqa.data.features import feature_files
 from msvqa.data.found_store import find_store
 from msvqa.data.prepared import Prepared
-from msvqa.data.store import store_location, store_spec
+from msvqa.data.store import Store, store_location, store_spec
 from msvqa.engine import cluster
 from msvqa.engine.loop import StageJob
 from msvqa.engine.rehearsal import Estimate, rehearse
@@ -68,11 +69,11 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     check_features(recipe, prepared)
     with only_one(run.folder), _in_turn(recipe), cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=data_cpus(recipe))
-        store = None
+        store: Store | None = None
         if not decodes_while_training(recipe):
-            extracted = extract(recipe, progress=progress.on_extract, checked=True)
-            check_cache(extracted.location, extracted.nbytes)
-            store = extracted.location
+            store = extract(recipe, progress=progress.on_extract, checked=True)
+            check_cache(store.location, store.nbytes)
+        check_coverage(recipe, prepared, store)
         # Last, since the recipe of a run cannot be put right any more.
         run = Run.create(recipe)
         for index, stage in enumerate(recipe.stages):
@@ -85,7 +86,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
                 stage=index,
                 run=run.location,
                 prepared=prepared.location,
-                store=store,
+                store=store.location if store is not None else None,
                 init_from=initial_checkpoint(stage, run),
             )
             train_stage_on_ray(job, run, placement, progress.on_row)
@@ -112,6 +113,7 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
         store = find_store(store_location(recipe), store_spec(recipe))
         if store is not None:
             check_copies(recipe, prepared, store)
+    check_coverage(recipe, prepared)
     return rehearse(recipe, prepared)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from msvqa.cache import check_cache
 from msvqa.checks.checkpoints import check_initial, check_initial_fit
+from msvqa.checks.coverage import check_coverage
 from msvqa.checks.features import check_features
 from msvqa.checks.recipe import check
 from msvqa.checks.sources import check_pretrained
@@ -77,6 +78,7 @@ def tune(
         for one in stores:
             extracted = extract(one, progress=progress.on_extract, checked=True)
             check_cache(extracted.location, extracted.nbytes)
+            check_coverage(one, prepared, extracted)
         # Last, since what is wrong in recipe or space could not be put right any more.
         Sweep.create(recipe, space)
         if shares:

@@ -61,5 +61,7 @@ class Report:
         try:
             write_problems(self.problems, file)
         except OSError as error:
-            raise DataError(f"{file} cannot be written: {error}") from None
+            raise DataError(
+                f"{file} cannot be written ({error.strerror or error}): name another place, --out"
+            ) from None
         self.problems_file = file

@@ -5,13 +5,11 @@ them, and whatever prints would write into it. A log disk may be full, and the r
 be gone, while the work has hours to go.
 """
 
-import io
-import os
 import sys
 from contextlib import suppress
 from typing import TextIO
 
-from msvqa.descriptors import Outlet, hold_standard
+from msvqa.descriptors import Outlet, hold_standard, outlet
 
 
 def open_streams() -> None:
@@ -19,8 +17,8 @@ def open_streams() -> None:
     hold_standard()
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False, encoding="utf-8")  # noqa: SIM115 - a descriptor
-    sys.stdout = _outlet(1, sys.stdout)
-    sys.stderr = _outlet(2, sys.stderr)
+    sys.stdout = _in_place_of(sys.stdout, 1)
+    sys.stderr = _in_place_of(sys.stderr, 2)
 
 
 def failure_of(stream: TextIO) -> OSError | None:
@@ -37,16 +35,8 @@ def takes_all_characters(stream: TextIO) -> bool:
     return encoding.replace("_", "-").startswith(("utf-8", "utf8", "utf-16", "utf-32"))
 
 
-def _outlet(descriptor: int, before: TextIO | None) -> TextIO:
-    encoding = "utf-8" if before is None else before.encoding
+def _in_place_of(before: TextIO | None, descriptor: int) -> TextIO:
     if before is not None:
         with suppress(OSError, ValueError):
             before.flush()
-    buffered = io.BufferedWriter(Outlet(descriptor))
-    # A name may hold what the encoding does not have, or what is no character at all.
-    return io.TextIOWrapper(
-        buffered,
-        encoding=encoding,
-        errors="backslashreplace",
-        line_buffering=descriptor == 2 or os.isatty(descriptor),
-    )
+    return outlet(descriptor, encoding="utf-8" if before is None else before.encoding)

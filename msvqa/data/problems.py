@@ -114,7 +114,9 @@ def group_by_video(dataset: "QuestionSet", rows: Iterable[Row]) -> list[Annotate
 def write_problems(problems: Sequence[Problem], path: str | Path) -> None:
     """Write problems as a Parquet table, one row each."""
     rows = [asdict(problem) for problem in problems]
-    pq.write_table(pa.Table.from_pylist(rows, schema=PROBLEMS), path)
+    # Arrow's own words on a file that cannot be written say it twice.
+    with Path(path).open("wb") as file:
+        pq.write_table(pa.Table.from_pylist(rows, schema=PROBLEMS), file)
 
 
 def absence(file: VideoFile) -> str:

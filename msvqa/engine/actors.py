@@ -61,10 +61,24 @@ def perform(work: Work, pool: Pool) -> Iterator[Result]:
             num_gpus=pool.gpus_per_worker or None,
             compute=ActorPoolStrategy(size=max(1, min(pool.workers, len(rows)))),
         )
-        for result in done.iter_batches(batch_size=None, batch_format="numpy"):
-            if FAILURE in result:
-                raise pickle.loads(result[FAILURE][0])
-            yield result
+        try:
+            for result in done.iter_batches(batch_size=None, batch_format="numpy"):
+                if FAILURE in result:
+                    raise pickle.loads(result[FAILURE][0])
+                yield result
+        finally:
+            _end(done)
+
+
+def _end(dataset: ray.data.Dataset) -> None:
+    """End the actors of a data set, also of one that was left in the middle.
+
+    Ray does so when nobody holds the data set any more, and the traceback of an error does: its
+    actors would keep their CPUs from what comes next.
+    """
+    executor = getattr(dataset, "_current_executor", None)
+    if executor is not None:
+        executor.shutdown(force=True)
 
 
 class Messenger:

@@ -1,6 +1,5 @@
 """The Ray cluster: connecting to it, and fitting what a recipe asks for to what there is."""
 
-import io
 import logging
 import math
 import os
@@ -12,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
-from msvqa.descriptors import Outlet, hold_standard
+from msvqa.descriptors import hold_standard, outlet
 from msvqa.engine.starting import (
     Places,
     check_address,
@@ -416,7 +415,7 @@ def _ray_messages_in_a_file() -> Iterator[None]:
     try:
         with _log_of_ray() as log:
             if moves:
-                _replace_stderr(_beside(python_stderr, original))
+                _replace_stderr(_like(python_stderr, os.dup(original)))
             os.dup2(log.fileno(), 2)
             yield
     finally:
@@ -428,21 +427,24 @@ def _ray_messages_in_a_file() -> Iterator[None]:
                 _replace_stderr(python_stderr).close()
 
 
-def _beside(stream: Any, descriptor: int) -> Any:
-    """Return a stream like Python's stderr to another place; it drops what it cannot write."""
-    raw = Outlet(os.dup(descriptor), closes=True)
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding=stream.encoding, errors=stream.errors, line_buffering=True
-    )
-
-
 def _replace_stderr(stream: Any) -> Any:
     """Put a stream in the place of Python's stderr, also in handlers of messages; return that."""
     before, sys.stderr = sys.stderr, stream
+    with suppress(OSError, ValueError):
+        before.flush()
     for handler in logging.root.handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is before:
-            handler.setStream(stream)
+            # `setStream` leaves a stream in its place that it cannot flush, as on a full disk.
+            handler.acquire()
+            handler.stream = stream
+            handler.release()
     return before
+
+
+def _like(stream: Any, descriptor: int) -> TextIO:
+    """Return a stream of lines to a descriptor of its own, which work outlasts when it is full."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return outlet(descriptor, encoding=encoding, line_buffering=True, closefd=True)
 
 
 def _writes_to(stream: Any, descriptor: int) -> bool:

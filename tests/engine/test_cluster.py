@@ -177,6 +177,23 @@ def test_a_log_disk_that_is_full_does_not_end_what_is_done():
     assert said.returncode in (0, 120), "120: Python cannot flush its own stderr"
 
 
+@pytest.mark.parametrize("stderr", ["2> /dev/full", "2< /dev/null", "2>&1 | true"])
+def test_work_is_done_where_our_messages_cannot_be_written(stderr):
+    line = f'"{sys.executable}" -c "$TALK" {stderr}; exit ${{PIPESTATUS[0]}}'
+    talk = f"from msvqa.console.streams import open_streams\nopen_streams()\n{TALK}print('done')"
+    as_command = subprocess.run(["bash", "-c", line], env=os.environ | {"TALK": talk}, timeout=120)
+    assert as_command.returncode == 0
+
+
+def test_a_script_is_not_ended_by_messages_that_cannot_be_written():
+    talk = f"{TALK}\nprint('done', flush=True)\nos._exit(0)"
+    line = f'"{sys.executable}" -c "$TALK" 2> /dev/full'
+    said = subprocess.run(
+        ["bash", "-c", line], env=os.environ | {"TALK": talk}, capture_output=True, timeout=120
+    )
+    assert (said.stdout, said.returncode) == (b"done\n", 0)
+
+
 IS_SENT = """
 import msvqa.engine.cluster
 from ray._common.usage import usage_lib
