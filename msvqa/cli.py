@@ -18,8 +18,8 @@ from msvqa import __version__
 from msvqa.console.progress import ProgressLines
 from msvqa.console.streams import failure_of, open_streams, takes_all_characters
 from msvqa.console.tables import (
-    print_accuracy,
     print_answers,
+    print_metrics,
     print_report,
     print_search,
     print_store,
@@ -215,6 +215,9 @@ def _add_evaluate(verbs: Any) -> None:
     verb = _verb(verbs, "evaluate", _evaluate, "answer every question of a split and count")
     verb.add_argument("path", metavar="RUN", help="run folder, for example runs/demo")
     verb.add_argument("--split", metavar="SPLIT", required=True, help="for example val or test")
+    verb.add_argument(
+        "--rescore", action="store_true", help="count the answers of the last time again: no model"
+    )
     _add_overrides(verb, "where data is and how much runs at once, this time: data.root=DIR")
 
 
@@ -375,10 +378,12 @@ def _tune(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from msvqa.evaluate import evaluate
-
-    metrics = evaluate(arguments.path, arguments.split, arguments.overrides)
-    print_accuracy(metrics, arguments.path, arguments.split)
+    if arguments.rescore:
+        from msvqa.evaluate import rescore as count
+    else:
+        from msvqa.evaluate import evaluate as count
+    metrics = count(arguments.path, arguments.split, arguments.overrides)
+    print_metrics(metrics, arguments.path, arguments.split)
     return 0
 
 
@@ -409,7 +414,7 @@ def _report(arguments: argparse.Namespace) -> int:
     run = Run.open(arguments.path)
     for split in run.evaluated():
         metrics, _ = run.evaluation(split)
-        print_accuracy(metrics, arguments.path, split)
+        print_metrics(metrics, arguments.path, split)
     print(f"Report: {page}")
     return 0
 

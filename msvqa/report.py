@@ -199,10 +199,12 @@ def _answers(run: Run, footage: Footage) -> list[AnswersView]:
     found = run.evaluated()
     ranked = {name: number for number, name in enumerate(FIRST_SPLITS)}
     names = sorted(found, key=lambda name: (ranked.get(name, len(ranked)), name))
-    return [_split_answers(run, name, footage) for name in names]
+    views = (_split_answers(run, name, footage) for name in names)
+    return [view for view in views if view is not None]
 
 
-def _split_answers(run: Run, split: str, footage: Footage) -> AnswersView:
+def _split_answers(run: Run, split: str, footage: Footage) -> AnswersView | None:
+    """Return the answers of a split; None where no questions were asked."""
     file = run.evaluation_dir(split) / "metrics.json"
     rows: list[dict[str, Any]] = []
     problem = ""
@@ -212,6 +214,8 @@ def _split_answers(run: Run, split: str, footage: Footage) -> AnswersView:
     except (OSError, ValueError) as error:
         metrics = json.loads(file.read_text(encoding="utf-8"))
         problem = f"The predictions cannot be read ({error}): run `msvqa evaluate` again."
+    if "per_type" not in metrics:
+        return None
     types = type_accuracies(metrics)
     return AnswersView(
         split=split,

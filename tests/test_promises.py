@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from msvqa.data.prepared import Prepared
 from msvqa.data.store import Store, store_location, store_spec
 from msvqa.engine.checkpoint import WEIGHTS, read_weights
+from msvqa.evaluate import rescore
 from msvqa.prepare import prepare
 from msvqa.run import Run
 from msvqa.train import check, check_initial, check_own
@@ -75,6 +76,17 @@ def test_continued_it_comes_to_the_weights_that_the_earlier_version_came_to(ende
         if not weights[key].double().allclose(expected[key].double(), rtol=CLOSE, atol=CLOSE)
     }
     assert not different
+
+
+def test_its_predictions_are_counted_again_without_a_model(ended, folder):
+    counted = json.loads((ended.evaluation_dir("test") / "metrics.json").read_text())
+    for checkpoint in ended.path.glob("*/step-*/weights.safetensors"):
+        checkpoint.rename(checkpoint.with_suffix(".away"))
+    try:
+        assert rescore(ended.path, "test") == counted
+    finally:
+        for away in ended.path.glob("*/step-*/weights.away"):
+            away.rename(away.with_suffix(".safetensors"))
 
 
 def test_its_predictions_and_metrics_are_those_of_the_earlier_version(ended, folder):

@@ -35,8 +35,9 @@ def check_coverage(recipe: Recipe, prepared: Prepared, store: Store | None = Non
         used = used.without(store.rejected if store is not None else ())
         videos = f"{len(used.media)} of {len(annotated.media)} videos"
         if name == "train" and not len(used):
+            name = used.examples.name
             raise DataError(
-                f"{prepared.root}: none of the {used.examples.name} is left to train on ({videos} can be used); "
+                f"{prepared.root}: none of the {name} is left to train on ({videos} can be used); "
                 "`msvqa extract` names the others, and why"
             )
         if len(used) < len(annotated):

@@ -88,6 +88,18 @@ def print_search(result: "Result") -> None:
     print(f"Page: {result.page}")
 
 
+def print_metrics(metrics: Mapping[str, Any], run: str, split: str) -> None:
+    """Print what an evaluation has counted."""
+    if "per_type" in metrics:
+        print_accuracy(metrics, run, split)
+        return
+    table = table_of("number", "value")
+    for name, value in metrics.items():
+        if isinstance(value, float):
+            table.add_row(name, f"{value:.4f}")
+    print_table(table, f"{run}, split {split}: {metrics['n']} of {metrics['n_expected']}")
+
+
 def print_accuracy(metrics: Mapping[str, Any], run: str, split: str) -> None:
     """Print what an evaluation has counted, for each type of question."""
     title = f"{run}, split {split}: {metrics['n']} of {metrics['n_expected']} questions"

@@ -61,13 +61,17 @@ def perform(work: Work, pool: Pool) -> Iterator[Result]:
             num_gpus=pool.gpus_per_worker or None,
             compute=ActorPoolStrategy(size=max(1, min(pool.workers, len(rows)))),
         )
-        try:
-            for result in done.iter_batches(batch_size=None, batch_format="numpy"):
-                if FAILURE in result:
-                    raise pickle.loads(result[FAILURE][0])
-                yield result
-        finally:
-            _end(done)
+        yield from _results(done)
+
+
+def _results(dataset: ray.data.Dataset) -> Iterator[Result]:
+    try:
+        for result in dataset.iter_batches(batch_size=None, batch_format="numpy"):
+            if FAILURE in result:
+                raise pickle.loads(result[FAILURE][0])
+            yield result
+    finally:
+        _end(dataset)
 
 
 def _end(dataset: ray.data.Dataset) -> None:

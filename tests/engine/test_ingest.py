@@ -1,5 +1,7 @@
 """Decoding as a stream on Ray Data: in order, with bad videos named, and never waiting for ever."""
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,12 @@ pytestmark = pytest.mark.ray
 
 CLIPS = ClipsConfig(num_clips=2, frames_per_clip=4, size_px=96, timeout_s=30.0)
 LENGTHS = (30, 0, 12, 1, 45)
+
+
+@pytest.fixture(autouse=True)
+def free_cpus():
+    """What is remembered of an error of an earlier test may hold an actor, which holds a CPU."""
+    gc.collect()
 
 
 @pytest.fixture
