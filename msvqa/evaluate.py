@@ -13,6 +13,7 @@ from msvqa.data.annotations import several
 from msvqa.data.examples.questions import Questions
 from msvqa.data.folds import read_split
 from msvqa.data.prepared import Prepared
+from msvqa.data.processors.processor import processor_of
 from msvqa.data.schema import PREDICTIONS
 from msvqa.data.split import Split
 from msvqa.data.text import AnswerList
@@ -33,10 +34,11 @@ from msvqa.storage import join
 
 logger = logging.getLogger(__name__)
 
-MADE_FROM_DATA = ("data.prepared", "clips.store", "features.store")
+MADE_FROM_DATA = ("data.prepared", "clips.store", "features.store", "processor.store")
 ELSEWHERE = (
     "data.root", *MADE_FROM_DATA, "data.allow_missing", "data.follow_links", "data.shared_videos",
-    "data.equal_videos", "clips.cache", "clips.timeout_s", "scaling.", "faults.", "evaluation.",
+    "data.equal_videos", "clips.cache", "clips.timeout_s", "processor.cache",
+    "processor.timeout_s", "scaling.", "faults.", "evaluation.",
 )  # fmt: skip
 """Fields that may be other than in training: where things are, and how the work is done."""
 
@@ -60,21 +62,22 @@ def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict
     check_answers(recipe)
     # An hour of answers would be for nothing.
     opened.folder.create()
-    prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
+    prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
     check_lexicon(opened.locate(checkpoint), prepared)
-    _questions(recipe, prepared, split)
+    questions = _questions(recipe, prepared, split)
     with cluster.connected() as resources:
         cluster.need_cpus(resources)
-        store = extract(recipe)
-        # Folds depend on which videos are equal, and that the store knows.
-        prepared = prepared.knowing(store.copies)
-        questions = _questions(recipe, prepared, split).without(store.rejected)
-        if not len(questions):
-            raise DataError(f"{store.location} has none of the videos of split {split!r}")
+        store = None if processor_of(recipe).way == "direct" else extract(recipe)
+        if store is not None:
+            # Folds depend on which videos are equal, and that the store knows.
+            prepared = prepared.knowing(store.copies)
+            questions = _questions(recipe, prepared, split).without(store.rejected)
+            if not len(questions):
+                raise DataError(f"{store.location} has none of the videos of split {split!r}")
         job = PredictionJob(
             checkpoint=opened.locate(checkpoint),
             prepared=prepared.location,
-            store=store.location,
+            store=store.location if store else None,
             split=split,
             recipe=recipe.to_dict(),
         )
@@ -163,7 +166,7 @@ def _evaluator(recipe: Recipe) -> Evaluator:
 
 
 def _questions(recipe: Recipe, prepared: Prepared, name: str) -> Split:
-    split = read_split(prepared, name, recipe.folds, present_only=recipe.reads_videos)
+    split = read_split(prepared, name, recipe.folds, present_only=processor_of(recipe).reads_files)
     if not split.expected:
         counts = {name: n["questions"]["expected"] for name, n in prepared.info["splits"].items()}
         there = one_of(name for name, count in counts.items() if count)

@@ -9,10 +9,10 @@ from typing import Any
 from msvqa.cache import check_cache
 from msvqa.checks.checkpoints import check_initial, check_initial_fit, check_own
 from msvqa.checks.features import check_features
-from msvqa.checks.recipe import check, data_cpus, decodes_while_training
+from msvqa.checks.recipe import check, data_cpus
 from msvqa.checks.sources import check_pretrained
-from msvqa.data.features import feature_files
 from msvqa.data.prepared import Prepared
+from msvqa.data.processors.processor import processor_of
 from msvqa.engine import cluster
 from msvqa.engine.loop import StageJob
 from msvqa.engine.rehearsal import Estimate, rehearse
@@ -58,7 +58,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     check_initial(recipe)
     run = Run(recipe.run_location, recipe)
     run.refuse_changes()
-    prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
+    prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
     need_training_questions(recipe, prepared)
     check_own(run, prepared)
     check_initial_fit(recipe, prepared)
@@ -74,7 +74,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     with only_one(run.folder), _in_turn(recipe), cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=data_cpus(recipe))
         store = None
-        if not decodes_while_training(recipe):
+        if processor_of(recipe).way == "store":
             extracted = extract(recipe, progress=progress.on_extract, checked=True)
             check_cache(extracted.location, extracted.nbytes)
             store = extracted.location
@@ -100,7 +100,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
 @contextmanager
 def _in_turn(recipe: Recipe) -> Iterator[None]:
     """Begin when nobody else extracts what the recipe needs: before Ray takes its memory."""
-    if not decodes_while_training(recipe):
+    if processor_of(recipe).way == "store":
         await_others(recipe)
     yield
 
@@ -113,7 +113,7 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
     """
     check(recipe)
     check_initial(recipe)
-    prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
+    prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
     need_training_questions(recipe, prepared)
     check_initial_fit(recipe, prepared)
     check_pretrained(recipe, prepared)
@@ -128,7 +128,7 @@ def need_training_questions(recipe: Recipe, prepared: Prepared) -> None:
         DataError: no training video is there, or none has features.
     """
     counts: dict[str, Any] = prepared.info["splits"]["train"]
-    if files := feature_files(recipe):
+    if files := processor_of(recipe).files():
         if not any(video in files for video in prepared.split("train", False).media.id):
             raise DataError(f"none of the training videos of {prepared.root} has a row in {files}")
         return

@@ -3,7 +3,7 @@
 Legend: N media.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -24,6 +24,23 @@ COLUMNS = pa.schema(
 )
 KINDS = ("video", "image", "frames", "record")
 """`frames` is a folder of images in the order of their names, `record` a part of a larger file."""
+
+
+@dataclass(frozen=True)
+class Medium:
+    """One medium, as it travels to whatever reads it."""
+
+    id: str
+    path: str = ""
+    """Full location; empty where it is not needed, or absent."""
+    kind: str = "video"
+    start: float | None = None
+    end: float | None = None
+
+    @property
+    def has_span(self) -> bool:
+        """Whether it is a part of its file."""
+        return self.start is not None or self.end is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +75,14 @@ class Media:
     def span(self, row: int) -> tuple[float | None, float | None]:
         """Return where a medium starts and ends in its file; None where it is the whole file."""
         return self.table["start"][row].as_py(), self.table["end"][row].as_py()
+
+    def medium(self, row: int) -> Medium:
+        """Return one of the media."""
+        return Medium(self.id[row], self.path[row], self.kind[row], *self.span(row))
+
+    def __iter__(self) -> Iterator[Medium]:
+        spans = (self.table["start"].to_pylist(), self.table["end"].to_pylist())
+        return map(Medium, self.id, self.path, self.kind, *spans)
 
     def take(self, rows: np.ndarray) -> "Media":
         """Return some of the media."""

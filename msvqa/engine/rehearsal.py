@@ -8,19 +8,13 @@ from itertools import islice
 import torch
 
 from msvqa.data.batch import Batch
-from msvqa.data.features import feature_files
 from msvqa.data.folds import read_split
 from msvqa.data.loader import training_batches
 from msvqa.data.order import Share, plan_epoch
-from msvqa.data.prepared import Prepared
-from msvqa.data.store import Store, store_location
-from msvqa.engine.inputs import (
-    DecodingSource,
-    FileSource,
-    Inputs,
-    model_sizes,
-    open_inputs,
-)
+from msvqa.data.prepared import Prepared, prepared_location
+from msvqa.data.processors.processor import processor_of
+from msvqa.data.store import Store
+from msvqa.engine.inputs import DirectSource, Inputs, model_sizes, open_inputs
 from msvqa.engine.memory import peak_memory_bytes
 from msvqa.engine.optim import build_optimizer
 from msvqa.engine.precision import autocast, use_channels_last
@@ -106,18 +100,20 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> list[Estimate]:
 
 def _open(recipe: Recipe, prepared: Prepared, device: torch.device) -> Inputs:
     """Open the store, or read the few videos that are needed from where it will be made from."""
+    processor = processor_of(recipe)
+    if processor.way == "direct":
+        return open_inputs(recipe, prepared, None, "train", device)
     try:
-        store = Store.open(store_location(recipe))
+        store = Store.open(processor.location(prepared_location(recipe.data)))
     except StoreError:
-        split = read_split(prepared, "train", recipe.folds, present_only=recipe.reads_videos)
-        if files := feature_files(recipe):
+        if processor.encoders():
+            raise
+        split = read_split(prepared, "train", recipe.folds, present_only=processor.reads_files)
+        if files := processor.files():
             split = split.without([video for video in split.media.id if video not in files])
             if recipe.data.allow_missing:
                 split = split.without(files.survey(split.media.id).unusable)
-            return Inputs(split=split, source=FileSource(split, files))
-        if recipe.features is not None:
-            raise
-        return Inputs(split=split, source=DecodingSource(split, recipe.clips))
+        return Inputs(split=split, source=DirectSource(split, processor))
     return open_inputs(recipe, prepared, store.location, "train", device)
 
 
