@@ -15,7 +15,7 @@ from msvqa.checks.recipe import width_problems
 from msvqa.checks.sources import source_problems
 from msvqa.data import store as stores
 from msvqa.data.features import check_ids, write_hdf5
-from msvqa.data.media import Medium
+from msvqa.data.medium import Medium
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.features import Features
 from msvqa.data.processors.processor import Processor, processor_of, store_location

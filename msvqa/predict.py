@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from msvqa.data.media import Medium
+from msvqa.data.medium import Medium
 from msvqa.data.processors.processor import processor_of
 from msvqa.data.text import AnswerList, Vocabulary, tokenize
 from msvqa.engine.checkpoint import Loaded, load_checkpoint

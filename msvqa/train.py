@@ -127,8 +127,11 @@ def need_training_questions(recipe: Recipe, prepared: Prepared) -> None:
     Raises:
         DataError: no training video is there, or none has features.
     """
+    processor = processor_of(recipe)
+    if not (processor.reads_files or processor.files()):
+        return
     counts: dict[str, Any] = prepared.info["splits"]["train"]
-    if files := processor_of(recipe).files():
+    if files := processor.files():
         if not any(video in files for video in prepared.split("train", False).media.id):
             raise DataError(f"none of the training videos of {prepared.root} has a row in {files}")
         return

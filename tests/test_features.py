@@ -13,7 +13,7 @@ from benchmarks.synthetic_features import Synthesis, answers_of_videos
 from msvqa.checks.features import survey_features
 from msvqa.checks.recipe import check
 from msvqa.data.loader import evaluation_batches, training_batches
-from msvqa.data.media import Medium
+from msvqa.data.medium import Medium
 from msvqa.data.order import count_visits, plan_epoch
 from msvqa.data.processors.processor import processor_of, store_location, store_spec
 from msvqa.data.store import write_index, write_shard

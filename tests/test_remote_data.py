@@ -13,7 +13,7 @@ import msvqa
 from msvqa import machine, storage
 from msvqa.data import root as roots
 from msvqa.data.datasets.synthetic import generate
-from msvqa.data.media import Medium
+from msvqa.data.medium import Medium
 from msvqa.data.processors.clips import ClipExtractor, Clips
 from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.data.store import Store

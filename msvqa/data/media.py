@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from msvqa.data.medium import Medium
 from msvqa.storage import join
 
 COLUMNS = pa.schema(
@@ -24,23 +25,6 @@ COLUMNS = pa.schema(
 )
 KINDS = ("video", "image", "frames", "record")
 """`frames` is a folder of images in the order of their names, `record` a part of a larger file."""
-
-
-@dataclass(frozen=True)
-class Medium:
-    """One medium, as it travels to whatever reads it."""
-
-    id: str
-    path: str = ""
-    """Full location; empty where it is not needed, or absent."""
-    kind: str = "video"
-    start: float | None = None
-    end: float | None = None
-
-    @property
-    def has_span(self) -> bool:
-        """Whether it is a part of its file."""
-        return self.start is not None or self.end is not None
 
 
 @dataclass(frozen=True, eq=False)

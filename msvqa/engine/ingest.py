@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from msvqa.data.media import Medium
+from msvqa.data.medium import Medium
 from msvqa.data.order import chunks
 from msvqa.data.processors.processor import Processor
 from msvqa.data.store import SHARDS_STAY, Arrays, Entry, StoreSpec, write_shard

@@ -4,7 +4,7 @@ import argparse
 import signal
 
 from msvqa import cli
-from msvqa.data.media import Medium
+from msvqa.data.medium import Medium
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.processor import processor_of, store_location, store_spec
 from msvqa.engine.actors import Work

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from msvqa.data.media import Medium
+from msvqa.data.medium import Medium
 from msvqa.data.processors.clips import ClipExtractor
 from msvqa.recipe import ClipsConfig
 from tests import barcode_video

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from msvqa.data.media import Medium
+from msvqa.data.medium import Medium
 from msvqa.data.processors.clips import Clips
 from msvqa.data.processors.processor import processor_of, store_spec
 from msvqa.data.sampling import sample_clips

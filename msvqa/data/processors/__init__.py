@@ -3,4 +3,5 @@
 PROCESSORS: dict[str, str] = {
     "clips": "msvqa.data.processors.clips:Clips",
     "features": "msvqa.data.processors.features:Features",
+    "frames": "msvqa.data.processors.frames:Frames",
 }

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from msvqa.data.media import Medium
-from msvqa.data.processors.processor import Extractor, Processor, Way
+from msvqa.data.medium import Medium
+from msvqa.data.processors.processor import Extractor, Processor, Way, decoding_facts
 from msvqa.data.sampling import sample_clips
 from msvqa.data.store import Arrays, ArraySpec, StoreSpec
 from msvqa.data.video import Decoded, IsolatedDecoder, video_file
@@ -171,16 +171,3 @@ class ClipDecoder:
     def close(self) -> None:
         """End the decoding process."""
         self._isolated.close()
-
-
-def decoding_facts(decoded: Decoded) -> dict[str, Any]:
-    """Return the counts of the decoder."""
-    found = decoded.probe
-    return {
-        "num_frames": found.num_frames,
-        "header_frames": found.header_frames,
-        "bad_packets": found.bad_packets,
-        "corrupt_frames": found.corrupt_frames,
-        "stream": found.stream,
-        "problem": found.problem,
-    }

@@ -12,7 +12,7 @@ import numpy as np
 
 from msvqa.data.features import FeatureFiles
 from msvqa.data.finite import as_stored
-from msvqa.data.media import Medium
+from msvqa.data.medium import Medium
 from msvqa.data.processors.clips import Clips, DecodingExtractor, clip_sizes
 from msvqa.data.processors.processor import Extractor, Processor
 from msvqa.data.store import Arrays, ArraySpec, StoreSpec

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from msvqa.data.media import Medium
+from msvqa.data.medium import Medium
 from msvqa.data.prepared import prepared_location
 from msvqa.data.processors import PROCESSORS
 from msvqa.data.store import Arrays, Entry, StoreSpec
@@ -21,6 +21,7 @@ from msvqa.storage import join
 
 if TYPE_CHECKING:
     from msvqa.data.features import FeatureFiles
+    from msvqa.data.video import Decoded
 
 Way = Literal["store", "stream", "direct"]
 """How arrays come to a training worker: from a store, decoded by other processes while training
@@ -157,6 +158,19 @@ class Processor(ABC):
     def shown(self, arrays: Arrays) -> np.ndarray:
         """Return the pixels of a medium, uint8 (C, F, H, W, 3): clips of frames."""
         raise NotImplementedError(f"{type(self).__name__} makes no pixels")
+
+
+def decoding_facts(decoded: "Decoded") -> dict[str, Any]:
+    """Return the counts of the decoder."""
+    found = decoded.probe
+    return {
+        "num_frames": found.num_frames,
+        "header_frames": found.header_frames,
+        "bad_packets": found.bad_packets,
+        "corrupt_frames": found.corrupt_frames,
+        "stream": found.stream,
+        "problem": found.problem,
+    }
 
 
 def processor_of(recipe: Recipe) -> Processor:
