@@ -47,8 +47,8 @@ class StoreSource:
             )
 
 
-class ResidentSource:
-    """Nothing: the videos are on the device already, see `Inputs.resident`."""
+class EmptySource:
+    """Nothing: there are no arrays, or they are on the device already, see `Inputs.resident`."""
 
     def batches(
         self, groups: Sequence[Sequence[int]], chance: Chance | None = None
@@ -179,6 +179,8 @@ def open_inputs(
 
 
 def _unstored(split: Split, processor: Processor, recipe: Recipe) -> MediaSource:
+    if not processor.spec().arrays:
+        return EmptySource()
     if processor.way == "direct":
         return DirectSource(split, processor)
     return StreamSource(split, processor, recipe.scaling.data_workers or 1)
@@ -207,7 +209,7 @@ def make_resident(source: StoreSource, device: torch.device) -> Inputs:
             if key not in resident:
                 resident[key] = part.new_empty(shape, device=device)
             resident[key][first : first + len(part)] = part
-    return Inputs(split=split, source=ResidentSource(), resident=resident)
+    return Inputs(split=split, source=EmptySource(), resident=resident)
 
 
 def model_sizes(recipe: Recipe, prepared: Prepared | None) -> Sizes:

@@ -4,4 +4,6 @@ PROCESSORS: dict[str, str] = {
     "clips": "msvqa.data.processors.clips:Clips",
     "features": "msvqa.data.processors.features:Features",
     "frames": "msvqa.data.processors.frames:Frames",
+    "vectors": "msvqa.data.processors.vectors:Vectors",
+    "none": "msvqa.data.processors.nothing:Nothing",
 }
