@@ -135,7 +135,7 @@ def need_training_questions(recipe: Recipe, prepared: Prepared) -> None:
         if not any(video in files for video in prepared.split("train", False).media.id):
             raise DataError(f"none of the training videos of {prepared.root} has a row in {files}")
         return
-    if not counts["questions"]["present"]:
+    if not counts[prepared.kind.name]["present"]:
         raise DataError(
             f"none of the {counts['videos']['expected']} training videos is present under "
             f"{prepared.root}: see {join(prepared.location, 'missing.txt')}"

@@ -42,7 +42,7 @@ class PictureReader:
         """Return how many images there are."""
         if num_frames:
             return Probe(outcome="ok", num_frames=num_frames)
-        problem = f"no images ({', '.join(IMAGE_SUFFIXES)}) in this folder"
+        problem = f"no images ({', '.join(IMAGE_SUFFIXES)}) in the folder {self.path.name}"
         return Probe(outcome="empty_folder", problem=problem)
 
 
