@@ -29,16 +29,20 @@ $(INSTALLED): setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $@
 
-# Quick tests run first and those that start Ray last; the summary at the end counts all of them.
+# Quick tests run two at once; then, whatever became of them, those that take the machine for
+# themselves. Each part has a summary of its own.
+QUICK := not ray and not slow
 test: setup
-	$(BIN)/python -m pytest
+	@quick=0; $(BIN)/python -m pytest -n 2 -m '$(QUICK) and not again' || quick=$$?; \
+	  $(BIN)/python -m pytest -m '(ray or slow) and not again' && exit $$quick
 
 # Also those whose property another test has: the same whole jobs on other storage, with other faults.
 test-all: setup
-	$(BIN)/python -m pytest -m ''
+	@quick=0; $(BIN)/python -m pytest -n 2 -m '$(QUICK)' || quick=$$?; \
+	  $(BIN)/python -m pytest -m 'ray or slow' && exit $$quick
 
 test-fast: setup
-	$(BIN)/python -m pytest -m 'not ray and not slow'
+	$(BIN)/python -m pytest -n 2 -m '$(QUICK) and not again'
 
 check: setup
 	$(BIN)/ruff check .

@@ -72,7 +72,11 @@ def _load(path: str | Path, overrides: Sequence[str], report: Report) -> Recipe 
     files = _file_check(recipe)
     report.checks.append(files)
     if files.status != "fail":
-        report.checks += feature_checks(recipe)
+        try:
+            report.checks += feature_checks(recipe)
+        except MSVQAError as error:
+            # Storage that does not answer; what else was found is worth telling.
+            report.checks.append(Check(name="features", status="fail", detail=str(error)))
     return recipe
 
 

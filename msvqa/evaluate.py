@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from msvqa.checks.features import check_features
 from msvqa.data.annotations import several
 from msvqa.data.examples.questions import Questions
-from msvqa.data.folds import read_split
+from msvqa.data.folds import dealt, read_split
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.processor import processor_of
 from msvqa.data.schema import PREDICTIONS
@@ -22,7 +23,7 @@ from msvqa.engine.prediction import PredictionJob, check_answers, check_lexicon,
 from msvqa.errors import CheckpointError, DataError, RecipeError, StorageError, one_of
 from msvqa.evaluators import EVALUATORS
 from msvqa.evaluators.evaluator import Evaluator
-from msvqa.extract import extract
+from msvqa.extract import check_extraction, extract
 from msvqa.files import write_json, written_aside
 from msvqa.metrics import is_finite
 from msvqa.objectives import OBJECTIVES
@@ -65,12 +66,15 @@ def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict
     prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
     check_lexicon(opened.locate(checkpoint), prepared)
     questions = _questions(recipe, prepared, split)
+    check_extraction(recipe)
+    check_features(recipe, prepared)
     with cluster.connected() as resources:
         cluster.need_cpus(resources)
-        store = None if processor_of(recipe).way == "direct" else extract(recipe)
+        direct = processor_of(recipe).way == "direct"
+        store = None if direct else extract(recipe, checked=True)
         if store is not None:
             # Folds depend on which videos are equal, and that the store knows.
-            prepared = prepared.knowing(store.copies)
+            prepared = dealt(recipe, prepared, store.copies)
             questions = _questions(recipe, prepared, split).without(store.rejected)
             if not len(questions):
                 raise DataError(f"{store.location} has none of the videos of split {split!r}")
@@ -144,9 +148,11 @@ def _name_not_finite(checkpoint: str, questions: Split, finite: np.ndarray) -> N
 def _changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     """Return the recipe with overrides that leave the trained model what it is."""
     changed = parse(recipe.to_dict(), overrides)
-    refused = [line for line in differences(recipe, changed) if not line.startswith(ELSEWHERE)]
+    # Folds are dealt by what the store knows, see `dealt`.
+    may = tuple(key for key in ELSEWHERE if recipe.folds is None or key != "clips.cache")
+    refused = [line for line in differences(recipe, changed) if not line.startswith(may)]
     if refused:
-        allowed = one_of([key.rstrip(".") for key in ELSEWHERE])
+        allowed = one_of([key.rstrip(".") for key in may])
         raise RecipeError([f"{line}: was trained so; may change: {allowed}" for line in refused])
     if changed.data.root != recipe.data.root:
         # What was made from the other data would be made anew, under a training that may read it.

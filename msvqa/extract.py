@@ -15,6 +15,7 @@ from msvqa.checks.recipe import width_problems
 from msvqa.checks.sources import source_problems
 from msvqa.data import store as stores
 from msvqa.data.features import check_ids, write_hdf5
+from msvqa.data.found_store import find_store, refuse_rejected
 from msvqa.data.medium import Medium
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.features import Features
@@ -25,7 +26,7 @@ from msvqa.engine import cluster
 from msvqa.engine.actors import Pool
 from msvqa.engine.cluster import Resources
 from msvqa.engine.ingest import ShardJob, write_shards
-from msvqa.errors import ClusterError, DataError, RecipeError, StoreError
+from msvqa.errors import ClusterError, RecipeError, StoreError
 from msvqa.files import turn
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe
@@ -35,7 +36,6 @@ Progress = Callable[[int, int, int], None]
 """Called with the videos done, all videos, and the rejected ones."""
 
 LIBRARIES = ("numpy", "torch", "av", "decord", "ray")
-NAMES_SHOWN = 20
 LOCK = ".lock"
 
 
@@ -63,7 +63,7 @@ def extract(
         DataError: videos are missing or unreadable, and `data.allow_missing` is not set; or
             feature files that do not fit the recipe.
     """
-    _check(recipe, hdf5)
+    check_extraction(recipe, hdf5)
     processor = processor_of(recipe)
     cluster.refuse_lost({f"{processor.section}.store": store_location(recipe)})
     if hdf5 is not None:
@@ -75,8 +75,8 @@ def extract(
     if hdf5 is not None:
         check_ids(_ids(videos))
     store = _extract(recipe, videos, open_root(prepared.root), progress)
-    if store.rejected and not recipe.data.allow_missing:
-        raise DataError(_rejected_message(store))
+    if not recipe.data.allow_missing:
+        refuse_rejected(store)
     check_copies(recipe, prepared, store)
     if hdf5 is not None:
         write_hdf5(store, hdf5)
@@ -92,7 +92,13 @@ def videos_of(prepared: Prepared, *, present_only: bool = True) -> list[Medium]:
     return [medium for _, medium in sorted(media.items())]
 
 
-def _check(recipe: Recipe, hdf5: Path | None) -> None:
+def check_extraction(recipe: Recipe, hdf5: Path | None = None) -> None:
+    """Look at what extraction reads beside the media, before anything starts.
+
+    Raises:
+        RecipeError: weights of an encoder that cannot be used, or of another width; HDF5 files are
+            asked for where there are no features.
+    """
     processor = processor_of(recipe)
     if hdf5 is not None and not isinstance(processor, Features):
         raise RecipeError(["HDF5 files hold features, but the recipe has no section `features`"])
@@ -122,7 +128,7 @@ def _extract(
             for n, shard in found.items()
         }
 
-    store = _indexed(folder, spec)
+    store = find_store(location, spec)
     # What is whole may lie where nothing can be written.
     if store is not None and all(current().values()) and _index_is_current(location, wanted):
         return store
@@ -144,18 +150,6 @@ def _extract(
         return stores.write_index(
             location, spec, [_whole(location, done, n) for n in wanted], _versions()
         )
-
-
-def _indexed(folder: Folder, spec: StoreSpec) -> Store | None:
-    """Return the store in a folder; another process may be about to write it anew."""
-    if not folder.get(stores.INDEX).is_file():
-        return None
-    try:
-        return Store.open(folder.location, spec)
-    except StoreError:
-        if folder.get(stores.INDEX).is_file():
-            raise
-    return None
 
 
 def _write(
@@ -256,21 +250,6 @@ def _check_space(location: str, spec: StoreSpec, videos: int) -> None:
             f"{location} needs {needed / 1e9:.1f} GB, there are {free / 1e9:.1f} GB free; "
             "name another folder in the field store of its processor"
         )
-
-
-def _rejected_message(store: Store) -> str:
-    lines = [f"  {video}: {outcome}: {error}" for video, (outcome, error) in store.rejected.items()]
-    what = {"clips": "frames"}.get(store.spec.kind, store.spec.kind)
-    more = [f"  and {len(lines) - NAMES_SHOWN} more"] if len(lines) > NAMES_SHOWN else []
-    return "\n".join(
-        [
-            f"{len(lines)} of {len(lines) + len(store)} videos yield no {what}:",
-            *lines[:NAMES_SHOWN],
-            *more,
-            f"the other videos are in {store.location}; replace these files and extract again, "
-            "or go on without them: data.allow_missing=true",
-        ]
-    )
 
 
 def await_others(recipe: Recipe) -> None:

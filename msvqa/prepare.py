@@ -42,6 +42,10 @@ from msvqa.storage import Folder, is_remote, join, open_folder
 logger = logging.getLogger(__name__)
 
 MISSING = "missing.txt"
+NOT_IN_IT = {
+    "root", "prepared", "allow_missing", "equal_videos", "shared_videos", "follow_links",
+}  # fmt: skip
+"""Fields of the data section that leave the content of the folder as it is."""
 OF_FORMAT_1 = ("manifest.parquet",)
 """What earlier versions wrote in place of the tables."""
 
@@ -172,9 +176,7 @@ def _identity(dataset: Dataset, annotated: Annotated) -> dict[str, Any]:
     return {
         "format": PREPARED_FORMAT,
         "root": str(dataset.root),
-        "settings": dataset.config.model_dump(
-            mode="json", exclude={"root", "prepared", "allow_missing", "equal_videos"}
-        ),
+        "settings": dataset.config.model_dump(mode="json", exclude=NOT_IN_IT),
         "sources": dataset.fingerprint(),
         # Word vectors have gigabytes: size and time stand for their content.
         "word_vectors_file": [stat.st_size, stat.st_mtime_ns] if stat else None,

@@ -178,7 +178,7 @@ class CheckpointConfig(Config):
     """When checkpoints are written and how many stay."""
 
     every_steps: int | None = Field(default=None, ge=1)
-    """Also within an epoch; every epoch ends with one in any case."""
+    """Also within an epoch; an epoch that is validated ends with one in any case."""
     keep: int = Field(default=2, ge=1)
     """The best so many stay; the newest always does."""
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import NoneType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -73,8 +74,19 @@ def typed(
         if name in raw:
             found = _type_of(field, raw[name], f"{place}{name}", unresolved)
             if found is not field.annotation:
-                types[name] = (found, field)
-    return create_model(kind.__name__, __base__=kind, **types) if types else kind
+                types[name] = found
+    return _narrowed(kind, tuple(types.items())) if types else kind
+
+
+@lru_cache(maxsize=256)
+def _narrowed(kind: type[Section], types: tuple[tuple[str, Any], ...]) -> type[Section]:
+    """Return a section's type with other types of some fields, made once: a search asks often.
+
+    It has no text of its own, which pydantic would look for in the files of all modules.
+    """
+    fields: Any = {name: (found, kind.model_fields[name]) for name, found in types}
+    plain = {"use_attribute_docstrings": False}
+    return create_model(kind.__name__, __base__=kind, __cls_kwargs__=plain, **fields)
 
 
 def checked(

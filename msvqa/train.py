@@ -8,11 +8,13 @@ from typing import Any
 
 from msvqa.cache import check_cache
 from msvqa.checks.checkpoints import check_initial, check_initial_fit, check_own
+from msvqa.checks.copies import check_copies
 from msvqa.checks.features import check_features
 from msvqa.checks.recipe import check, data_cpus
 from msvqa.checks.sources import check_pretrained
+from msvqa.data.found_store import find_store
 from msvqa.data.prepared import Prepared
-from msvqa.data.processors.processor import processor_of
+from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.engine import cluster
 from msvqa.engine.loop import StageJob
 from msvqa.engine.rehearsal import Estimate, rehearse
@@ -54,15 +56,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
         StoppedError: SIGINT or SIGTERM came; a checkpoint is written.
     """
     progress = progress or Progress()
-    check(recipe)
-    check_initial(recipe)
-    run = Run(recipe.run_location, recipe)
-    run.refuse_changes()
-    prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
-    need_training_questions(recipe, prepared)
-    check_own(run, prepared)
-    check_initial_fit(recipe, prepared)
-    check_pretrained(recipe, prepared)
+    run, prepared = _checked(recipe)
     if all(run.is_finished(stage.name) for stage in recipe.stages):
         for stage in recipe.stages:
             progress.stage(stage.name, "is finished")
@@ -111,14 +105,28 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
     Raises:
         RecipeError, DataError, RunError, ClusterError, CheckpointError: as `train`.
     """
+    _, prepared = _checked(recipe)
+    check_features(recipe, prepared)
+    processor = processor_of(recipe)
+    if processor.way == "store":
+        store = find_store(store_location(recipe), processor.spec())
+        if store is not None:
+            check_copies(recipe, prepared, store)
+    return rehearse(recipe, prepared)
+
+
+def _checked(recipe: Recipe) -> tuple[Run, Prepared]:
+    """Look at all that can be known before Ray starts, but for whole feature files."""
     check(recipe)
     check_initial(recipe)
+    run = Run(recipe.run_location, recipe)
+    run.refuse_changes()
     prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
     need_training_questions(recipe, prepared)
+    check_own(run, prepared)
     check_initial_fit(recipe, prepared)
     check_pretrained(recipe, prepared)
-    check_features(recipe, prepared)
-    return rehearse(recipe, prepared)
+    return run, prepared
 
 
 def need_training_questions(recipe: Recipe, prepared: Prepared) -> None:

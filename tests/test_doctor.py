@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -14,8 +15,8 @@ from msvqa.checks.report import Check, Report
 from msvqa.checks.videos import probe_media
 from msvqa.data.isolation import Isolated
 from msvqa.doctor import doctor
-from msvqa.errors import DataError
-from tests import barcode_video
+from msvqa.errors import DataError, StorageError
+from tests import barcode_video, featured
 from tests.tiny import make_recipe
 
 
@@ -152,7 +153,7 @@ def test_annotations_without_videos_are_a_warning_beside_the_missing_list(tmp_pa
 
 
 def test_a_table_of_problems_that_cannot_be_written_is_an_error(clip, tmp_path):
-    (tmp_path / "a.avi").symlink_to(clip)
+    shutil.copy(clip, tmp_path / "a.avi")
     with pytest.raises(DataError, match="cannot be written"):
         doctor(data=tmp_path).write_problems(tmp_path / "absent" / "problems.parquet")
 
@@ -229,3 +230,17 @@ def test_the_work_of_one_video_matches_the_published_encoders():
     from msvqa.recipe import ClipsConfig
 
     assert video_flops(ClipsConfig()) == pytest.approx(2.15e12, rel=0.01)
+
+
+def test_storage_that_fails_is_a_check_that_fails(tmp_path, monkeypatch):
+    featured.write_data(tmp_path)
+    recipe = featured.make_recipe(tmp_path)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe.to_yaml())
+
+    def fail(*_):
+        raise StorageError("the share does not answer")
+
+    monkeypatch.setattr("msvqa.data.features.FeatureFiles.survey", fail)
+    (found,) = [check for check in doctor(file).checks if check.name == "features"]
+    assert (found.status, found.detail) == ("fail", "the share does not answer")

@@ -235,3 +235,8 @@ def test_files_of_an_earlier_preparation_leave_the_object_store(root, monkeypatc
         assert first.word_vectors() is None
         again = prepare(without)
         assert again.path == first.path, "nothing was built and fetched again"
+
+
+def test_allowing_a_video_or_following_links_leaves_the_folder_as_it_is(root):
+    before = _stamp(prepare(_config(root)))
+    assert _stamp(prepare(_config(root, shared_videos=("1",), follow_links=True))) == before

@@ -152,9 +152,10 @@ class CommandLine:
         content = {"name": "killed", "fields": fields, "samples": 3}
         (folder / "space.yaml").write_text(yaml.safe_dump(content))
 
-    def start(self):
+    def start(self, *, plain=False):
         files = (str(self.folder / "recipe.yaml"), str(self.folder / "space.yaml"))
-        return Command("tune", *files, log=self.folder / "tune.log", before=HASTE)
+        log = self.folder / "tune.log"
+        return Command("tune", *files, log=log, before=HASTE, plain=plain)
 
     def trials(self):
         return [Run.open(file.parent) for file in sorted(self.sweep.glob("trial-*/recipe.yaml"))]
@@ -225,7 +226,7 @@ def test_a_search_goes_on_after_an_interrupt_and_a_kill(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("after_s", [0.1, 2.5, 5.5, *again((1.0, 4.0, 7.0))])
 def test_a_search_ends_when_it_is_interrupted_at_any_moment(folder, after_s):
-    command = CommandLine(folder).start()
+    command = CommandLine(folder).start(plain=True)
     command.until(command.answers_signals, "it answers signals")
     time.sleep(after_s)
     command.kill(signal.SIGINT, group=True)

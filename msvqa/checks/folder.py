@@ -14,7 +14,7 @@ COMPANION_FOLDERS = (
 )
 """Folders of other systems: thumbnails, waste, and in archives of macOS a file for each file."""
 COMPANIONS, UNFINISHED_VIDEOS = "companion files of other systems", "unfinished downloads"
-LINKS = "links to folders outside, which data.follow_links=true follows"
+LINKS = "links that lead outside, which data.follow_links=true follows"
 UNREADABLE = "folders that cannot be read"
 UNNAMEABLE = "videos whose name is no Unicode text, which no table can name"
 
@@ -47,10 +47,18 @@ def find_videos(folder: Path, *, follow_links: bool = False) -> VideosOfFolder:
             name, relative = path.name, str(path.relative_to(folder))
             if reason := _reason(name):
                 found.left_out[reason].append(relative)
-            elif is_video(name) and path.is_file():
-                found.files.append(relative)
+            elif is_video(name) and _is_file(path):
+                inside = follow_links or path.resolve().is_relative_to(folder.resolve())
+                (found.files if inside else found.left_out[LINKS]).append(relative)
     found.files.sort()
     return found
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _folders(top: Path, follow_links: bool, found: VideosOfFolder) -> Iterator[Path]:
@@ -67,7 +75,7 @@ def _folders(top: Path, follow_links: bool, found: VideosOfFolder) -> Iterator[P
             continue
         try:
             with os.scandir(place) as entries:
-                below = [entry.name for entry in entries if entry.is_dir()]
+                below = [entry.name for entry in entries if _is_folder(entry)]
         except PermissionError:
             found.left_out[UNREADABLE].append(relative)
             continue
@@ -75,6 +83,13 @@ def _folders(top: Path, follow_links: bool, found: VideosOfFolder) -> Iterator[P
         for name in sorted(set(below).intersection(COMPANION_FOLDERS)):
             found.left_out[COMPANIONS].append(str((place / name).relative_to(top)))
         yield place
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, or to what nobody may see
+        return False
 
 
 def _reason(name: str) -> str:

@@ -7,7 +7,6 @@ Which fields name files is said by their types (`WeightsFile`, `WordVectorsFile`
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -114,14 +113,26 @@ def _problem(source: Source, encoders: dict[int, Any]) -> str | None:
     return None
 
 
-@lru_cache(maxsize=256)
-def _weights_problem(source: Source, encoder: Any, _: tuple[int, int]) -> str | None:
+_looked_at: dict[tuple[Any, ...], str | None] = {}
+"""What is said of weights, by file, its state and what reads it."""
+
+
+def _weights_problem(source: Source, encoder: Any, state: tuple[int, int]) -> str | None:
     """Read weights, and compare them with their encoder; once for each state of the file."""
+    # As text: a section of somebody else's encoder may hold what cannot be hashed.
+    key = (source.path, state, encoder, source.section.model_dump_json())
+    if key not in _looked_at:
+        _looked_at[key] = _said(lambda: _look(source, encoder))
+    return _looked_at[key]
+
+
+def _look(source: Source, encoder: Any) -> None:
     if encoder is None:
-        return _said(lambda: read_weights(source.path))
+        read_weights(source.path)
+        return
     with torch.device("meta"):
         module = encoder(source.section)
-    return _said(lambda: _load_nowhere(module))
+    _load_nowhere(module)
 
 
 def _load_nowhere(module: Encoder | Model) -> None:

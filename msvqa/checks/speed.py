@@ -12,7 +12,12 @@ def speed_checks(folder: Path | None, recipe: Recipe | None) -> list[Check]:
     from msvqa.engine.speed import measure
 
     clips = recipe.clips if recipe is not None else ClipsConfig()
-    videos = [folder / name for name in find_videos(folder).files] if folder is not None else []
+    follow = recipe is not None and recipe.data.follow_links
+    videos = (
+        [folder / name for name in find_videos(folder, follow_links=follow).files]
+        if folder is not None
+        else []
+    )
     speed = measure(clips, videos)
     gemm = ", ".join(f"{kind} {flops / 1e12:.2f}" for kind, flops in speed.gemm_flops.items())
     computing = (

@@ -9,26 +9,9 @@ import io
 import os
 import sys
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import TextIO
 
-from msvqa.descriptors import hold_standard
-
-
-class Outlet(io.FileIO):
-    """A descriptor that takes everything; what it can no longer write it drops, and notes why."""
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__(descriptor, "w", closefd=False)
-        self.failure: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        """Write, or seem to."""
-        if self.failure is None:
-            try:
-                return super().write(data) or 0
-            except OSError as error:
-                self.failure = error
-        return memoryview(data).nbytes
+from msvqa.descriptors import Outlet, hold_standard
 
 
 def open_streams() -> None:

@@ -4,8 +4,7 @@ Appearance: `resnet_features` (videos, clips, frames, width). Motion: `resnext_f
 (videos, clips, width). Both: `ids` (videos,), whole numbers of any type; rows are in any order.
 """
 
-import contextlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from msvqa.data.finite import as_stored, to_type
 from msvqa.data.hdf5 import IDS, Rows
 from msvqa.data.store import Arrays, Store
 from msvqa.errors import DataError, VideoError
+from msvqa.files import written_aside
 from msvqa.recipe import ClipsConfig, FeaturesConfig
 
 APPEARANCE, MOTION = "resnet_features", "resnext_features"
@@ -173,7 +173,7 @@ def write_hdf5(store: Store, file: Path) -> tuple[Path, Path]:
     appearance, motion = hdf5_paths(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     for path, part, name in ((appearance, "appearance", APPEARANCE), (motion, "motion", MOTION)):
-        with _written_aside(path) as data:
+        with written_aside(path) as aside, h5py.File(aside, "w") as data:
             shape = store.spec.arrays[part].shape
             # float32 whatever the store holds: the programs that read this expect it.
             rows = data.create_dataset(name, (len(store), *shape), np.float32)
@@ -181,11 +181,3 @@ def write_hdf5(store: Store, file: Path) -> tuple[Path, Path]:
                 rows[row] = store.read(video)[part]
             data.create_dataset(IDS, data=np.array(store.video_ids, dtype=np.int64))
     return appearance, motion
-
-
-@contextlib.contextmanager
-def _written_aside(path: Path) -> Iterator[h5py.File]:
-    aside = path.with_name(f".{path.name}.part")
-    with h5py.File(aside, "w") as data:
-        yield data
-    aside.replace(path)

@@ -11,10 +11,21 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from msvqa.data.prepared import Prepared
+from msvqa.data.processors.processor import processor_of
 from msvqa.data.split import Split
-from msvqa.recipe import FoldsConfig
+from msvqa.recipe import FoldsConfig, Recipe
 
 DEALT = ("train", "val")
+
+
+def dealt(recipe: Recipe, prepared: Prepared, copies: list[list[str]]) -> Prepared:
+    """Return the folder with the copies that its folds are dealt by.
+
+    Where videos are decoded while training runs, training knows of no copies: then nobody may use
+    them, or videos that it was trained on would be held out in an evaluation.
+    """
+    decodes = processor_of(recipe).way != "store"
+    return prepared if decodes else prepared.knowing(copies)
 
 
 def read_split(
@@ -39,7 +50,11 @@ def read_split(
 def _held_out(
     video_ids: Collection[str], folds: FoldsConfig, same: Iterable[Collection[str]]
 ) -> set[str]:
-    """Return the videos of one fold; the folds differ by one video at most, copies not counted."""
+    """Return the videos of one fold; without copies the folds differ by one video at most.
+
+    Every video has its fold whatever copies are known: those of a group join the first of them, and
+    no other video moves.
+    """
     first_of = {video: video for video in video_ids}
     for group in same:
         firsts = {first_of[video] for video in group if video in first_of}
@@ -47,8 +62,7 @@ def _held_out(
             first = min(firsts, key=_digest)
             first_of = {v: first if found in firsts else found for v, found in first_of.items()}
     # By hash: neighbours in a data set often resemble each other.
-    order = sorted(set(first_of.values()), key=_digest)
-    chosen = set(order[folds.index :: folds.count])
+    chosen = set(sorted(video_ids, key=_digest)[folds.index :: folds.count])
     return {video for video, first in first_of.items() if first in chosen}
 
 

@@ -117,7 +117,9 @@ class Rows:
     def _rows_per_block(self) -> int:
         row_bytes = max(1, int(np.prod(self.shape)) * self._data.dtype.itemsize)
         chunk = self._data.chunks[0] if self._data.chunks else 1
-        return int(chunk * max(1, BLOCK_BYTES // (row_bytes * chunk)))
+        whole_chunks = BLOCK_BYTES // (row_bytes * chunk)
+        # A chunk may have more rows than memory has room for, and is then read in parts.
+        return int(chunk * whole_chunks or max(1, BLOCK_BYTES // row_bytes))
 
 
 @contextmanager

@@ -101,10 +101,10 @@ class _Server:
     """The process that forks children. Threads share it; a forked process starts one of its own."""
 
     def __init__(self, modules: Sequence[str]) -> None:
-        self.owner = os.getpid()
+        self.owner, self._modules = os.getpid(), modules
         self._control, theirs = Pipe()
         program = PROGRAM.format(
-            path=sys.path,
+            path=_import_path(),
             module=f"{__name__}_server",
             control=theirs.fileno(),
             modules=list(modules),
@@ -130,9 +130,12 @@ class _Server:
         ours, theirs = Pipe()
         with self._one_request, theirs:
             self._wait_for_imports()
-            self._control.send(("start", sys.path, _working_folder()))
+            self._control.send(("start", _import_path(), _working_folder()))
             send_handle(self._control, theirs.fileno(), self._process.pid)
-            return self._control.recv(), ours
+            child = self._control.recv()
+        if isinstance(child, OSError):
+            raise VideoError("unreadable", f"no decoding process can be started: {child.strerror}")
+        return child, ours
 
     def end(self, child: int, *, at_once: bool) -> int | None:
         """Return the exit code of a child; None where nobody knows."""
@@ -144,6 +147,12 @@ class _Server:
 
     def _wait_for_imports(self) -> None:
         if not self._is_ready:
+            if not self._control.poll(TAKES_UP_WITHIN_S):
+                self._process.kill()
+                raise ImportError(
+                    f"the decoding process has not imported {', '.join(self._modules)} within "
+                    f"{TAKES_UP_WITHIN_S:g} s: do the folders of its packages answer?"
+                )
             if problem := self._control.recv():
                 raise ImportError(f"in the decoding process: {problem}")
             self._is_ready = True
@@ -185,7 +194,13 @@ def _start_child(modules: tuple[str, ...]) -> _Child:
         # Somebody has killed the server; it has not yet been seen to be dead.
         with _one_start:
             _servers.pop(modules, None)
-        return _Child(_server(modules))
+        try:
+            return _Child(_server(modules))
+        except (EOFError, OSError) as error:
+            reason = str(error) or "it ended while it started"
+            raise VideoError(
+                "unreadable", f"no decoding process can be started: {reason}"
+            ) from None
 
 
 def _server(modules: tuple[str, ...]) -> _Server:
@@ -194,6 +209,11 @@ def _server(modules: tuple[str, ...]) -> _Server:
         if modules not in _servers or not _servers[modules].is_there():
             _servers[modules] = _Server(modules)
         return _servers[modules]
+
+
+def _import_path() -> list[str]:
+    """Return where modules are imported from; Python passes over what is no text."""
+    return [entry for entry in sys.path if isinstance(entry, str)]
 
 
 def _pickled(place: str, function: Callable[..., Any], arguments: Sequence[Any]) -> bytes:

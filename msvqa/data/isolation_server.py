@@ -58,10 +58,16 @@ def _import(modules: Sequence[str]) -> str:
     return ""
 
 
-def _start(connection: Connection, children: set[int], path: list[str], folder: str | None) -> int:
+def _start(
+    connection: Connection, children: set[int], path: list[str], folder: str | None
+) -> int | OSError:
     """Return the process id of a new child that answers calls on the connection that follows."""
     calls = recv_handle(connection)
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError as error:  # told to the caller: the other children go on
+        os.close(calls)
+        return error
     if not child:
         connection.close()
         sys.path[:] = path

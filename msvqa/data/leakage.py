@@ -4,6 +4,9 @@ What a model was trained on tells nothing when it is tested on it, so such video
 `data.shared_videos` allows them by name.
 """
 
+import json
+import re
+import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 IN_TWO_SPLITS, ALLOWED_KIND = "two_splits", "allowed_splits"
 PROVES_NOTHING = "a test on it proves nothing"
+_READ_OTHERWISE = re.compile(r"(\d.*[._eExX].*|true|false|yes|no|on|off|null|y|n)$", re.IGNORECASE)
+"""What YAML reads as something else than the text it is."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +133,21 @@ def how_to_allow(problems: Sequence[Problem]) -> str:
     refused = [problem for problem in problems if problem.kind == IN_TWO_SPLITS]
     if not refused:
         return ""
+    by_name, by_split = map(_override, (refused[0].video_id, refused[0].split))
     return (
         "\ntake such a video out of one of its splits, or allow it by name, "
-        f"'data.shared_videos=[{refused[0].video_id}]', or all that splits share, "
-        f"'data.shared_videos=[{refused[0].split}]'"
+        f"{by_name}, or all that splits share, {by_split}"
     )
+
+
+def _override(name: str) -> str:
+    """Return the word of a command line that allows a name, whatever characters it has."""
+    plain = re.fullmatch(r"[A-Za-z0-9_][\w./+-]*", name, re.ASCII) and not _READ_OTHERWISE.match(
+        name
+    )
+    written = name if plain else json.dumps(name, ensure_ascii=False)
+    word = f"data.shared_videos=[{written}]"
+    return shlex.quote(word) if "'" in word else f"'{word}'"
 
 
 def _problem(

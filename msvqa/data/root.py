@@ -122,6 +122,11 @@ class Root(ABC):
             there = sorted(n for n in self.names("") if n.endswith(suffix))[:NAMES_SHOWN]
             hint = did_you_mean(name, there) or (f"; there are {', '.join(there)}" if there else "")
             raise DataError(f"no file {location}{hint}")
+        if (target := self.leads_out(name)) is not None:
+            raise DataError(
+                f"{location} leaves the data root by a link, to {target}; data.follow_links=true "
+                "follows such links"
+            )
         if size > MAX_FILE_BYTES:
             raise DataError(f"{location} is larger than {MAX_FILE_BYTES} bytes")
         return SourceFile(location, self._bring(name))
@@ -214,7 +219,7 @@ class DiskRoot(Root):
 
     def _entries(self, folder: str, wanted: Callable[["os.DirEntry[str]"], bool]) -> list[str]:
         with self._reading(folder), os.scandir(self._path / folder) as entries:
-            return [entry.name for entry in entries if wanted(entry)]
+            return [entry.name for entry in entries if _is(entry, wanted)]
         return []
 
     @contextmanager
@@ -300,6 +305,14 @@ class RemoteRoot(Root):
         if not path.is_file():
             raise StorageError(f"{join(self.location, name)} has gone since {self} was listed")
         return path
+
+
+def _is(entry: "os.DirEntry[str]", wanted: Callable[["os.DirEntry[str]"], bool]) -> bool:
+    """Whether an entry is wanted; a link in a circle, or to what nobody may see, is nothing."""
+    try:
+        return wanted(entry)
+    except OSError:
+        return False
 
 
 def _below(path: str, top: str) -> str | None:

@@ -1,5 +1,6 @@
 """The Ray cluster: connecting to it, and fitting what a recipe asks for to what there is."""
 
+import io
 import logging
 import math
 import os
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from msvqa.descriptors import hold_standard
+from msvqa.descriptors import Outlet, hold_standard
 from msvqa.engine.starting import (
     Places,
     check_address,
@@ -415,15 +416,24 @@ def _ray_messages_in_a_file() -> Iterator[None]:
     try:
         with _log_of_ray() as log:
             if moves:
-                errors = python_stderr.errors
-                _replace_stderr(os.fdopen(os.dup(original), "w", buffering=1, errors=errors))
+                _replace_stderr(_beside(python_stderr, original))
             os.dup2(log.fileno(), 2)
             yield
     finally:
         os.dup2(original, 2)
         os.close(original)
         if sys.stderr is not python_stderr:
-            _replace_stderr(python_stderr).close()
+            # What a full disk did not take is lost, and no reason to end a command that is done.
+            with suppress(OSError):
+                _replace_stderr(python_stderr).close()
+
+
+def _beside(stream: Any, descriptor: int) -> Any:
+    """Return a stream like Python's stderr to another place; it drops what it cannot write."""
+    raw = Outlet(os.dup(descriptor), closes=True)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=stream.encoding, errors=stream.errors, line_buffering=True
+    )
 
 
 def _replace_stderr(stream: Any) -> Any:

@@ -11,7 +11,7 @@ from msvqa.data.batch import Batch, to_device
 from msvqa.data.buffers import Buffers
 from msvqa.data.chance import Chance
 from msvqa.data.examples.questions import Questions
-from msvqa.data.folds import read_split
+from msvqa.data.folds import dealt, read_split
 from msvqa.data.loader import MediaSource
 from msvqa.data.order import chunks
 from msvqa.data.prepared import Prepared
@@ -162,7 +162,7 @@ def open_inputs(
         examples = read_split(prepared, split, recipe.folds, **present)
         return Inputs(split=examples, source=_unstored(examples, processor, recipe))
     store = Store.open(store_path)
-    examples = read_split(prepared.knowing(store.copies), split, recipe.folds, **present)
+    examples = read_split(dealt(recipe, prepared, store.copies), split, recipe.folds, **present)
     absent = [video for video in examples.media.id if video not in store]
     unexplained = sorted(set(absent) - set(store.rejected))
     if unexplained:

@@ -9,11 +9,11 @@ import torch
 
 from msvqa.data.batch import Batch
 from msvqa.data.folds import read_split
+from msvqa.data.found_store import find_store, refuse_rejected
 from msvqa.data.loader import training_batches
 from msvqa.data.order import Share, plan_epoch
-from msvqa.data.prepared import Prepared, prepared_location
-from msvqa.data.processors.processor import processor_of
-from msvqa.data.store import Store
+from msvqa.data.prepared import Prepared
+from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.engine.inputs import DirectSource, Inputs, model_sizes, open_inputs
 from msvqa.engine.memory import peak_memory_bytes
 from msvqa.engine.optim import build_optimizer
@@ -103,18 +103,20 @@ def _open(recipe: Recipe, prepared: Prepared, device: torch.device) -> Inputs:
     processor = processor_of(recipe)
     if processor.way == "direct":
         return open_inputs(recipe, prepared, None, "train", device)
-    try:
-        store = Store.open(processor.location(prepared_location(recipe.data)))
-    except StoreError:
-        if processor.encoders():
-            raise
-        split = read_split(prepared, "train", recipe.folds, present_only=processor.reads_files)
-        if files := processor.files():
-            split = split.without([video for video in split.media.id if video not in files])
-            if recipe.data.allow_missing:
-                split = split.without(files.survey(split.media.id).unusable)
-        return Inputs(split=split, source=DirectSource(split, processor))
-    return open_inputs(recipe, prepared, store.location, "train", device)
+    location = store_location(recipe)
+    store = find_store(location, processor.spec())
+    if store is not None:
+        if not recipe.data.allow_missing:
+            refuse_rejected(store)
+        return open_inputs(recipe, prepared, store.location, "train", device)
+    if processor.encoders():
+        raise StoreError(f"store {location} is not there yet; run `msvqa extract` with its recipe")
+    split = read_split(prepared, "train", recipe.folds, present_only=processor.reads_files)
+    if files := processor.files():
+        split = split.without([video for video in split.media.id if video not in files])
+        if recipe.data.allow_missing:
+            split = split.without(files.survey(split.media.id).unusable)
+    return Inputs(split=split, source=DirectSource(split, processor))
 
 
 def _one_step(recipe: Recipe, stage: StageConfig, inputs: Inputs) -> tuple[list[Batch], int]:

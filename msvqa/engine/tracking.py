@@ -211,9 +211,10 @@ def _tensorboard_writer(folder: Path, step: int, recipe: Recipe) -> Any:
     from tensorboardX import SummaryWriter
 
     try:
-        purge_step = step + 1 if step else None
+        # Of a start that ended before its first checkpoint the rows are written again.
+        purge_step = step + 1
         # Files are named by the second: one that a resume writes may not replace the one before.
-        suffix = f".{step:08d}"
+        suffix = f".{step:08d}.{os.getpid()}"
         writer = SummaryWriter(
             str(folder),
             purge_step=purge_step,

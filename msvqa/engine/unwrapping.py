@@ -9,9 +9,17 @@ from msvqa.failures import as_error, first_line
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it came from, through the wrappers of Ray."""
+    """Yield an error and what it came from, through the wrappers of Ray.
+
+    A wrapper is no cause itself, though Ray gives it the class of its cause: its text is a
+    traceback.
+    """
+    from ray.exceptions import RayTaskError
+
     while error is not None:
-        yield error
+        is_wrapper = isinstance(error, RayTaskError) and isinstance(error.cause, BaseException)
+        if not is_wrapper:
+            yield error
         inner = getattr(error, "cause", None) or getattr(error, "health_check_failure", None)
         error = (inner if isinstance(inner, BaseException) else None) or error.__cause__
 

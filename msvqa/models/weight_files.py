@@ -13,6 +13,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ WRAPPERS = (
 )
 """Keys below which programs keep the weights, the most telling first."""
 MAX_WRAPPERS = 4
+MEMBERS_SHOWN = 20
 PREFIX = re.compile(r"(module\.|_orig_mod\.)+")
 """What DataParallel, DistributedDataParallel and torch.compile put before each name."""
 MAX_HEAD_BYTES = 100_000_000
@@ -203,20 +205,30 @@ def _objects(name: str) -> str:
 
 def _foreign(path: Path, start: bytes) -> str:
     """Return what a file is that has none of the formats."""
-    if tarfile.is_tarfile(path):
-        with tarfile.open(path) as archive:
-            names = archive.getnames()
+    if start.startswith(b"\x1f\x8b"):
+        return "is compressed (gzip): unpack it"
+    if names := _members(path):
         if set(LEGACY_TAR) <= set(names):
             return (
                 "has the tar format of torch before 0.1.10, which can run code while it is read. "
                 "Only if you trust where it is from, convert it, once: " + _conversion(path)
             )
         return f"is a tar archive of other files ({', '.join(names[:3])}): unpack it"
-    if start.startswith(b"\x1f\x8b"):
-        return "is compressed (gzip): unpack it"
     if start.startswith(b"\x89HDF"):
         return "is an HDF5 file, as Keras writes it, not weights of torch"
     return f"is not a file of weights: it begins with {start[:16]!r}"
+
+
+def _members(path: Path) -> list[str]:
+    """Return the names of the first members of a tar archive, none where it is none.
+
+    Only of one that is not compressed: of another the whole would be unpacked to see them.
+    """
+    try:
+        with tarfile.open(path, "r:") as archive:
+            return [member.name for member in islice(archive, MEMBERS_SHOWN)]
+    except tarfile.TarError:
+        return []
 
 
 def _conversion(path: Path) -> str:

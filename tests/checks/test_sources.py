@@ -196,3 +196,31 @@ def test_a_search_looks_at_the_files_of_its_trials(folder, weights):
     space = parse_space({"name": "s", "fields": {"seed": {"choice": [1, 2]}}, "samples": 2})
     with pytest.raises(RecipeError, match=r"model.appearance.weights: .* is empty"):
         tune(recipe, space)
+
+
+class Unusual(ResNet):
+    """An encoder of somebody else, with settings that cannot be hashed."""
+
+    class Config(ResNet.Config):
+        name: str = "tests.checks.test_sources:Unusual"
+        extra: dict[str, int] = {}
+
+
+def test_an_encoder_with_settings_of_any_kind_is_checked(folder, tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"no weights")
+    raw = raw_recipe(folder)
+    encoder = {"name": "tests.checks.test_sources:Unusual", "extra": {"a": 1}, **SMALL}
+    raw["features"] = {
+        "appearance": {**encoder, "weights": str(tmp_path / "w.pth")},
+        "motion": {
+            "name": "resnext3d",
+            "depth": 14,
+            "groups": 2,
+            **{k: v for k, v in SMALL.items() if k != "depth"},
+        },
+    }
+    raw["model"] = {"name": "dualvgr", "hidden_size": 16, "heads": 2}
+    raw["stages"] = raw["stages"][1:]
+    raw["stages"][0].pop("init_from")
+    (problem,) = source_problems(parse(raw))
+    assert problem.startswith("features.appearance.weights: ")

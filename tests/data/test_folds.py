@@ -1,10 +1,12 @@
 """Folds: every video is validated on exactly once, whatever else is there."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from msvqa.data.datasets.synthetic import generate
-from msvqa.data.folds import read_split
+from msvqa.data.folds import _held_out, dealt, read_split
 from msvqa.prepare import prepare
 from msvqa.recipe import DataConfig, FoldsConfig, parse
 from tests.msvd_folder import write_msvd
@@ -106,3 +108,23 @@ def test_two_ids_of_one_file_are_in_one_fold(tmp_path):
         assert {int(v) % 6 for v in held_out.media.id if int(v) < 6} == {
             int(v) % 6 for v in held_out.media.id if int(v) >= 6
         }
+
+
+def test_a_copy_moves_to_the_fold_of_its_first_and_nobody_else_moves():
+    ids = [f"v{number}" for number in range(100)]
+    fold_of = {v: n for n in range(5) for v in _held_out(ids, FoldsConfig(count=5, index=n), [])}
+    pair = ["v3", "v77"]
+    together = {
+        v: n for n in range(5) for v in _held_out(ids, FoldsConfig(count=5, index=n), [pair])
+    }
+    assert together["v3"] == together["v77"] in {fold_of["v3"], fold_of["v77"]}
+    others = set(ids) - set(pair)
+    assert {v: together[v] for v in others} == {v: fold_of[v] for v in others}
+
+
+def test_what_is_decoded_while_training_runs_is_evaluated_in_the_folds_of_training(prepared):
+    copies = [prepared.split("train").media.id[:2]]
+    recipe = parse(raw_recipe(Path(prepared.root).parent), ["clips.cache=none"])
+    assert dealt(recipe, prepared, copies).same_videos == prepared.same_videos
+    stored = parse(raw_recipe(Path(prepared.root).parent))
+    assert dealt(stored, prepared, copies).same_videos == [*prepared.same_videos, *copies]

@@ -184,3 +184,11 @@ def test_storage_that_fails_says_nothing_about_a_row(tmp_path, monkeypatch):
     monkeypatch.setattr(h5py.Dataset, "__getitem__", fail)
     with pytest.raises(StorageError, match=r"row 1 cannot be read: .*Input/output error"):
         rows.read("3")
+
+
+def test_a_chunk_larger_than_memory_has_room_for_is_read_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5, "BLOCK_BYTES", 2 * VALUES[0].nbytes)
+    rows = Rows(write(tmp_path / "f.h5", chunks=(5, 1)), ["features"])
+    assert rows._rows_per_block() == 2
+    whole_chunks = Rows(write(tmp_path / "g.h5", chunks=(1, 3)), ["features"])
+    assert whole_chunks._rows_per_block() == 2

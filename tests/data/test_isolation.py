@@ -1,13 +1,16 @@
 """Calls in a child process: wherever the caller runs, and whatever becomes of the child."""
 
+import errno
 import os
 import subprocess
 import sys
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
 
+from msvqa.data import isolation, isolation_server
 from msvqa.data.isolation import Isolated
 
 SCRIPT = """
@@ -120,3 +123,31 @@ def test_errors_come_back_as_they_were():
         with pytest.raises(TypeError, match="cannot be sent"):
             isolated.call(lambda: 3)
         assert isolated.call(abs, -3) == 3
+
+
+def test_what_is_no_text_in_the_import_path_is_passed_over(monkeypatch):
+    monkeypatch.setattr(sys, "path", [Path("somewhere"), *sys.path])
+    with Isolated(60.0, ["msvqa.data.resize"]) as isolated:
+        assert isolated.call(abs, -3) == 3
+
+
+def test_a_server_that_cannot_fork_says_so_and_stays(monkeypatch):
+    _, theirs = Pipe()
+    calls, _ = os.pipe()
+    monkeypatch.setattr(isolation_server, "recv_handle", lambda connection: calls)
+
+    def refuse():
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refuse)
+    found = isolation_server._start(theirs, set(), [], None)
+    assert isinstance(found, OSError)
+    assert found.errno == errno.EAGAIN
+
+
+def test_imports_that_hang_are_said_after_a_while(tmp_path, monkeypatch):
+    (tmp_path / "hangs.py").write_text("import time; time.sleep(60)")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(isolation, "TAKES_UP_WITHIN_S", 0.5)
+    with pytest.raises(ImportError, match=r"has not imported hangs within 0\.5 s"):
+        Isolated(5.0, ["hangs"]).call(abs, -3)

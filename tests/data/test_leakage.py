@@ -3,15 +3,17 @@
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from msvqa.data.dataset import open_dataset
-from msvqa.data.leakage import Allowed, shared_content
+from msvqa.data.leakage import Allowed, how_to_allow, shared_content
 from msvqa.data.problems import find_annotation_problems
 from msvqa.data.processors.processor import store_location, store_spec
+from msvqa.data.schema import Problem
 from msvqa.data.store import INDEX, Entry, write_index, write_shard
 from msvqa.errors import DataError
 from msvqa.extract import extract, videos_of
@@ -146,3 +148,15 @@ def test_with_folds_only_test_must_be_apart(extracted, caplog):
     with pytest.raises(DataError, match=re.escape("1 (train+val), 5 (test) are the same")):
         extract(folded)
     assert len(extract(parse(folded.to_dict(), ["data.shared_videos=[train+val+test]"]))) == 5
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plain", "a, b.mp4", "clip #3.mp4", "[x].mp4", "a: b", "yes", "1.50", "12", "it's.mp4", "a+b"],
+)
+def test_the_word_that_allows_a_video_reads_back_as_its_name(name):
+    problem = Problem(kind="two_splits", detail="", split="train+test", video_id=name)
+    by_name = how_to_allow([problem]).partition("allow it by name, ")[2].partition(", or all")[0]
+    (word,) = shlex.split(by_name)
+    config = parse_data("table", [word], root="/data")
+    assert config.shared_videos == (name,)

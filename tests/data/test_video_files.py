@@ -5,8 +5,10 @@ import unicodedata
 
 import pytest
 
+from msvqa.checks.folder import LINKS, find_videos
 from msvqa.data.root import open_root
 from msvqa.data.video_files import VIDEO_SUFFIXES, VideoFolders, endings_tried
+from msvqa.errors import DataError
 
 
 @pytest.fixture
@@ -76,3 +78,37 @@ def test_the_file_decides_what_is_the_same(tmp_path):
     assert len(set(same)) == 1
     assert root.identify("v/c.mp4") == root.identify("w/c.mp4")
     assert len({root.identify(name) for name in ("a.mp4", "b.mp4", "A.mp4", "v/c.mp4")}) == 4
+
+
+def odd_links(folder):
+    (folder / "circle.mp4").symlink_to(folder / "circle.mp4")
+    (folder / "through_a_file").symlink_to(folder / "a.mp4" / "b")
+    (folder / "long").symlink_to("x" * 300)
+
+
+def test_an_odd_link_hides_no_other_file(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "b").mkdir()
+    odd_links(tmp_path)
+    root = open_root(tmp_path)
+    assert root.names("") == ["a.mp4"]
+    assert root.folders("") == ["b"]
+    assert find_videos(tmp_path).files == ["a.mp4"]
+
+
+def test_annotations_behind_a_link_out_of_the_root_are_not_opened(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "secret.txt").write_text("a secret")
+    (tmp_path / "data" / "q.csv").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(DataError, match=r"q\.csv leaves the data root by a link"):
+        open_root(tmp_path / "data").source("q.csv")
+    assert open_root(tmp_path / "data", follow_links=True).source("q.csv").path.read_text()
+
+
+def test_videos_behind_links_out_of_the_folder_are_left_out_and_counted(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "far.mp4").touch()
+    (tmp_path / "data" / "near.mp4").symlink_to(tmp_path / "far.mp4")
+    found = find_videos(tmp_path / "data")
+    assert (found.files, found.left_out[LINKS]) == ([], ["near.mp4"])
+    assert find_videos(tmp_path / "data", follow_links=True).files == ["near.mp4"]

@@ -157,6 +157,26 @@ def test_our_messages_stay_on_the_console_while_those_of_ray_do_not():
     assert said.stderr.splitlines() == ["ours while Ray runs", "ours afterwards"]
 
 
+TALK_TO_A_FULL_DISK = """
+import logging
+from msvqa.engine.cluster import _ray_messages_in_a_file
+logging.basicConfig()
+with _ray_messages_in_a_file():
+    logging.error("ours while Ray runs")
+print("done", flush=True)
+"""
+
+
+def test_a_log_disk_that_is_full_does_not_end_what_is_done():
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        said = subprocess.run(
+            [sys.executable, "-c", TALK_TO_A_FULL_DISK], stdout=subprocess.PIPE, stderr=full,
+            text=True, timeout=120,
+        )  # fmt: skip
+    assert said.stdout == "done\n"
+    assert said.returncode in (0, 120), "120: Python cannot flush its own stderr"
+
+
 IS_SENT = """
 import msvqa.engine.cluster
 from ray._common.usage import usage_lib

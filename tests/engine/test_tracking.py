@@ -153,3 +153,18 @@ def test_a_row_that_the_caller_cannot_show_is_no_end(tmp_path):
         tracker.log("train", 1, 0, {"loss": 1.0})
         tracker.log("train", 2, 0, {"loss": 1.0})
     assert seen == [1, 2]
+
+
+def test_tensorboard_shows_a_stage_once_that_started_again_before_its_first_checkpoint(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = make_run(tmp_path)
+    for _ in range(2):
+        tracker = Tracker(run, "answer", step=0)
+        for step in (10, 20):
+            tracker.log("train", step, 0, {"loss": float(step)})
+        tracker.close()
+    events = EventAccumulator(str(run.path / "tensorboard" / "answer"))
+    events.Reload()
+    (name,) = [tag for tag in events.Tags()["scalars"] if tag.endswith("loss")]
+    assert [event.step for event in events.Scalars(name)] == [10, 20]

@@ -1,7 +1,6 @@
 """The question answering evaluator."""
 
 import json
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -9,41 +8,23 @@ import pytest
 from msvqa.errors import DataError
 from msvqa.evaluators.question_answering import QuestionAnswering
 from msvqa.recipe import EvaluationConfig
-
-
-@dataclass
-class FakeSplit:
-    name: str
-    video_id: list
-    video_row: np.ndarray
-    question: list
-    question_type: list
-    answer_id: np.ndarray
-    n_expected: int
-
-    def __len__(self):
-        return len(self.question)
+from tests.asked import split_of
 
 
 @pytest.fixture
 def train():
-    kinds = ["what", "who", "when"]
-    return FakeSplit(
-        "train", ["1"], np.zeros(3, int), ["a", "b", "c"], kinds, np.array([2, 3, 4]), 3
-    )
+    return split_of("train", [("1", "a", "what", 2), ("1", "b", "who", 3), ("1", "c", "when", 4)])
 
 
 @pytest.fixture
 def test():
-    return FakeSplit(
-        "test",
-        ["7", "8"],
-        np.array([0, 0, 1, 1]),
-        ["a", "x", "b", "y"],
-        ["what", "what", "who", "who"],
-        np.array([2, 5, 3, 1]),
-        6,
-    )
+    rows = [
+        ("7", "a", "what", 2),
+        ("7", "x", "what", 5),
+        ("8", "b", "who", 3),
+        ("8", "y", "who", 1),
+    ]
+    return split_of("test", rows, expected=6)
 
 
 PREDICTIONS = {"top": np.array([[2, 3], [5, 2], [4, 3], [1, 2]])}

@@ -19,6 +19,7 @@ from msvqa.data.store import Store
 from msvqa.engine.checkpoint import read_info, read_weights
 from msvqa.recipe import parse
 from msvqa.run import Run
+from tests.forked_python import descendants, program
 from tests.tiny import make_data, raw_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -33,16 +34,28 @@ SMALL_SHARDS = "from msvqa.data import store; store.SHARD_VIDEOS = 1; "
 
 
 class Command:
-    """A `msvqa` command that runs as a process of its own."""
+    """A `msvqa` command that runs as a process of its own.
 
-    def __init__(self, *words: str, log: Path, before: str = "", path: str = "") -> None:
-        self.log = log
+    Args:
+        words: what is typed.
+        log: gets all that is printed.
+        before: statements that the process begins with.
+        path: a folder in which it looks for modules first.
+        plain: not forked, nor what it starts, but as a user starts it.
+    """
+
+    def __init__(
+        self, *words: str, log: Path, before: str = "", path: str = "", plain: bool = False
+    ) -> None:
+        self.log, python = log, sys.executable if plain else program()
+        if not plain:
+            before = f"from tests.forked_python import fork_ray; fork_ray({program()!r}); {before}"
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         environment |= {"PYTHONPATH": os.pathsep.join(filter(None, (path, str(ROOT))))}
         # A session of its own, so that a signal to its group reaches what a terminal would reach.
         with log.open("a") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", before + COMMAND, *words],
+                [python, "-c", before + COMMAND, *words],
                 env=environment, cwd=log.parent, stdout=file, stderr=file, start_new_session=True,
             )  # fmt: skip
 
@@ -83,7 +96,7 @@ class Command:
     def descendants(self, name: str = "") -> list[psutil.Process]:
         """Return the processes that the command has started, by a part of their title."""
         found = []
-        for process in psutil.Process(self.process.pid).children(recursive=True):
+        for process in descendants(psutil.Process(self.process.pid)):
             try:
                 if name in " ".join(process.cmdline()):
                     found.append(process)

@@ -7,6 +7,7 @@ import pickle
 import random
 import struct
 import tarfile
+import time
 import zipfile
 from collections import defaultdict
 
@@ -234,3 +235,14 @@ def test_damage_anywhere_is_read_or_refused(kind, tmp_path):
             read_weights(path)
         except WeightsError as error:
             assert str(path) in str(error)
+
+
+def test_a_compressed_archive_is_named_without_being_unpacked(tmp_path):
+    path = tmp_path / "w.tar.gz"
+    with gzip.open(path, "wb", compresslevel=9) as file:
+        for _ in range(200):
+            file.write(bytes(1_000_000))
+    start = time.process_time()
+    with pytest.raises(WeightsError, match="is compressed"):
+        read_weights(path)
+    assert time.process_time() - start < 0.3

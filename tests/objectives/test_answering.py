@@ -1,12 +1,11 @@
 """The answering objective."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
 from msvqa.objectives.answering import Answering
+from tests.asked import split_of
 from tests.models.small import gradients, largest_difference, make_batch, make_dualvgr, make_msvqa
 
 EXACT = {"dropout": 0.0, "state_dropout": 0.0, "answer_norm": "layer"}
@@ -78,7 +77,7 @@ def test_predictions_are_probabilities_best_first():
 
 
 def test_accuracy_counts_unknown_answers_as_wrong():
-    split = SimpleNamespace(answer_id=np.array([2, 1, 0, 4]))
+    split = split_of("test", [("v", "q", "what", n) for n in (2, 1, 0, 4)])
     predictions = {"top": np.array([[2, 3], [1, 2], [0, 2], [3, 4]])}
     assert answering().metrics(predictions, split) == {"accuracy": 0.25}
     assert answering().validation_numbers == ("accuracy",)
@@ -97,7 +96,7 @@ def test_decoders_stay_as_they_are():
 
 
 def test_predictions_that_are_not_finite_are_not_right():
-    objective, split = answering(), SimpleNamespace(answer_id=np.array([2, 3, 4]))
+    objective, split = answering(), split_of("test", [("v", "q", "what", n) for n in (2, 3, 4)])
     predictions = {"top": np.array([[2], [3], [2]]), "probability": np.ones((3, 1))}
     assert objective.metrics(predictions, split) == {"accuracy": 2 / 3}
     predictions["probability"][1] = np.nan

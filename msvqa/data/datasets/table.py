@@ -62,7 +62,11 @@ class Table(QuestionSet):
         """The table."""
         if self._annotations is not None:
             folder, _, name = self._annotations.rpartition("/")
-            root = self.root if folder == self.root.location else open_root(folder or "/")
+            root = (
+                self.root
+                if folder == self.root.location
+                else open_root(folder or "/", follow_links=self.config.follow_links)
+            )
             return root.source(name)
         tables = sorted(name for name in self.root.names("") if name.lower().endswith(SUFFIXES))
         if len(tables) != 1:
