@@ -30,7 +30,7 @@ from msvqa.data.chance import Chance
 from msvqa.data.examples.questions import Questions
 from msvqa.data.loader import MediaSource, training_batches
 from msvqa.data.order import plan_epoch
-from msvqa.data.store import store_location
+from msvqa.data.processors.processor import store_location
 from msvqa.engine.checkpoint import load_checkpoint
 from msvqa.engine.inputs import Inputs, model_sizes, open_inputs
 from msvqa.engine.loop import Saver, StageJob, StageLoop

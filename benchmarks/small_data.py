@@ -33,10 +33,11 @@ from msvqa.data.examples.questions import Questions
 from msvqa.data.loader import evaluation_batches, training_batches
 from msvqa.data.order import plan_epoch
 from msvqa.data.prepared import Prepared
+from msvqa.data.processors.processor import processor_of, store_location, store_spec
 from msvqa.data.split import Split
-from msvqa.data.store import Entry, clip_spec, store_location, write_index, write_shard
+from msvqa.data.store import Entry, write_index, write_shard
 from msvqa.engine.checkpoint import checkpoint_name, load_checkpoint
-from msvqa.engine.inputs import Inputs, decode_videos, open_inputs
+from msvqa.engine.inputs import Inputs, open_inputs
 from msvqa.engine.loop import Saver, StageJob, StageLoop
 from msvqa.engine.prediction import objective_of, predict_split
 from msvqa.prepare import prepare
@@ -206,12 +207,12 @@ class Data:
         prepared = prepare(recipe.data)
         splits = {name: prepared.split(name) for name in VIDEOS}
         ids = [video for split in splits.values() for video in split.media.id]
-        paths = [path for split in splits.values() for path in split.media.path]
+        media = (medium for split in splits.values() for medium in split.media)
         entries = [
             Entry(video_id=video, outcome="ok", arrays=dict(arrays))
-            for video, arrays in zip(ids, decode_videos(paths, recipe.clips), strict=True)
+            for video, arrays in zip(ids, processor_of(recipe).arrays(media), strict=True)
         ]
-        folder, spec = Path(store_location(recipe)), clip_spec(recipe)
+        folder, spec = Path(store_location(recipe)), store_spec(recipe)
         folder.mkdir(parents=True)
         pieces = [
             entries[first : first + spec.videos_per_shard]

@@ -109,12 +109,12 @@ def _file_check(recipe: Recipe) -> Check:
 def _file_problems(recipe: Recipe) -> list[str]:
     from msvqa.checks.checkpoints import check_initial, check_initial_fit
     from msvqa.checks.sources import check_pretrained, source_problems
-    from msvqa.data.features import feature_files
     from msvqa.data.prepared import Prepared, prepared_location
+    from msvqa.data.processors.processor import processor_of
 
     problems = source_problems(recipe)
     try:
-        if not problems and (files := feature_files(recipe)):
+        if not problems and (files := processor_of(recipe).files()):
             files.check()
         check_initial(recipe)
     except MSVQAError as error:

@@ -13,8 +13,8 @@ from msvqa.data.annotations import several
 from msvqa.data.folds import dealt, read_split
 from msvqa.data.found_store import find_store
 from msvqa.data.prepared import Prepared
+from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.data.split import Split
-from msvqa.data.store import store_location, store_spec
 from msvqa.engine import cluster
 from msvqa.engine.prediction import PoolPredictor, PredictionJob, check_answers, check_lexicon
 from msvqa.errors import CheckpointError, DataError, RecipeError, RunError, StorageError, one_of
@@ -31,10 +31,11 @@ from msvqa.storage import join
 
 logger = logging.getLogger(__name__)
 
-MADE_FROM_DATA = ("data.prepared", "clips.store", "features.store")
+MADE_FROM_DATA = ("data.prepared", "clips.store", "features.store", "processor.store")
 ELSEWHERE = (
     "data.root", *MADE_FROM_DATA, "data.allow_missing", "data.follow_links", "data.shared_videos",
-    "data.equal_videos", "clips.cache", "clips.timeout_s", "scaling.", "faults.", "evaluation.",
+    "data.equal_videos", "clips.cache", "clips.timeout_s", "processor.cache",
+    "processor.timeout_s", "scaling.", "faults.", "evaluation.",
 )  # fmt: skip
 """Fields that may be other than in training: where things are, and how the work is done."""
 
@@ -58,23 +59,25 @@ def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict
     check_answers(recipe)
     # An hour of answers would be for nothing.
     opened.folder.create()
-    prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
+    prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
     check_lexicon(opened.locate(checkpoint), prepared)
-    _questions(recipe, prepared, split)
+    questions = _questions(recipe, prepared, split)
     check_extraction(recipe)
     check_features(recipe, prepared)
     with cluster.connected() as resources:
         cluster.need_cpus(resources)
-        store = extract(recipe, checked=True)
-        # Folds depend on which videos are equal, and that the store knows.
-        prepared = dealt(recipe, prepared, store.copies)
-        questions = _questions(recipe, prepared, split).without(store.rejected)
-        if not len(questions):
-            raise DataError(f"{store.location} has none of the videos of split {split!r}")
+        direct = processor_of(recipe).way == "direct"
+        store = None if direct else extract(recipe, checked=True)
+        if store is not None:
+            # Folds depend on which videos are equal, and that the store knows.
+            prepared = dealt(recipe, prepared, store.copies)
+            questions = _questions(recipe, prepared, split).without(store.rejected)
+            if not len(questions):
+                raise DataError(f"{store.location} has none of the videos of split {split!r}")
         job = PredictionJob(
             checkpoint=opened.locate(checkpoint),
             prepared=prepared.location,
-            store=store.location,
+            store=store.location if store else None,
             split=split,
             recipe=recipe.to_dict(),
         )
@@ -104,8 +107,8 @@ def rescore(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict[
             f"{run}: split {split!r} was not evaluated; msvqa evaluate {run} comes first"
         )
     metrics, table = opened.evaluation(split)
-    prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
-    store = find_store(store_location(recipe), store_spec(recipe))
+    prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
+    store = find_store(store_location(recipe), processor_of(recipe).spec())
     prepared = dealt(recipe, prepared, store.copies if store else [])
     asked = _questions(recipe, prepared, split).without(store.rejected if store else ())
     if len(asked) != len(table):
@@ -195,7 +198,7 @@ def _evaluator(recipe: Recipe) -> Evaluator:
 
 
 def _questions(recipe: Recipe, prepared: Prepared, name: str) -> Split:
-    split = read_split(prepared, name, recipe.folds, present_only=recipe.reads_videos)
+    split = read_split(prepared, name, recipe.folds, present_only=processor_of(recipe).reads_files)
     if not split.expected:
         counts = {name: n["questions"]["expected"] for name, n in prepared.info["splits"].items()}
         there = one_of(name for name, count in counts.items() if count)

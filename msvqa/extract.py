@@ -1,4 +1,4 @@
-"""`msvqa extract`: every video is decoded once, to a store of clips or of features."""
+"""`msvqa extract`: every medium is decoded once, to a store of what its processor makes of it."""
 
 import importlib.metadata
 import os
@@ -14,15 +14,18 @@ from msvqa.checks.features import check_features
 from msvqa.checks.recipe import width_problems
 from msvqa.checks.sources import source_problems
 from msvqa.data import store as stores
-from msvqa.data.features import check_ids, feature_files, write_hdf5
+from msvqa.data.features import check_ids, write_hdf5
 from msvqa.data.found_store import find_store, refuse_rejected
+from msvqa.data.medium import Medium
 from msvqa.data.prepared import Prepared
+from msvqa.data.processors.features import Features
+from msvqa.data.processors.processor import Processor, processor_of, store_location
 from msvqa.data.root import Root, open_root
 from msvqa.data.store import Store, StoreSpec
 from msvqa.engine import cluster
 from msvqa.engine.actors import Pool
 from msvqa.engine.cluster import Resources
-from msvqa.engine.ingest import ShardJob, Video, write_shards
+from msvqa.engine.ingest import ShardJob, write_shards
 from msvqa.errors import ClusterError, RecipeError, StoreError
 from msvqa.files import turn
 from msvqa.prepare import prepare
@@ -34,8 +37,6 @@ Progress = Callable[[int, int, int], None]
 
 LIBRARIES = ("numpy", "torch", "av", "decord", "ray")
 LOCK = ".lock"
-STORES = {False: "clips.store", True: "features.store"}
-"""Keys of a recipe that name the store, by whether it holds features."""
 
 
 def extract(
@@ -51,7 +52,7 @@ def extract(
     result is the same byte for byte.
 
     Args:
-        recipe: with `features`, a store of features, else of clips.
+        recipe: its processor says what the store holds.
         hdf5: also write the features as two files in the layout of DualVGR and HCRN.
         progress: called whenever a shard is done.
         checked: the caller has called `check_features`, which reads whole files.
@@ -63,11 +64,12 @@ def extract(
             feature files that do not fit the recipe.
     """
     check_extraction(recipe, hdf5)
-    cluster.refuse_lost({STORES[recipe.features is not None]: stores.store_location(recipe)})
+    processor = processor_of(recipe)
+    cluster.refuse_lost({f"{processor.section}.store": store_location(recipe)})
     if hdf5 is not None:
         cluster.refuse_lost({"--hdf5": hdf5.absolute()})
-    prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
-    videos = videos_of(prepared, present_only=recipe.reads_videos)
+    prepared = prepare(recipe.data, need_videos=processor.reads_files)
+    videos = videos_of(prepared, present_only=processor.reads_files)
     if not checked:
         check_features(recipe, prepared)
     if hdf5 is not None:
@@ -81,36 +83,37 @@ def extract(
     return store
 
 
-def videos_of(prepared: Prepared, *, present_only: bool = True) -> list[Video]:
-    """Return the videos of all splits, each once, in a fixed order."""
-    paths: dict[str, str] = {}
+def videos_of(prepared: Prepared, *, present_only: bool = True) -> list[Medium]:
+    """Return the media of all splits, each once, in a fixed order."""
+    media: dict[str, Medium] = {}
     for name in prepared.splits:
-        split = prepared.split(name, present_only)
-        for video_id, path in zip(split.media.id, split.media.path, strict=True):
-            paths.setdefault(video_id, path)
-    return [Video(video_id, path) for video_id, path in sorted(paths.items())]
+        for medium in prepared.split(name, present_only).media:
+            media.setdefault(medium.id, medium)
+    return [medium for _, medium in sorted(media.items())]
 
 
 def check_extraction(recipe: Recipe, hdf5: Path | None = None) -> None:
-    """Look at what extraction reads beside the videos, before anything starts.
+    """Look at what extraction reads beside the media, before anything starts.
 
     Raises:
         RecipeError: weights of an encoder that cannot be used, or of another width; HDF5 files are
             asked for where there are no features.
     """
-    if hdf5 is not None and recipe.features is None:
+    processor = processor_of(recipe)
+    if hdf5 is not None and not isinstance(processor, Features):
         raise RecipeError(["HDF5 files hold features, but the recipe has no section `features`"])
     if hdf5 is not None:
         open_folder(hdf5.absolute().parent).create()
-    problems = [*width_problems(recipe), *source_problems(recipe, within="features.")]
+    problems = [*width_problems(recipe), *source_problems(recipe, within=f"{processor.section}.")]
     if problems:
         raise RecipeError(problems)
 
 
 def _extract(
-    recipe: Recipe, videos: Sequence[Video], root: Root, progress: Progress | None
+    recipe: Recipe, videos: Sequence[Medium], root: Root, progress: Progress | None
 ) -> Store:
-    spec, location = stores.store_spec(recipe), stores.store_location(recipe)
+    processor, location = processor_of(recipe), store_location(recipe)
+    spec = processor.spec()
     folder = open_folder(location)
     size = spec.videos_per_shard
     wanted = {n: list(videos[i : i + size]) for n, i in enumerate(range(0, len(videos), size))}
@@ -119,7 +122,8 @@ def _extract(
         found = stores.read_shards(location, spec, {n: _ids(wanted[n]) for n in wanted})
         return {
             n: shard
-            if _is_current(recipe, shard, wanted[n], root) and _is_finite(spec, location, n, shard)
+            if _is_current(processor, shard, wanted[n], root)
+            and _is_finite(spec, location, n, shard)
             else None
             for n, shard in found.items()
         }
@@ -149,12 +153,11 @@ def _extract(
 
 
 def _write(
-    recipe: Recipe, spec: StoreSpec, location: str, todo: dict[int, list[Video]]
+    recipe: Recipe, spec: StoreSpec, location: str, todo: dict[int, list[Medium]]
 ) -> Iterator[int]:
     if not todo:
         return
-    whole = None if recipe.features is None else recipe.to_dict()
-    job = ShardJob(recipe.clips, whole, location, spec.to_dict(), _versions(), todo)
+    job = ShardJob(processor_of(recipe), location, spec.to_dict(), _versions(), todo)
     with cluster.connected() as resources:
         yield from write_shards(job, _pool(recipe, resources))
 
@@ -167,7 +170,7 @@ def _pool(recipe: Recipe, resources: Resources) -> Pool:
         raise ClusterError(
             f"scaling.data_workers asks for {workers} CPUs, but there are {resources}"
         )
-    encodes = recipe.features is not None and recipe.features.appearance is not None
+    encodes = bool(processor_of(recipe).encoders())
     return Pool(workers, cluster.gpu_share(workers, resources.gpus) if encodes else 0.0)
 
 
@@ -183,15 +186,15 @@ def _is_finite(spec: StoreSpec, location: str, number: int, shard: dict[str, Any
 
 
 def _is_current(
-    recipe: Recipe, found: dict[str, Any] | None, videos: Sequence[Video], root: Root
+    processor: Processor, found: dict[str, Any] | None, videos: Sequence[Medium], root: Root
 ) -> bool:
     """Whether a shard is there, and would not come out otherwise now."""
     if found is None:
         return False
-    files, timeout_s = feature_files(recipe), recipe.clips.timeout_s
+    files, timeout_s = processor.files(), processor.timeout_s
     for video, facts in zip(videos, found["videos"], strict=True):
         # A row may have been mended in its place.
-        if files and "error" in facts and not files.problem(video.video_id):
+        if files and "error" in facts and not files.problem(video.id):
             return False
         # The size alone: to hash all files again would cost as much as to decode them.
         if "bytes" in facts and _size(video, root) != facts["bytes"]:
@@ -201,22 +204,22 @@ def _is_current(
     return True
 
 
-def _size(video: Video, root: Root) -> int | None:
+def _size(video: Medium, root: Root) -> int | None:
     name = root.name_of(video.path)
     return None if name is None else root.size(name)
 
 
-def _index_is_current(location: str, wanted: dict[int, list[Video]]) -> bool:
+def _index_is_current(location: str, wanted: dict[int, list[Medium]]) -> bool:
     try:
         store = Store.open(location)
     except StoreError:
         return False
     known = {*store.video_ids, *store.rejected}
-    return known == {video.video_id for videos in wanted.values() for video in videos}
+    return known == {video.id for videos in wanted.values() for video in videos}
 
 
-def _ids(videos: Sequence[Video]) -> list[str]:
-    return [video.video_id for video in videos]
+def _ids(videos: Sequence[Medium]) -> list[str]:
+    return [video.id for video in videos]
 
 
 def _whole(location: str, done: dict[int, dict[str, Any] | None], shard: int) -> dict[str, Any]:
@@ -245,13 +248,13 @@ def _check_space(location: str, spec: StoreSpec, videos: int) -> None:
     if needed > free:
         raise StoreError(
             f"{location} needs {needed / 1e9:.1f} GB, there are {free / 1e9:.1f} GB free; "
-            "name another folder in clips.store or features.store"
+            "name another folder in the field store of its processor"
         )
 
 
 def await_others(recipe: Recipe) -> None:
     """Wait while another process extracts what a recipe needs; Ray need not be there for that."""
-    folder = open_folder(stores.store_location(recipe))
+    folder = open_folder(store_location(recipe))
     if (folder.path / LOCK).is_file() and os.access(folder.path / LOCK, os.W_OK):
         with _locked(folder):
             return

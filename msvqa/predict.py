@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from msvqa.data.medium import Medium
+from msvqa.data.processors.processor import processor_of
 from msvqa.data.text import AnswerList, Vocabulary, tokenize
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
-from msvqa.engine.inputs import decode_videos
 from msvqa.engine.precision import autocast
 from msvqa.engine.prediction import check_answers, objective_of
 from msvqa.errors import CheckpointError, DataError, RunError
@@ -33,7 +34,8 @@ class Answerer:
     """A trained model that answers questions about video files."""
 
     def __init__(self, loaded: Loaded, device: str | None = None) -> None:
-        if loaded.recipe.features is not None:
+        self._processor = processor_of(loaded.recipe)
+        if self._processor.pictures is not self._processor:
             raise RunError(
                 f"{loaded.location} was trained on extracted features; answering from a video file "
                 "needs a model with its own encoders"
@@ -56,7 +58,7 @@ class Answerer:
         """
         # The classes of unknown answers are no answers: ask for so many more.
         self.objective.top_k = top_k + len(AnswerList.reserved)
-        batch = self._question(question) | {"clips": self._clips(video)}
+        batch = self._question(question) | self._seen(video)
         precision = self.loaded.recipe.stages[-1].precision
         with torch.inference_mode(), autocast(self.device, precision):
             predictions = self.objective.predict({k: v.to(self.device) for k, v in batch.items()})
@@ -87,9 +89,10 @@ class Answerer:
             "video_index": torch.zeros(1, dtype=torch.int64),
         }
 
-    def _clips(self, video: str | Path) -> Tensor:
-        (arrays,) = decode_videos([str(video)], self.loaded.recipe.clips)
-        return torch.from_numpy(arrays["clips"])[None]
+    def _seen(self, video: str | Path) -> dict[str, Tensor]:
+        (arrays,) = self._processor.arrays([Medium(str(video), str(video))])
+        drawn = self._processor.draw(arrays, None)
+        return {name: torch.from_numpy(array)[None] for name, array in drawn.items()}
 
 
 def from_pretrained(run: str | Path, *, device: str | None = None) -> Answerer:

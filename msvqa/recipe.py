@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model, model_validator
 
 from msvqa.data import DATASETS
+from msvqa.data.processors import PROCESSORS
 from msvqa.errors import RecipeError, one_of
 from msvqa.models import MODELS
 from msvqa.models.encoders import ENCODERS
@@ -309,6 +310,8 @@ class Recipe(Config):
     data: Annotated[DataConfig, DATA_SET]
     clips: ClipsConfig = ClipsConfig()
     features: FeaturesConfig | None = None
+    processor: Annotated[NamedConfig | None, Role("processor", PROCESSORS)] = None
+    """What becomes of a medium; null: `features` where that section is given, else `clips`."""
     folds: FoldsConfig | None = None
     """null: train and val as the data set has them."""
     model: Annotated[NamedConfig, Role("model", MODELS)]
@@ -327,18 +330,28 @@ class Recipe(Config):
         for position, stage in enumerate(self.stages):
             if stage.name in RUN_FOLDERS:
                 raise ValueError(f"stages.{position}.name: a run has a folder {stage.name!r}")
-            if self.features and stage.augmentation != AugmentationConfig():
+            if self._lacks_clips and stage.augmentation != AugmentationConfig():
                 where = f"stages.{position}.augmentation"
-                raise ValueError(f"{where}: it needs pixels, and the recipe has features")
+                what = "features" if self.features else "another processor"
+                raise ValueError(f"{where}: it needs pixels, and the recipe has {what}")
             if stage.init_from in names[position:]:
                 where = f"stages.{position}.init_from"
                 raise ValueError(f"{where}: {stage.init_from!r} is not before {stage.name!r}")
         return self
 
+    @model_validator(mode="after")
+    def _one_processor(self) -> "Recipe":
+        if self.processor is None:
+            return self
+        for section, fields in (("clips", self.clips), ("features", self.features)):
+            if fields not in (None, ClipsConfig()):
+                raise ValueError(f"{section}: put its fields into the section processor")
+        return self
+
     @property
-    def reads_videos(self) -> bool:
-        """Whether video files are needed; not where the features come from HDF5 files."""
-        return self.features is None or self.features.appearance_hdf5 is None
+    def _lacks_clips(self) -> bool:
+        named = self.processor is not None and self.processor.name != "clips"
+        return named or self.features is not None
 
     @property
     def run_location(self) -> str:

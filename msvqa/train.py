@@ -11,12 +11,12 @@ from msvqa.checks.checkpoints import check_initial, check_initial_fit, check_own
 from msvqa.checks.copies import check_copies
 from msvqa.checks.coverage import check_coverage
 from msvqa.checks.features import check_features
-from msvqa.checks.recipe import check, data_cpus, decodes_while_training
+from msvqa.checks.recipe import check, data_cpus
 from msvqa.checks.sources import check_pretrained
-from msvqa.data.features import feature_files
 from msvqa.data.found_store import find_store
 from msvqa.data.prepared import Prepared
-from msvqa.data.store import Store, store_location, store_spec
+from msvqa.data.processors.processor import processor_of, store_location
+from msvqa.data.store import Store
 from msvqa.engine import cluster
 from msvqa.engine.loop import StageJob
 from msvqa.engine.rehearsal import Estimate, rehearse
@@ -70,7 +70,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     with only_one(run.folder), _in_turn(recipe), cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=data_cpus(recipe))
         store: Store | None = None
-        if not decodes_while_training(recipe):
+        if processor_of(recipe).way == "store":
             store = extract(recipe, progress=progress.on_extract, checked=True)
             check_cache(store.location, store.nbytes)
         check_coverage(recipe, prepared, store)
@@ -96,7 +96,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
 @contextmanager
 def _in_turn(recipe: Recipe) -> Iterator[None]:
     """Begin when nobody else extracts what the recipe needs: before Ray takes its memory."""
-    if not decodes_while_training(recipe):
+    if processor_of(recipe).way == "store":
         await_others(recipe)
     yield
 
@@ -109,8 +109,9 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
     """
     _, prepared = _checked(recipe)
     check_features(recipe, prepared)
-    if not decodes_while_training(recipe):
-        store = find_store(store_location(recipe), store_spec(recipe))
+    processor = processor_of(recipe)
+    if processor.way == "store":
+        store = find_store(store_location(recipe), processor.spec())
         if store is not None:
             check_copies(recipe, prepared, store)
     check_coverage(recipe, prepared)
@@ -123,7 +124,7 @@ def _checked(recipe: Recipe) -> tuple[Run, Prepared]:
     check_initial(recipe)
     run = Run(recipe.run_location, recipe)
     run.refuse_changes()
-    prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
+    prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
     need_training_questions(recipe, prepared)
     check_own(run, prepared)
     check_initial_fit(recipe, prepared)
@@ -137,12 +138,15 @@ def need_training_questions(recipe: Recipe, prepared: Prepared) -> None:
     Raises:
         DataError: no training video is there, or none has features.
     """
+    processor = processor_of(recipe)
+    if not (processor.reads_files or processor.files()):
+        return
     counts: dict[str, Any] = prepared.info["splits"]["train"]
-    if files := feature_files(recipe):
+    if files := processor.files():
         if not any(video in files for video in prepared.split("train", False).media.id):
             raise DataError(f"none of the training videos of {prepared.root} has a row in {files}")
         return
-    if not counts["questions"]["present"]:
+    if not counts[prepared.kind.name]["present"]:
         raise DataError(
             f"none of the {counts['videos']['expected']} training videos is present under "
             f"{prepared.root}: see {join(prepared.location, 'missing.txt')}"

@@ -8,8 +8,9 @@ from msvqa.cache import check_cache
 from msvqa.checks.checkpoints import check_initial, check_initial_fit
 from msvqa.checks.coverage import check_coverage
 from msvqa.checks.features import check_features
-from msvqa.checks.recipe import check
+from msvqa.checks.recipe import check, decodes_while_training
 from msvqa.checks.sources import check_pretrained
+from msvqa.data.processors.processor import processor_of
 from msvqa.engine import cluster
 from msvqa.engine.search import SearchJob, needs_dashboard, search
 from msvqa.engine.sweep import Best, Sweep, Trial
@@ -25,6 +26,9 @@ from msvqa.sections import resolve
 from msvqa.space import Space, last_stage_only, probe
 from msvqa.storage import absolute
 from msvqa.train import Progress, need_training_questions, train
+
+MEDIA_SECTIONS = ("clips", "features", "processor")
+"""What of a recipe says which processor makes what of a medium."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def tune(
         check_initial(one)
     sweep = Sweep(recipe, space)
     sweep.refuse_changes()
-    prepared = prepare(recipe.data, need_videos=recipe.reads_videos)
+    prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
     located = _located(recipe, prepared.location)
     stores = _by_store(located, probes)
     for one in stores:
@@ -76,6 +80,8 @@ def tune(
     with only_one(sweep.folder), cluster.connected(dashboard=dashboard) as resources:
         placement = cluster.place(recipe.scaling, resources)
         for one in stores:
+            if processor_of(one).way != "store":
+                continue
             extracted = extract(one, progress=progress.on_extract, checked=True)
             check_cache(extracted.location, extracted.nbytes)
             check_coverage(one, prepared, extracted)
@@ -106,8 +112,9 @@ def check_search(recipe: Recipe, space: Space) -> list[Recipe]:
     problems = dict.fromkeys(unusable)
     if len(recipe.scaling.worker_counts) > 1:
         problems["scaling.workers: the trials of a search need one number, not min and max"] = None
-    if recipe.clips.cache == "none" and recipe.features is None:
-        problems["clips.cache: none decodes every video again in every trial; use store"] = None
+    if decodes_while_training(recipe):
+        cache = f"{processor_of(recipe).section}.cache"
+        problems[f"{cache}: none decodes every video again in every trial; use store"] = None
     if recipe.scaling.worker_counts[-1] > 1 and space.scheduler.name == "pbt":
         problems["scaling.workers: scheduler pbt needs trials of one worker"] = None
     for one in probes:
@@ -158,7 +165,7 @@ def _by_model(probes: Sequence[Recipe]) -> list[Recipe]:
     """Return one recipe for every combination of all that gives a model its sizes and a start."""
     found = {}
     for one in probes:
-        sizes = [one.to_dict()[key] for key in ("model", "clips", "features")]
+        sizes = [one.to_dict()[key] for key in ("model", *MEDIA_SECTIONS)]
         found[str((sizes, [stage.init_from for stage in one.stages]))] = one
     return list(found.values())
 
@@ -167,7 +174,7 @@ def _by_store(recipe: Recipe, probes: Sequence[Recipe]) -> list[Recipe]:
     """Return one recipe for every store that the trials read."""
     raw, found = recipe.to_dict(), {}
     for one in probes:
-        sections = {key: one.to_dict()[key] for key in ("clips", "features")}
+        sections = {key: one.to_dict()[key] for key in MEDIA_SECTIONS}
         # Whether there are folds decides which equal files are a leak.
         found[str(sections)] = raw | sections | {"folds": one.to_dict()["folds"]}
     return [parse(content) for content in found.values()]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from msvqa.data.prepared import Prepared
+from msvqa.data.processors.processor import processor_of
 from msvqa.data.store import Store
 from msvqa.engine.checkpoint import WEIGHTS, checkpoint_name
 from msvqa.engine.loop import train_stage
@@ -62,7 +63,7 @@ def finish(folder: Path, recipe: Recipe, prepared: Prepared, store: Store) -> Ru
         split="test",
         recipe=recipe.to_dict(),
     )
-    questions = prepared.split("test", recipe.reads_videos)
+    questions = prepared.split("test", processor_of(recipe).reads_files)
     rows = Predictor(job, "cpu")(("predict", list(range(len(questions.media)))))
     order = np.argsort(rows["row"])
     predictions = {key: value[order] for key, value in rows.items()}

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.synthetic_features import Synthesis, write
-from msvqa.data.features import feature_files
 from msvqa.data.prepared import Prepared
-from msvqa.data.store import Entry, Store, store_location, store_spec, write_index, write_shard
+from msvqa.data.processors.processor import processor_of, store_location, store_spec
+from msvqa.data.store import Entry, Store, write_index, write_shard
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, parse
 from tests.msvd_folder import write_msvd
@@ -81,7 +81,7 @@ def make_recipe(folder: Path, *overrides: str) -> Recipe:
 def make_store(recipe: Recipe) -> tuple[Prepared, Store]:
     """Copy the feature files to a store without Ray."""
     prepared = prepare(recipe.data, need_videos=False)
-    files, spec, path = feature_files(recipe), store_spec(recipe), store_location(recipe)
+    files, spec, path = processor_of(recipe).files(), store_spec(recipe), store_location(recipe)
     ids = [v for name in prepared.splits for v in prepared.split(name, False).media.id]
     entries = [Entry(video_id=v, outcome="ok", arrays=files.read(v)) for v in ids if v in files]
     size = spec.videos_per_shard

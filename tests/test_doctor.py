@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from msvqa.checks.report import Check, Report
-from msvqa.checks.videos import probe_videos
+from msvqa.checks.videos import probe_media
 from msvqa.data.isolation import Isolated
 from msvqa.doctor import doctor
 from msvqa.errors import DataError, StorageError
@@ -98,12 +98,14 @@ def die(path):
 def test_a_decoder_that_hangs_or_dies_costs_one_file(videos, monkeypatch, trouble, outcome):
     real_call = Isolated.call
 
-    def call(self, function, path):
-        return real_call(self, trouble if path.name == "b.avi" else function, path)
+    def call(self, function, path, kind):
+        if path.name == "b.avi":
+            return real_call(self, trouble, path)
+        return real_call(self, function, path, kind)
 
     monkeypatch.setattr(Isolated, "call", call)
     start = time.monotonic()
-    found = probe_videos(videos, ["a.avi", "b.avi", "c.avi"], timeout_s=3.0)
+    found = probe_media(videos, dict.fromkeys(["a.avi", "b.avi", "c.avi"], "video"), timeout_s=3.0)
     assert [probe.outcome for probe in found.values()] == ["ok", outcome, "ok"]
     assert time.monotonic() - start < 30
 

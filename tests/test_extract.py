@@ -165,8 +165,8 @@ def features_of(root):
 def test_features_equal_encoding_by_hand(ray_local, root, small_shards):
     import torch
 
+    from msvqa.data.processors.features import _open_encoder
     from msvqa.data.video import decode
-    from msvqa.engine.extraction import _open_encoder
 
     recipe = recipe_of(root, **features_of(root))
     store = extract(recipe, hdf5=root.parent / "out.h5")

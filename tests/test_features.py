@@ -12,13 +12,13 @@ import torch
 from benchmarks.synthetic_features import Synthesis, answers_of_videos
 from msvqa.checks.features import survey_features
 from msvqa.checks.recipe import check
-from msvqa.data.features import feature_files
 from msvqa.data.loader import evaluation_batches, training_batches
+from msvqa.data.medium import Medium
 from msvqa.data.order import count_visits, plan_epoch
-from msvqa.data.store import store_location, store_spec, write_index, write_shard
+from msvqa.data.processors.processor import processor_of, store_location, store_spec
+from msvqa.data.store import write_index, write_shard
 from msvqa.doctor import doctor
 from msvqa.engine.checkpoint import read_weights
-from msvqa.engine.extraction import open_extractor
 from msvqa.engine.inputs import make_resident, model_sizes, open_inputs
 from msvqa.engine.loop import StageJob, StageLoop, train_stage
 from msvqa.engine.prediction import PredictionJob, Predictor
@@ -79,7 +79,7 @@ def test_features_depend_on_the_answers_alone(folder):
 
 def test_missing_videos_are_no_problem_where_features_come_from_files(folder):
     recipe = make_recipe(folder)
-    assert not recipe.reads_videos
+    assert not processor_of(recipe).reads_files
     with pytest.raises(DataError, match="84 of 84 videos are missing"):
         prepare(recipe.data)
     prepared = prepare(recipe.data, need_videos=False)
@@ -246,8 +246,8 @@ def test_what_a_store_has_refused_is_looked_at_again(folder, tmp_path):
     row = spoil(tmp_path / "appearance.h5", 5, np.nan)
     recipe = make_recipe(folder, *files, f"features.store={tmp_path / 's'}")
     video_ids = [str(video) for video in range(1, 85)]
-    extractor = open_extractor(recipe)
-    entries = [extractor.extract(video, "") for video in video_ids]
+    extractor = processor_of(recipe).extractor()
+    entries = [extractor.extract(Medium(video)) for video in video_ids]
     assert [entry.video_id for entry in entries if entry.outcome != "ok"] == ["5"]
     assert entries[4].outcome == "not_finite"
     size, spec = store_spec(recipe).videos_per_shard, store_spec(recipe)
@@ -256,12 +256,12 @@ def test_what_a_store_has_refused_is_looked_at_again(folder, tmp_path):
         for number, start in enumerate(range(0, len(entries), size))
     ]
     write_index(tmp_path / "s", spec, shards, {})
-    found = survey_features(recipe, feature_files(recipe), video_ids)
+    found = survey_features(recipe, processor_of(recipe).files(), video_ids)
     assert set(found.unusable) == {"5"}
     assert row in found.unusable["5"]
     del extractor  # It has the file open.
     spoil(tmp_path / "appearance.h5", 5, 1.0)
-    assert not survey_features(recipe, feature_files(recipe), video_ids).unusable
+    assert not survey_features(recipe, processor_of(recipe).files(), video_ids).unusable
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import yaml
 from pyarrow import fs
 
 from msvqa.data.datasets.synthetic import generate
-from msvqa.data.store import store_location
+from msvqa.data.processors.processor import store_location
 from msvqa.engine.checkpoint import read_weights
 from msvqa.engine.loop import StageJob, train_stage
 from msvqa.recipe import parse

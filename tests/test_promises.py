@@ -8,7 +8,8 @@ import pytest
 from safetensors.torch import load_file
 
 from msvqa.data.prepared import Prepared
-from msvqa.data.store import Store, store_location, store_spec
+from msvqa.data.processors.processor import processor_of, store_location, store_spec
+from msvqa.data.store import Store
 from msvqa.engine.checkpoint import WEIGHTS, read_weights
 from msvqa.evaluate import rescore
 from msvqa.prepare import prepare
@@ -38,7 +39,7 @@ def run(name: str, folder: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def prepared(run: Run) -> Prepared:
-    return prepare(run.recipe.data, need_videos=run.recipe.reads_videos)
+    return prepare(run.recipe.data, need_videos=processor_of(run.recipe).reads_files)
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,11 @@ import msvqa
 from msvqa import machine, storage
 from msvqa.data import root as roots
 from msvqa.data.datasets.synthetic import generate
-from msvqa.data.store import Store, store_location
+from msvqa.data.medium import Medium
+from msvqa.data.processors.clips import ClipExtractor, Clips
+from msvqa.data.processors.processor import processor_of, store_location
+from msvqa.data.store import Store
 from msvqa.doctor import doctor
-from msvqa.engine.extraction import ClipExtractor
-from msvqa.engine.inputs import decode_videos
 from msvqa.errors import DataError, StorageError, VideoError
 from msvqa.extract import extract
 from msvqa.page.footage import Footage
@@ -212,17 +213,21 @@ def videos(place, tmp_path):
     return folder
 
 
+def decoded(paths):
+    return Clips(Clips.Config(**dict(CLIPS))).arrays(Medium(path, path) for path in paths)
+
+
 def test_videos_are_decoded_as_on_a_disk(place, videos, tmp_path):
     names = [f"clip {number}#é.avi" for number in (1, 2)]
-    here = decode_videos([str(videos / name) for name in names], CLIPS)
-    there = decode_videos([f"{place}/{name}" for name in names], CLIPS)
+    here = decoded(str(videos / name) for name in names)
+    there = decoded(f"{place}/{name}" for name in names)
     for expected, found in zip(here, there, strict=True):
         np.testing.assert_array_equal(found["clips"], expected["clips"])
     extractor = ClipExtractor(CLIPS)
     try:
         for name in (*names, "bad%20.avi", "gone.avi"):
-            expected = extractor.extract("1", str(videos / name))
-            found = extractor.extract("1", f"{place}/{name}")
+            expected = extractor.extract(Medium("1", str(videos / name)))
+            found = extractor.extract(Medium("1", f"{place}/{name}"))
             np.testing.assert_equal(found.arrays, expected.arrays)
             same = expected.error.replace(str(videos), place)
             assert (found.outcome, found.facts) == (expected.outcome, expected.facts)
@@ -237,12 +242,12 @@ def test_storage_that_fails_is_no_fault_of_a_video(place, videos, monkeypatch):
     extractor = ClipExtractor(CLIPS)
     try:
         with pytest.raises(StorageError, match=r"no-such-bucket/x\.avi cannot be read: .*\n.*AWS_"):
-            extractor.extract("1", elsewhere)
+            extractor.extract(Medium("1", elsewhere))
         if place.startswith("s3"):
             monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
             storage._remote_folder.cache_clear()
             with pytest.raises(StorageError, match=r"bad%20\.avi cannot be read: .*NETWORK_CONN"):
-                extractor.extract("1", f"{place}/bad%20.avi")
+                extractor.extract(Medium("1", f"{place}/bad%20.avi"))
     finally:
         extractor.close()
 
@@ -256,7 +261,7 @@ def test_frames_of_a_report_come_from_the_object_store(place, tmp_path):
     footage.load([video])
     (path,) = prepare(recipe.data).split("val").media.path
     there = tmp_path / "data" / path.removeprefix(f"{place}/")
-    (expected,) = decode_videos([str(there)], recipe.clips)
+    (expected,) = processor_of(recipe).arrays([Medium("1", str(there))])
     np.testing.assert_array_equal(footage.clips[video], expected["clips"])
 
 

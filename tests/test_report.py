@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from msvqa.data.prepared import Prepared
-from msvqa.data.store import store_location
+from msvqa.data.processors.processor import store_location
 from msvqa.engine.checkpoint import load_checkpoint
 from msvqa.engine.inputs import open_inputs
 from msvqa.engine.loop import train_stage

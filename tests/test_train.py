@@ -11,7 +11,7 @@ import torch
 import msvqa
 from msvqa.checks.recipe import check
 from msvqa.data.datasets.synthetic import generate
-from msvqa.data.store import store_location
+from msvqa.data.processors.processor import store_location
 from msvqa.engine.checkpoint import read_weights
 from msvqa.engine.cluster import Resources, place
 from msvqa.engine.loop import StageJob

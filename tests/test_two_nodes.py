@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from msvqa.data.datasets.synthetic import generate
-from msvqa.data.store import Store, store_location
+from msvqa.data.processors.processor import store_location
+from msvqa.data.store import Store
 from msvqa.recipe import parse
 from msvqa.run import Run
 from tests.faults.bench import SMALL_SHARDS, Command

@@ -5,9 +5,10 @@ from typing import Any
 
 from msvqa.data.datasets.synthetic import generate
 from msvqa.data.prepared import Prepared
-from msvqa.data.store import Entry, Store, clip_spec, store_location, write_index, write_shard
+from msvqa.data.processors.processor import processor_of, store_location, store_spec
+from msvqa.data.store import Entry, Store, write_index, write_shard
 from msvqa.engine.checkpoint import Content, Position, checkpoint_name, save_checkpoint
-from msvqa.engine.inputs import decode_videos, model_sizes
+from msvqa.engine.inputs import model_sizes
 from msvqa.engine.loop import StageJob
 from msvqa.models.model import build_model
 from msvqa.prepare import prepare
@@ -99,12 +100,11 @@ def make_data(folder: Path, recipe: Recipe | None = None) -> tuple[Prepared, Sto
     prepared = prepare(recipe.data)
     splits = [prepared.split(name) for name in prepared.splits]
     ids = [video for split in splits for video in split.media.id]
-    paths = [path for split in splits for path in split.media.path]
-    arrays = decode_videos(paths, recipe.clips)
+    arrays = processor_of(recipe).arrays(medium for split in splits for medium in split.media)
     entries = [
         Entry(video_id=i, outcome="ok", arrays=dict(a)) for i, a in zip(ids, arrays, strict=True)
     ]
-    spec, path = clip_spec(recipe), store_location(recipe)
+    spec, path = store_spec(recipe), store_location(recipe)
     size = spec.videos_per_shard
     shards = [
         write_shard(path, n, spec, entries[start : start + size], {})

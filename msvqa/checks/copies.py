@@ -7,6 +7,7 @@ from msvqa.data.annotations import several
 from msvqa.data.folds import DEALT
 from msvqa.data.leakage import IN_TWO_SPLITS, Allowed, how_to_allow, shared_content
 from msvqa.data.prepared import Prepared
+from msvqa.data.processors.processor import processor_of
 from msvqa.data.store import Store
 from msvqa.errors import DataError
 from msvqa.recipe import Recipe
@@ -41,9 +42,10 @@ def check_copies(recipe: Recipe, prepared: Prepared, store: Store) -> None:
 def _splits(recipe: Recipe, prepared: Prepared) -> dict[str, list[str]]:
     """Return where each video is; what folds deal anew is one split, since they keep copies."""
     splits: dict[str, list[str]] = defaultdict(list)
+    reads_files = processor_of(recipe).reads_files
     for name in prepared.splits:
         place = "+".join(DEALT) if recipe.folds is not None and name in DEALT else name
-        for video in prepared.split(name, recipe.reads_videos).media.id:
+        for video in prepared.split(name, reads_files).media.id:
             if place not in splits[video]:
                 splits[video].append(place)
     return splits

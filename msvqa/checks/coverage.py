@@ -4,6 +4,7 @@ import logging
 
 from msvqa.data.folds import dealt, read_split
 from msvqa.data.prepared import Prepared
+from msvqa.data.processors.processor import processor_of
 from msvqa.data.store import Store
 from msvqa.errors import DataError
 from msvqa.recipe import Recipe
@@ -31,7 +32,9 @@ def check_coverage(recipe: Recipe, prepared: Prepared, store: Store | None = Non
         if name not in prepared.splits:
             continue
         annotated = read_split(prepared, name, recipe.folds, present_only=False)
-        used = read_split(prepared, name, recipe.folds, present_only=recipe.reads_videos)
+        used = read_split(
+            prepared, name, recipe.folds, present_only=processor_of(recipe).reads_files
+        )
         used = used.without(store.rejected if store is not None else ())
         videos = f"{len(used.media)} of {len(annotated.media)} videos"
         if name == "train" and not len(used):

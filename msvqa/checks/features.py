@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from msvqa.checks.report import Check, Status
 from msvqa.data.annotations import several
-from msvqa.data.features import FeatureFiles, Survey, feature_files
+from msvqa.data.features import FeatureFiles, Survey
 from msvqa.data.prepared import Prepared
-from msvqa.data.store import Store, store_location, store_spec
+from msvqa.data.processors.processor import processor_of, store_location, store_spec
+from msvqa.data.store import Store
 from msvqa.errors import DataError, StoreError
 from msvqa.recipe import Recipe
 
@@ -24,7 +25,7 @@ def check_features(recipe: Recipe, prepared: Prepared) -> None:
         DataError: videos have no row or one that cannot be used, and `data.allow_missing` is not
             set, or no training video is left.
     """
-    files = feature_files(recipe)
+    files = processor_of(recipe).files()
     if files is None:
         return
     video_ids = _video_ids(prepared)
@@ -50,7 +51,7 @@ def check_features(recipe: Recipe, prepared: Prepared) -> None:
 
 def feature_checks(recipe: Recipe) -> list[Check]:
     """Report on every row of the feature files that a recipe names, if it names any."""
-    files = feature_files(recipe)
+    files = processor_of(recipe).files()
     if files is None:
         return []
     video_ids = files.video_ids

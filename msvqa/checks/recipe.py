@@ -5,7 +5,7 @@ import math
 import torch
 
 from msvqa.checks.sources import source_problems
-from msvqa.data.features import feature_files
+from msvqa.data.processors.processor import processor_of
 from msvqa.engine import cluster
 from msvqa.engine.inputs import model_sizes
 from msvqa.engine.optim import check_groups
@@ -26,7 +26,7 @@ def check(recipe: Recipe) -> None:
         ClusterError: more workers than this machine can run, or a run that is lost with its job.
     """
     _check(recipe, source_problems(recipe))
-    if files := feature_files(recipe):
+    if files := processor_of(recipe).files():
         files.check()
 
 
@@ -46,16 +46,13 @@ def _check(recipe: Recipe, found: list[str]) -> None:
 
 def width_problems(recipe: Recipe) -> list[str]:
     """Return which widths of features are not those of the encoders that the recipe names."""
-    features, problems = recipe.features, []
-    for part in ("appearance", "motion"):
-        config = getattr(features, part, None)
-        if config is None:
-            continue
+    processor, problems = processor_of(recipe), []
+    for part, (config, stated) in processor.encoders().items():
         with torch.device("meta"):
             width = resolve(config.name, ENCODERS, "encoder")(config).width
-        stated = getattr(features, f"{part}_width")
         if width != stated:
-            problems.append(f"features.{part}_width: is {stated}, {config.name} gives {width}")
+            key = f"{processor.section}.{part}_width"
+            problems.append(f"{key}: is {stated}, {config.name} gives {width}")
     return problems
 
 
@@ -92,17 +89,18 @@ def _worker_problems(recipe: Recipe) -> list[str]:
                     + (f"; multiples of {enough} serve all counts" if len(counts) > 1 else "")
                 )
                 break
+    section = processor_of(recipe).section
     if len(counts) > 1 and decodes_while_training(recipe):
         problems.append(
-            "scaling.workers: a range of workers would take the CPUs that clips.cache=none "
-            "decodes on; use clips.cache=store, or one number of workers"
+            f"scaling.workers: a range of workers would take the CPUs that {section}.cache=none "
+            f"decodes on; use {section}.cache=store, or one number of workers"
         )
     return problems
 
 
 def decodes_while_training(recipe: Recipe) -> bool:
     """Whether the workers decode videos while they train, without a store."""
-    return recipe.clips.cache == "none" and recipe.features is None
+    return processor_of(recipe).way == "stream"
 
 
 def data_cpus(recipe: Recipe) -> float:

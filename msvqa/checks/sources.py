@@ -14,6 +14,7 @@ import torch
 
 from msvqa.content import START_BYTES, stand_in
 from msvqa.data.prepared import Prepared
+from msvqa.data.processors.processor import processor_of
 from msvqa.data.word_vectors import check_word_vectors
 from msvqa.engine.inputs import model_sizes
 from msvqa.errors import DataError, MSVQAError, RecipeError, WeightsError
@@ -163,10 +164,8 @@ def _said(look: Callable[[], object]) -> str | None:
 def _encoders(recipe: Recipe) -> dict[int, Any]:
     """Return the class of every encoder by its section; what they are does not depend on data."""
     found: dict[int, Any] = {}
-    features = recipe.features
-    for section in (features.appearance, features.motion) if features else ():
-        if section is not None:
-            found[id(section)] = resolve(section.name, ENCODERS, "encoder")
+    for section, _ in processor_of(recipe).encoders().values():
+        found[id(section)] = resolve(section.name, ENCODERS, "encoder")
     try:
         with torch.device("meta"):
             model = build_model(recipe, model_sizes(recipe, None))

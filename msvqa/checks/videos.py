@@ -1,13 +1,14 @@
 """Are videos and annotations sound: every file is read to its end, every row is looked at."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msvqa.checks.folder import find_videos
 from msvqa.checks.report import Check, Report, Status
+from msvqa.data.medium import Medium
 from msvqa.errors import DataError
 from msvqa.recipe import DataConfig, parse_data
 
@@ -38,8 +39,8 @@ def check_data(folder: Path, config: DataConfig, timeout_s: float, report: Repor
     left_out = ""
     if config.name == ANY_VIDEOS:
         found = find_videos(folder, follow_links=config.follow_links)
-        files, left_out = found.files, found.said()
-        if not files:
+        media, left_out = [Medium(file, file) for file in found.files], found.said()
+        if not media:
             raise DataError(
                 f"{folder}: no videos and no data set in a layout that is known{left_out}"
             )
@@ -53,10 +54,11 @@ def check_data(folder: Path, config: DataConfig, timeout_s: float, report: Repor
         )
     else:
         from msvqa.data.dataset import open_dataset
+        from msvqa.data.media import Media
         from msvqa.data.schema import Problem
 
         dataset = open_dataset(config.model_copy(update={"root": str(folder.absolute())}))
-        files = []
+        media = []
         try:
             annotated = dataset.annotate()
         except DataError as error:
@@ -66,13 +68,16 @@ def check_data(folder: Path, config: DataConfig, timeout_s: float, report: Repor
             report.problems += annotated.problems
             report.checks.append(_annotation_check(config.name, report.problems))
             report.checks += _cautions(annotated)
-            files = sorted({path for path in annotated.media["path"].to_pylist() if path})
-    report.probes = probe_videos(folder, files, timeout_s)
+            media = [medium for medium in Media(annotated.media, "") if medium.path]
+    report.probes = probe_media(folder, {m.path: m.kind for m in media}, timeout_s)
     contents = [_content(path, probe) for path, probe in report.probes.items()]
     problems = [problem for problem in contents if problem is not None]
+    problems += _spans(media, report.probes)
     report.problems += problems
     report.checks.append(
-        _video_check(f"{len(files) or 'none'} in {folder}", report.probes, problems, left_out)
+        _video_check(
+            f"{len(report.probes) or 'none'} in {folder}", report.probes, problems, left_out
+        )
     )
 
 
@@ -102,20 +107,26 @@ def _cautions(annotated: "Annotated") -> list[Check]:
     return [Check(name=name, status="warn", detail=detail) for detail in said]
 
 
-def probe_videos(folder: Path, files: Sequence[str], timeout_s: float) -> dict[str, "Probe"]:
-    """Read every file from end to end, in child processes that may hang or die.
+def probe_media(folder: Path, kinds: Mapping[str, str], timeout_s: float) -> dict[str, "Probe"]:
+    """Read every medium from end to end, in child processes that may hang or die.
+
+    Args:
+        folder: where they are.
+        kinds: what each is, by name; records are left out.
+        timeout_s: longest time for one.
 
     Returns:
-        What was found, by name, in the order of `files`.
+        What was found, by name, in the order of the names.
     """
     from msvqa.data.video import IsolatedDecoder
 
+    files = sorted(name for name, kind in kinds.items() if kind != "record")
     workers = max(1, min(len(os.sched_getaffinity(0)), MAX_WORKERS, len(files)))
 
     def read(share: Sequence[str]) -> list["Probe"]:
         decoder = IsolatedDecoder(timeout_s, pixels=False)
         try:
-            return [decoder.probe(folder / name) for name in share]
+            return [decoder.probe(folder / name, kinds[name]) for name in share]
         finally:
             decoder.close()
 
@@ -123,6 +134,22 @@ def probe_videos(folder: Path, files: Sequence[str], timeout_s: float) -> dict[s
     with ThreadPoolExecutor(workers) as threads:
         found = list(threads.map(read, shares))
     return {name: found[n % workers][n // workers] for n, name in enumerate(files)}
+
+
+def _spans(media: Sequence["Medium"], probes: Mapping[str, "Probe"]) -> list["Problem"]:
+    """Return the spans that begin after the end of their video."""
+    from msvqa.data.schema import Problem
+    from msvqa.data.video import outside
+
+    problems = []
+    for medium in media:
+        length = probes[medium.path].duration_s if medium.path in probes else 0.0
+        if medium.kind == "video" and length and (medium.start or 0.0) >= length:
+            detail = f"{medium.path}: {outside(medium, length)}"
+            problems.append(
+                Problem(kind="outside_video", path=medium.path, video_id=medium.id, detail=detail)
+            )
+    return problems
 
 
 def _content(path: str, found: "Probe") -> "Problem | None":
@@ -153,6 +180,7 @@ def _video_check(
     if not probes:
         return Check(name="videos", status="warn", detail=where)
     outcomes = [found.outcome for found in probes.values()]
+    outcomes += [problem.kind for problem in problems if problem.kind == "outside_video"]
     counts = [f"{outcomes.count(o)} {o}" for o in OUTCOMES if o in outcomes]
     bad = [problem for problem in problems if problem.kind not in HARMLESS_KINDS]
     advice = []

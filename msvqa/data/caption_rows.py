@@ -11,12 +11,12 @@ import pyarrow as pa
 from msvqa.data.annotated import MEDIA_COLUMNS, Annotated
 from msvqa.data.examples.captions import Captions, unrolled
 from msvqa.data.leakage import Allowed, leaking
+from msvqa.data.pictures import IMAGE_SUFFIXES
 from msvqa.data.root import Root
 from msvqa.data.schema import Problem
 from msvqa.data.video_files import VideoFile
 from msvqa.errors import did_you_mean
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_CAPTION_LENGTH = 10_000
 NAMES_COMPARED = 1_000
 

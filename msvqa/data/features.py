@@ -17,7 +17,7 @@ from msvqa.data.hdf5 import IDS, Rows
 from msvqa.data.store import Arrays, Store
 from msvqa.errors import DataError, VideoError
 from msvqa.files import written_aside
-from msvqa.recipe import ClipsConfig, FeaturesConfig, Recipe
+from msvqa.recipe import ClipsConfig, FeaturesConfig
 
 APPEARANCE, MOTION = "resnet_features", "resnext_features"
 
@@ -141,13 +141,6 @@ def _check_shape(rows: Rows, shape: tuple[int, ...], unpooled: bool) -> None:
     else:
         advice = "set clips.num_clips, clips.frames_per_clip and the widths in features to match"
     raise DataError(f"{rows.name} has rows of shape {found}, the recipe says {shape}; {advice}")
-
-
-def feature_files(recipe: Recipe) -> FeatureFiles | None:
-    """Return the feature files that a recipe names; None where it reads videos."""
-    if recipe.features is None or recipe.reads_videos:
-        return None
-    return FeatureFiles(recipe.features, recipe.clips)
 
 
 def hdf5_paths(file: Path) -> tuple[Path, Path]:

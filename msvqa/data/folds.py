@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from msvqa.data.prepared import Prepared
+from msvqa.data.processors.processor import processor_of
 from msvqa.data.split import Split
 from msvqa.recipe import FoldsConfig, Recipe
 
@@ -23,7 +24,7 @@ def dealt(recipe: Recipe, prepared: Prepared, copies: list[list[str]]) -> Prepar
     Where videos are decoded while training runs, training knows of no copies: then nobody may use
     them, or videos that it was trained on would be held out in an evaluation.
     """
-    decodes = recipe.features is None and recipe.clips.cache == "none"
+    decodes = processor_of(recipe).way != "store"
     return prepared if decodes else prepared.knowing(copies)
 
 

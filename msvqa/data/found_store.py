@@ -36,7 +36,7 @@ def refuse_rejected(store: Store) -> None:
     if not store.rejected:
         return
     lines = [f"  {video}: {what}: {error}" for video, (what, error) in store.rejected.items()]
-    kind = "frames" if store.spec.kind == "clips" else "features"
+    kind = {"clips": "frames"}.get(store.spec.kind, store.spec.kind)
     more = [f"  and {len(lines) - NAMES_SHOWN} more"] if len(lines) > NAMES_SHOWN else []
     raise DataError(
         "\n".join(

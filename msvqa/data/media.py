@@ -3,7 +3,7 @@
 Legend: N media.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from msvqa.data.medium import Medium
 from msvqa.storage import join
 
 COLUMNS = pa.schema(
@@ -58,6 +59,14 @@ class Media:
     def span(self, row: int) -> tuple[float | None, float | None]:
         """Return where a medium starts and ends in its file; None where it is the whole file."""
         return self.table["start"][row].as_py(), self.table["end"][row].as_py()
+
+    def medium(self, row: int) -> Medium:
+        """Return one of the media."""
+        return Medium(self.id[row], self.path[row], self.kind[row], *self.span(row))
+
+    def __iter__(self) -> Iterator[Medium]:
+        spans = (self.table["start"].to_pylist(), self.table["end"].to_pylist())
+        return map(Medium, self.id, self.path, self.kind, *spans)
 
     def take(self, rows: np.ndarray) -> "Media":
         """Return some of the media."""

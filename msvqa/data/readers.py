@@ -23,7 +23,10 @@ from msvqa.errors import VideoError, one_of
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-OUTCOMES = ("ok", "partial", "no_video_stream", "unreadable", "timeout")
+OUTCOMES = (
+    *("ok", "partial", "no_video_stream", "unreadable", "timeout"),
+    *("bad_image", "empty_folder", "outside_video"),
+)
 DECODERS = ("pyav", "decord")
 MAX_PIXELS = 8192 * 8192
 FORMATS = (
@@ -63,6 +66,8 @@ class Probe:
     width: int = 0
     """Pixels of the decoded picture, before it is turned upright."""
     height: int = 0
+    duration_s: float = 0.0
+    """How long the frames are shown; 0 where nobody has asked."""
     problem: str = ""
     """Why the outcome is not ok."""
 
@@ -79,6 +84,9 @@ class Reader(Protocol):
     def to_rgb(self, frame: Any) -> np.ndarray:
         """Return uint8 (height, width, 3), upright."""
 
+    def times(self, num_frames: int) -> np.ndarray:
+        """Return seconds (n,) from the first frame to each; what is not known is not a number."""
+
     def probe(self, num_frames: int) -> Probe:
         """Return what the last complete pass found."""
 
@@ -92,6 +100,8 @@ class PyAVReader:
         self._found = Probe(outcome="unreadable")
         self._packets, self._listed = 0, 0
         self._cut_off = ""
+        self._times: list[float | None] = []
+        self._rate = 0.0
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Yield every frame as decoded, in its own pixel format."""
@@ -127,6 +137,14 @@ class PyAVReader:
         rgb = self._reformatter.reformat(frame, width, height, "rgb24", **_ONE_THREAD)
         return _orientation(frame).apply(rgb.to_ndarray())
 
+    def times(self, num_frames: int) -> np.ndarray:
+        """Return the times of the last complete pass, else what the usual rate makes of them."""
+        times = np.array(self._times, dtype=float)  # None becomes not a number
+        if len(times) == num_frames and (np.diff(times) > 0).all() and not np.isnan(times).any():
+            return times - times[:1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.arange(num_frames) / (self._rate or np.nan)
+
     def probe(self, num_frames: int) -> Probe:
         """Return counts and outcome of the last complete pass."""
         found = replace(self._found, num_frames=num_frames)
@@ -142,7 +160,8 @@ class PyAVReader:
         stream.thread_type = "SLICE"
         context = stream.codec_context
         context.thread_count = 1
-        self._packets, self._cut_off = 0, ""
+        self._packets, self._cut_off, self._times = 0, "", []
+        self._rate = float(stream.average_rate or 0)
         # Before reading: some demuxers add what they read to it.
         self._listed = _listed_packets(container, stream)
         self._found = Probe(
@@ -176,6 +195,7 @@ class PyAVReader:
         except av.error.FFmpegError:
             self._found = replace(found, bad_packets=found.bad_packets + 1)
             return []
+        self._times += [frame.time for frame in frames]
         corrupt = sum(frame.is_corrupt for frame in frames)
         if corrupt:
             self._found = replace(found, corrupt_frames=found.corrupt_frames + corrupt)
@@ -250,6 +270,10 @@ class DecordReader:
         """Return the frame, which is RGB and upright as decord delivers it."""
         return frame
 
+    def times(self, num_frames: int) -> np.ndarray:
+        """Return what the usual rate makes of the times."""
+        return self._reader.times(num_frames)
+
     def probe(self, num_frames: int) -> Probe:
         """Return counts and outcome; decord does not tell of damaged frames."""
         return self._reader.probe(num_frames)
@@ -272,6 +296,7 @@ class PillowReader:
             outcome="unreadable", stream=0, codec="webp", width=width, height=height
         )
         self._problem = ""
+        self._durations_s: list[float] = []
         # Pillow takes the memory for a picture before it says how large it is.
         _check_size(self.path, width, height)
 
@@ -279,14 +304,16 @@ class PillowReader:
         """Yield every frame in RGB, put on those before it."""
         from PIL import Image  # seldom used
 
-        self._problem = ""
+        self._problem, self._durations_s = "", []
         try:
             with Image.open(self.path, formats=["WEBP"]) as image:
                 count = getattr(image, "n_frames", 1)
                 self._found = replace(self._found, header_frames=count)
                 for number in range(count):
                     image.seek(number)
-                    yield _on_white(image)
+                    picture = _on_white(image)
+                    self._durations_s.append(image.info.get("duration", 0) / 1000)
+                    yield picture
         except (OSError, EOFError, ValueError) as error:
             self._problem = f"reading stops: {_reason(error)}"
 
@@ -297,6 +324,11 @@ class PillowReader:
     def to_rgb(self, frame: np.ndarray) -> np.ndarray:
         """Return the frame, which is RGB."""
         return frame
+
+    def times(self, num_frames: int) -> np.ndarray:
+        """Return when each picture of the last complete pass begins."""
+        shown = np.array(self._durations_s[:num_frames])
+        return np.cumsum(shown) - shown if shown.all() else np.full(num_frames, np.nan)
 
     def probe(self, num_frames: int) -> Probe:
         """Return counts and outcome of the last complete pass."""
@@ -380,6 +412,11 @@ def _listed_packets(container: av.container.InputContainer, stream: av.VideoStre
     if container.format.name.split(",")[0] not in LISTING_FORMATS:
         return 0
     return sum(entry.size > 0 for entry in stream.index_entries)
+
+
+def to_upright_rgb(frame: av.VideoFrame) -> np.ndarray:
+    """Return a picture as uint8 (height, width, 3), turned and mirrored as its file asks."""
+    return _orientation(frame).apply(frame.to_ndarray(format="rgb24"))
 
 
 def _orientation(frame: av.VideoFrame) -> Orientation:

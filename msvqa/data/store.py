@@ -1,4 +1,4 @@
-"""Stores of clips or features: written once in parallel, then read one video at a time.
+"""Stores of arrays of media: written once in parallel, then read one medium at a time.
 
 A store is a folder. Every shard holds a fixed number of videos as memory-mapped .npy arrays beside
 `shard.json`, which says what made them; `store.json`, the index, is written last and means that the
@@ -13,7 +13,6 @@ Arrays were chosen over HDF5 by measurement (benchmarks/store.py): a video is a 
 microsecond and no copy, and any process writes its shards without a lock.
 """
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -27,20 +26,18 @@ import numpy as np
 
 from msvqa.cache import fetch
 from msvqa.data.finite import not_finite, to_type
-from msvqa.data.prepared import prepared_location
 from msvqa.errors import IncompleteError, StorageError, StoreError
-from msvqa.files import hash_file, sync, write_json
-from msvqa.recipe import FeaturesConfig, Recipe
-from msvqa.sections import NamedConfig
+from msvqa.files import sync, write_json
 from msvqa.storage import Folder, absolute, is_remote, join, open_folder
 
 STORE_FORMAT = 1
 INDEX, SHARD = "store.json", "shard.json"
 """The files that make a store and a shard whole."""
 SHARD_BYTES = 128 * 1024**2
-SHARD_VIDEOS = 16
-"""A shard ends at either limit. Small shards lose little when a job is stopped, and keep many
-processes busy to the end; large ones save files."""
+SHARD_VIDEOS = {"clips": 16, "features": 16}
+SHARD_MEDIA = 256
+"""A shard ends at the limit of bytes or of videos, for each kind of store. Small shards lose little
+when a job is stopped, and keep many processes busy to the end; large ones save files."""
 MAX_JSON_BYTES = 500_000_000
 SHARDS_STAY = "What is done stays: make room or bring the storage back; the same command goes on"
 
@@ -65,25 +62,36 @@ class StoreSpec:
     """Everything that the content of a store depends on, apart from the videos."""
 
     kind: str
-    """`clips` or `features`"""
+    """Name of the processor"""
     arrays: dict[str, ArraySpec]
-    num_clips: int
-    frames_per_clip: int
-    size_px: dict[str, int]
+    num_clips: int = 0
+    frames_per_clip: int = 0
+    size_px: dict[str, int] = field(default_factory=dict)
     """Height and width of the frames behind every array"""
-    decoder: str
+    decoder: str = ""
     encoders: dict[str, Any] = field(default_factory=dict)
     """What made the features: configuration and identity of the weights of every encoder"""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What else the arrays depend on; nothing for clips and features"""
 
     @property
     def videos_per_shard(self) -> int:
         """Videos of a shard; depends on nothing but the spec, so shards are always the same."""
         per_video = sum(array.nbytes for array in self.arrays.values())
-        return max(1, min(SHARD_VIDEOS, SHARD_BYTES // per_video))
+        most = SHARD_VIDEOS.get(self.kind, SHARD_MEDIA)
+        return max(1, min(most, SHARD_BYTES // max(per_video, 1)))
+
+    @property
+    def is_always_finite(self) -> bool:
+        """Whether the arrays cannot hold what is not finite."""
+        return all(np.dtype(array.dtype).kind in "iu" for array in self.arrays.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; `from_dict` reads it back."""
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if not self.settings:
+            # Stores of earlier versions have no such entry.
+            del data["settings"]
         return data
 
     @classmethod
@@ -127,7 +135,7 @@ class Store:
             for shard, videos in enumerate(index["shards"])
             for row, video in enumerate(videos)
         }
-        self.is_finite = bool(index.get("finite")) or self.spec.kind == "clips"
+        self.is_finite = bool(index.get("finite")) or self.spec.is_always_finite
         """Whether all numbers were seen to be finite; earlier versions did not look."""
         self._shards: list[list[str]] = index["shards"]
         self._copies: list[list[str]] | None = index.get("copies")
@@ -261,70 +269,6 @@ class Store:
             raise StoreError(f"{error}{copy if is_remote(self.location) else ''}") from None
 
 
-def clip_spec(recipe: Recipe) -> StoreSpec:
-    """Return what a recipe's clip store holds."""
-    clips = recipe.clips
-    shape = (clips.num_clips, clips.frames_per_clip, clips.size_px, clips.size_px, 3)
-    return StoreSpec(
-        kind="clips",
-        arrays={"clips": ArraySpec(shape=shape, dtype="uint8")},
-        num_clips=clips.num_clips,
-        frames_per_clip=clips.frames_per_clip,
-        size_px={"clips": clips.size_px},
-        decoder=clips.decoder,
-    )
-
-
-def feature_spec(recipe: Recipe) -> StoreSpec:
-    """Return what a recipe's feature store holds.
-
-    Raises:
-        StoreError: a file of weights or features is absent.
-    """
-    clips, features = recipe.clips, recipe.features
-    if features is None:
-        raise ValueError("the recipe has no section features")
-    frames = (clips.num_clips, clips.frames_per_clip, features.appearance_width)
-    motion = (clips.num_clips, features.motion_width)
-    from_files = features.appearance is None
-    return StoreSpec(
-        kind="features",
-        arrays={
-            "appearance": ArraySpec(shape=frames, dtype=features.dtype),
-            "motion": ArraySpec(shape=motion, dtype=features.dtype),
-        },
-        num_clips=clips.num_clips,
-        frames_per_clip=clips.frames_per_clip,
-        size_px={}
-        if from_files
-        else {"appearance": features.appearance_px, "motion": features.motion_px},
-        decoder="" if from_files else clips.decoder,
-        encoders=_files_identity(features) if from_files else _encoders_identity(recipe),
-    )
-
-
-def store_spec(recipe: Recipe) -> StoreSpec:
-    """Return what the store of a recipe holds: features where it names them, else clips."""
-    return clip_spec(recipe) if recipe.features is None else feature_spec(recipe)
-
-
-def store_location(recipe: Recipe) -> str:
-    """Return the folder of a recipe's store."""
-    clips, features = recipe.clips, recipe.features
-    section = clips if features is None else features
-    if section.store is not None:
-        return section.store
-    name = f"{clips.num_clips}x{clips.frames_per_clip}"
-    if features is None:
-        decoder = "" if clips.decoder == "pyav" else f"-{clips.decoder}"
-        return join(prepared_location(recipe.data), f"clips-{name}-{clips.size_px}px{decoder}")
-    encoders = [e.name for e in (features.appearance, features.motion) if e is not None]
-    origin = "-".join(encoders or ["hdf5"])
-    identity = json.dumps(feature_spec(recipe).to_dict(), sort_keys=True)
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    return join(prepared_location(recipe.data), f"features-{name}-{origin}-{digest}")
-
-
 def shard_name(shard: int) -> str:
     """Return the folder of a shard inside the store."""
     return f"shards/{shard:05d}"
@@ -448,7 +392,7 @@ def shard_is_finite(
 
     Those of earlier versions are read for that, where they are on a disk.
     """
-    if description.get("finite") or spec.kind == "clips":
+    if description.get("finite") or spec.is_always_finite:
         return True
     folder, rows = open_folder(store).path / shard_name(shard), len(description["rows"])
     return not rows or not not_finite(
@@ -558,38 +502,6 @@ def _has_rows(file: Path, shape: tuple[int, ...], dtype: str) -> bool:
     except StoreError:
         return False
     return True
-
-
-def _encoders_identity(recipe: Recipe) -> dict[str, Any]:
-    features = recipe.features
-    assert features is not None
-    return {
-        "appearance": _encoder_identity(features.appearance, recipe.seed),
-        "motion": _encoder_identity(features.motion, recipe.seed),
-    }
-
-
-def _encoder_identity(config: NamedConfig | None, seed: int) -> dict[str, Any]:
-    identity: dict[str, Any] = {} if config is None else config.model_dump(mode="json")
-    weights = identity.pop("weights", None)
-    if weights is None:
-        return {**identity, "random_weights_of_seed": seed}
-    if not Path(weights).is_file():
-        raise StoreError(f"there is no file of weights {weights}")
-    # The file's content, since it may have moved; and hashing takes a second at most.
-    return {**identity, "weights_sha256": hash_file(Path(weights))}
-
-
-def _files_identity(features: FeaturesConfig) -> dict[str, Any]:
-    files = {"appearance": features.appearance_hdf5, "motion": features.motion_hdf5}
-    for file in files.values():
-        if not Path(str(file)).is_file():
-            raise StoreError(f"there is no file of features {file}")
-    # Not the hash of the content: these files have gigabytes.
-    return {
-        part: {"file": Path(str(file)).name, "bytes": Path(str(file)).stat().st_size}
-        for part, file in files.items()
-    }
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -9,17 +9,20 @@ Two back ends do this: PyAV, the default, and decord (`msvqa/data/readers.py`).
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from msvqa.data.isolation import Isolated
+from msvqa.data.medium import Medium
+from msvqa.data.pictures import open_pictures
 from msvqa.data.readers import Probe, Reader, open_reader
+from msvqa.data.sampling import duration, within
 from msvqa.errors import VideoError
 from msvqa.files import hash_file
-from msvqa.storage import is_remote, on_this_disk
+from msvqa.storage import is_remote, on_this_disk, open_folder
 
 KEPT_BYTES = 256 * 1024**2
 """Decoded frames up to this size stay in memory; larger videos are decoded twice."""
@@ -27,6 +30,8 @@ CHUNK_BYTES = 8 * 1024**2
 """Frames in RGB at full size are made and resized in portions of this size: larger ones leave the
 processor's cache and cost 10 % more."""
 
+Choice = Callable[[np.ndarray], np.ndarray]
+"""From seconds (n,) at which frames begin, the first at 0, to the frame numbers wanted."""
 Plan = Callable[[int], np.ndarray]
 """From the number of frames to the frame numbers wanted, an array of any shape."""
 
@@ -64,15 +69,78 @@ def decode(path: str | Path, plan: Plan, sizes: Sequence[int], decoder: str = "p
     Raises:
         VideoError: there are no frames to be had; its `outcome` says of what kind the trouble is.
     """
-    reader = open_reader(path, decoder)
+    return _decoded(open_reader(path, decoder), path, plan, sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What is wanted of a medium: some of its frames, as squares of one size."""
+
+    choose: Choice
+    """Must be importable by name."""
+    size_px: int
+    fit: str = "crop"
+    """`crop` keeps the square in the middle, `stretch` all; then the aspect ratio is lost."""
+    decoder: str = "pyav"
+
+
+def look(path: Path, medium: Medium, view: View) -> Decoded:
+    """Read the frames of a medium that a view wants: of a video, a span, an image or a folder.
+
+    Raises:
+        VideoError: there are no frames to be had; its `outcome` says of what kind the trouble is.
+    """
+    reader = _open(path, medium.kind, view.decoder)
+
+    def plan(num_frames: int) -> np.ndarray:
+        times = reader.times(num_frames)
+        first, stop = 0, num_frames
+        if medium.has_span:
+            _need_times(path, times)
+            first, stop = within(times, medium.start, medium.end)
+            if stop == 0:
+                raise VideoError("outside_video", f"{path}: {outside(medium, duration(times))}")
+        chosen: np.ndarray = first + view.choose(times[first:stop] - times[first])
+        return chosen
+
+    return _decoded(reader, path, plan, [view.size_px], view.fit == "crop")
+
+
+def outside(medium: Medium, duration_s: float) -> str:
+    """Say that a span is not in its video."""
+    end = "the end" if medium.end is None else f"{medium.end:g} s"
+    return (
+        f"the span from {medium.start or 0:g} s to {end} lies outside the video, "
+        f"which lasts {duration_s:.2f} s"
+    )
+
+
+def _need_times(path: Path, times: np.ndarray) -> None:
+    if np.isnan(times).any():
+        raise VideoError("no_times", f"{path}: nobody knows when its frames are shown")
+
+
+def _probed(reader: Reader, num_frames: int) -> Probe:
+    lasts_s = duration(reader.times(num_frames))
+    return replace(reader.probe(num_frames), duration_s=0.0 if np.isnan(lasts_s) else lasts_s)
+
+
+def _open(path: Path, kind: str, decoder: str = "pyav") -> Reader:
+    return open_reader(path, decoder) if kind == "video" else open_pictures(path, kind)
+
+
+def _decoded(
+    reader: Reader, path: str | Path, plan: Plan, sizes: Sequence[int], crop: bool = False
+) -> Decoded:
     kept, num_frames = _read(reader)
-    probe = reader.probe(num_frames)
+    probe = _probed(reader, num_frames)
     if num_frames == 0:
         raise VideoError(probe.outcome, f"{path}: {probe.problem}")
     planned = plan(num_frames)
     wanted, position = np.unique(planned, return_inverse=True)
     found = _pick(reader.frames() if kept is None else kept, set(wanted.tolist()))
-    small = _convert(reader, found, sizes)
+    pixels = map(reader.to_rgb, found)
+    small = _convert(map(_middle_square, pixels) if crop else pixels, sizes)
     if any(len(frames) != len(wanted) for frames in small.values()):
         raise VideoError("unreadable", f"{path}: a second pass gave other frames than the first")
     # Repeated numbers are filled in last, after the work is done once for each frame.
@@ -80,11 +148,21 @@ def decode(path: str | Path, plan: Plan, sizes: Sequence[int], decoder: str = "p
     return Decoded({size: frames[position] for size, frames in small.items()}, probe)
 
 
-def probe(path: str | Path) -> Probe:
-    """Read a file from end to end without making pixels; never raises for a bad file."""
+def probe(path: str | Path, kind: str = "video") -> Probe:
+    """Read a medium from end to end; pixels are made of images alone. Never raises for a bad one.
+
+    Args:
+        path: a file, or a folder of images.
+        kind: see `msvqa.data.media.KINDS`.
+    """
     try:
-        reader = open_reader(path)
-        return reader.probe(sum(1 for _ in reader.frames()))
+        reader = _open(Path(path), kind)
+        count = 0
+        for frame in reader.frames():
+            count += 1
+            if kind != "video":
+                reader.to_rgb(frame)
+        return _probed(reader, count)
     except VideoError as error:
         return Probe(outcome=error.outcome, problem=str(error))
 
@@ -113,6 +191,18 @@ def video_file(location: str | Path) -> Iterator[Path]:
                 raise
             message = str(error).replace(str(path), str(location))
             raise VideoError(error.outcome, message) from None
+
+
+@contextmanager
+def medium_file(medium: Medium) -> Iterator[Path]:
+    """Give the path of a medium's file or folder on this machine for the block, as `video_file`."""
+    if medium.kind != "frames" or not is_remote(medium.path):
+        with video_file(medium.path) as path:
+            yield path
+        return
+    folder = open_folder(medium.path)
+    folder.get(*folder.sizes())
+    yield folder.path
 
 
 class IsolatedDecoder:
@@ -150,10 +240,22 @@ class IsolatedDecoder:
             raise _with_path(error, path) from None
         return decoded
 
-    def probe(self, path: str | Path) -> Probe:
-        """Read a file from end to end without making pixels; never raises for a bad file."""
+    def look(self, path: Path, medium: Medium, view: View) -> Decoded:
+        """Read what is wanted of a medium that is on this machine, as `look` does.
+
+        Raises:
+            VideoError: there are no frames to be had, or the decoder hung or died.
+        """
         try:
-            found: Probe = self._isolated.call(probe, path)
+            decoded: Decoded = self._isolated.call(look, path, medium, view)
+        except VideoError as error:
+            raise _with_path(error, path) from None
+        return decoded
+
+    def probe(self, path: str | Path, kind: str = "video") -> Probe:
+        """Read a medium from end to end, as `probe` does."""
+        try:
+            found: Probe = self._isolated.call(probe, path, kind)
         except VideoError as error:
             return Probe(outcome=error.outcome, problem=str(_with_path(error, path)))
         return found
@@ -203,12 +305,19 @@ def _pick(frames: Iterable[Any], wanted: set[int]) -> Iterator[Any]:
     return (frame for number, frame in enumerate(frames) if number in wanted)
 
 
-def _convert(reader: Reader, frames: Iterable[Any], sizes: Sequence[int]) -> dict[int, np.ndarray]:
-    """Return uint8 (N, size, size, 3) for every size."""
+def _middle_square(frame: np.ndarray) -> np.ndarray:
+    height, width, _ = frame.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return frame[top : top + side, left : left + side]
+
+
+def _convert(frames: Iterable[np.ndarray], sizes: Sequence[int]) -> dict[int, np.ndarray]:
+    """Return frames in RGB as uint8 (N, size, size, 3) for every size."""
     from msvqa.data.resize import resize  # torch, which `probe` does without
 
     parts: dict[int, list[np.ndarray]] = {size: [] for size in sizes}
-    for chunk in _chunks(reader.to_rgb(frame) for frame in frames):
+    for chunk in _chunks(frames):
         for size, done in parts.items():
             done.append(resize(chunk, size))
     return {size: np.concatenate(done) for size, done in parts.items()}

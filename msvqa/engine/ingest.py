@@ -1,4 +1,4 @@
-"""Decoding and extraction on Ray Data: videos to the shards of a store, or clips as a stream."""
+"""Extraction on Ray Data: arrays of media to the shards of a store, or as a stream."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -8,38 +8,30 @@ from typing import Any
 import numpy as np
 import ray
 
+from msvqa.data.medium import Medium
 from msvqa.data.order import chunks
-from msvqa.data.store import SHARDS_STAY, Entry, StoreSpec, write_shard
+from msvqa.data.processors.processor import Processor
+from msvqa.data.store import SHARDS_STAY, Arrays, Entry, StoreSpec, write_shard
 from msvqa.engine.actors import NO_PROGRESS_S, Pool, Result, Work, perform
-from msvqa.engine.extraction import ClipDecoder, ClipExtractor, Extractor, open_extractor
 from msvqa.errors import ClusterError, StorageError, VideoError
 from msvqa.failures import as_error
-from msvqa.recipe import ClipsConfig, parse
 
-VIDEOS_PER_BLOCK = 2
+MEDIA_PER_BLOCK = 2
+ARRAY = "array:"
+"""What the names of arrays begin with, beside the columns of a block."""
 CPU_WAIT_S = 30.0
-
-
-@dataclass(frozen=True)
-class Video:
-    """A video of the store to be."""
-
-    video_id: str
-    path: str
 
 
 @dataclass(frozen=True)
 class ShardJob:
     """Shards that are still to be written; travels to every worker."""
 
-    clips: ClipsConfig
-    recipe: dict[str, Any] | None
-    """For features the whole recipe, as plain data: its sections have types made when it is read.
-    For clips nothing, since reading it imports the model, and with it torch, in every worker."""
+    processor: Processor
+    """Not the recipe: to read one imports its model, and with it torch, in every worker."""
     store: str
     spec: dict[str, Any]
     made_with: dict[str, str]
-    shards: dict[int, list[Video]]
+    shards: dict[int, list[Medium]]
 
 
 def write_shards(job: ShardJob, pool: Pool) -> Iterator[int]:
@@ -55,7 +47,7 @@ def write_shards(job: ShardJob, pool: Pool) -> Iterator[int]:
     """
     spec = StoreSpec.from_dict(job.spec)
     # Each video is read, for its hash, and then decoded.
-    longest_s = spec.videos_per_shard * 2 * job.clips.timeout_s
+    longest_s = spec.videos_per_shard * 2 * job.processor.timeout_s
     work = Work(
         worker=ShardWriter,
         arguments=(job,),
@@ -73,9 +65,7 @@ class ShardWriter:
     def __init__(self, job: ShardJob) -> None:
         self._job = job
         self._spec = StoreSpec.from_dict(job.spec)
-        self._extractor: Extractor = (
-            open_extractor(parse(job.recipe)) if job.recipe else ClipExtractor(job.clips)
-        )
+        self._extractor = job.processor.extractor()
 
     def __call__(self, shard: int) -> Result:
         """Write a shard."""
@@ -84,75 +74,79 @@ class ShardWriter:
         return {"shard": np.array([shard])}
 
     def _entries(self, shard: int) -> Iterator[Entry]:
-        for video in self._job.shards[shard]:
+        for medium in self._job.shards[shard]:
             try:
-                yield self._extractor.extract(video.video_id, video.path)
+                yield self._extractor.extract(medium)
             except (OSError, StorageError) as error:
                 kind = type(error) if isinstance(error, StorageError) else StorageError
                 raise kind(
-                    f"video {video.video_id} cannot be read: {as_error(error)}\n{SHARDS_STAY}"
+                    f"video {medium.id} cannot be read: {as_error(error)}\n{SHARDS_STAY}"
                 ) from error
 
 
-def stream_clips(
-    paths: Sequence[str], clips: ClipsConfig, workers: int
-) -> Iterator[dict[str, Any]]:
-    """Decode videos in the given order while the caller works on those before.
+@dataclass(frozen=True)
+class Streamed:
+    """What became of one medium of a stream."""
 
-    Yields:
-        `index`, position in `paths`; `clips`, uint8 (C, F, H, W, 3), or None for a bad video;
-        `outcome`; `error`, empty for a good one.
+    index: int
+    """Position among the media."""
+    arrays: Arrays | None
+    """None for a bad medium."""
+    outcome: str
+    error: str
+    """Empty for a good medium."""
+
+
+def stream_media(media: Sequence[Medium], processor: Processor, workers: int) -> Iterator[Streamed]:
+    """Yield the arrays of media in the given order, made while the caller works on those before.
 
     Raises:
         ClusterError: there is no CPU free to decode on.
-        StorageError: the object store that has the videos cannot be read.
+        StorageError: the object store that has the media cannot be read.
     """
     _wait_for_cpus(workers)
     work = Work(
-        worker=ClipStreamer,
-        arguments=(clips,),
-        parts=list(chunks([*enumerate(paths)], VIDEOS_PER_BLOCK)),
-        no_progress_s=max(NO_PROGRESS_S, 4 * clips.timeout_s),
+        worker=Streamer,
+        arguments=(processor,),
+        parts=list(chunks([*enumerate(media)], MEDIA_PER_BLOCK)),
+        no_progress_s=max(NO_PROGRESS_S, 4 * processor.timeout_s),
     )
     for result in perform(work, Pool(workers)):
         yield from _items(result)
 
 
-class ClipStreamer:
-    """Decodes a few videos at a time."""
+class Streamer:
+    """Makes the arrays of a few media at a time."""
 
-    def __init__(self, clips: ClipsConfig) -> None:
-        self._size = clips.size_px
-        self._shape = (clips.num_clips, clips.frames_per_clip, self._size, self._size, 3)
-        self._decoder = ClipDecoder(clips, [self._size])
+    def __init__(self, processor: Processor) -> None:
+        self._zeros = {
+            name: np.zeros(array.shape, array.dtype)
+            for name, array in processor.spec().arrays.items()
+        }
+        self._extractor = processor.extractor()
 
-    def __call__(self, videos: Sequence[tuple[int, str]]) -> Result:
-        """Return the clips; a bad video becomes zeros beside its error, never an exception."""
-        clips, outcomes, errors = zip(*[self._decode(path) for _, path in videos], strict=True)
+    def __call__(self, media: Sequence[tuple[int, Medium]]) -> Result:
+        """Return the arrays; a bad medium becomes zeros beside its error, never an exception."""
+        arrays, outcomes, errors = zip(*[self._made(medium) for _, medium in media], strict=True)
         return {
-            "index": np.array([index for index, _ in videos]),
-            "clips": np.stack(clips),
+            "index": np.array([index for index, _ in media]),
             "outcome": np.array(outcomes),
             "error": np.array(errors),
-        }
+        } | {ARRAY + name: np.stack([made[name] for made in arrays]) for name in self._zeros}
 
-    def _decode(self, path: str) -> tuple[np.ndarray, str, str]:
+    def _made(self, medium: Medium) -> tuple[Arrays, str, str]:
         try:
-            decoded = self._decoder.decode(path)
+            return self._extractor.arrays(medium), "ok", ""
         except VideoError as error:
-            return np.zeros(self._shape, np.uint8), error.outcome, str(error)
-        return decoded.frames[self._size], decoded.outcome, ""
+            return self._zeros, error.outcome, str(error)
 
 
-def _items(result: Result) -> Iterator[dict[str, Any]]:
+def _items(result: Result) -> Iterator[Streamed]:
+    names = [name for name in result if name.startswith(ARRAY)]
     for row, index in enumerate(result["index"].tolist()):
         error = str(result["error"][row])
-        yield {
-            "index": index,
-            "clips": None if error else result["clips"][row],
-            "outcome": str(result["outcome"][row]),
-            "error": error,
-        }
+        arrays = {name.removeprefix(ARRAY): result[name][row] for name in names}
+        yield Streamed(index, None if error else arrays, str(result["outcome"][row]), error)
 
 
 def _wait_for_cpus(workers: int) -> None:

@@ -1,31 +1,26 @@
-"""What a stage reads: prepared questions, and video tensors from a store or decoded on the fly."""
+"""What a stage reads: prepared examples, and arrays of their media from a store or made anew."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from msvqa.data.batch import Batch, to_device
-from msvqa.data.buffers import Buffers, VideoArrays
+from msvqa.data.buffers import Buffers
 from msvqa.data.chance import Chance
 from msvqa.data.examples.questions import Questions
+from msvqa.data.folds import dealt, read_split
 from msvqa.data.loader import MediaSource
 from msvqa.data.order import chunks
 from msvqa.data.prepared import Prepared
-from msvqa.data.sampling import sample_clips
+from msvqa.data.processors.processor import Processor, processor_of
 from msvqa.data.split import Split
-from msvqa.data.store import Store
-from msvqa.data.video import IsolatedDecoder
+from msvqa.data.store import Arrays, Store
 from msvqa.errors import DataError
 from msvqa.models.model import Sizes
-from msvqa.recipe import ClipsConfig, Recipe
-
-if TYPE_CHECKING:
-    from msvqa.data.features import FeatureFiles
-from msvqa.data.folds import dealt, read_split
+from msvqa.recipe import Recipe
 
 VIDEOS_PER_COPY = 64
 OF_NO_DATA = {words.name: 2 for words in Questions.lists}
@@ -34,23 +29,26 @@ OF_NO_DATA = {words.name: 2 for words in Questions.lists}
 
 @dataclass(frozen=True)
 class StoreSource:
-    """Video tensors from a store: views of memory-mapped shards."""
+    """Arrays of media from a store: views of memory-mapped shards."""
 
     store: Store
     split: Split
+    processor: Processor
     buffers: Buffers = field(default_factory=Buffers)
 
     def batches(
         self, groups: Sequence[Sequence[int]], chance: Chance | None = None
     ) -> Iterator[Batch]:
-        """Yield the stored arrays of the split's videos, copied once: into buffers used again."""
+        """Yield what is drawn of the stored arrays, copied once: into buffers used again."""
+        ids, draw = self.split.media.id, self.processor.draw
         for rows in groups:
-            ids = [self.split.media.id[row] for row in rows]
-            yield self.buffers.stack([self.store.read(video) for video in ids])
+            yield self.buffers.stack(
+                [draw(self.store.read(ids[row]), _generator(chance, row)) for row in rows]
+            )
 
 
-class ResidentSource:
-    """Nothing: the videos are on the device already, see `Inputs.resident`."""
+class EmptySource:
+    """Nothing: there are no arrays, or they are on the device already, see `Inputs.resident`."""
 
     def batches(
         self, groups: Sequence[Sequence[int]], chance: Chance | None = None
@@ -60,88 +58,71 @@ class ResidentSource:
 
 
 @dataclass(frozen=True)
-class FileSource:
-    """Features straight from HDF5 files, for a few videos."""
+class DirectSource:
+    """Arrays of media made here, one after another: for what is read quickly, or for a few."""
 
     split: Split
-    files: "FeatureFiles"
+    processor: Processor
 
     def batches(
         self, groups: Sequence[Sequence[int]], chance: Chance | None = None
     ) -> Iterator[Batch]:
-        """Yield the features of the split's videos."""
-        for rows in groups:
-            ids = [self.split.media.id[row] for row in rows]
-            yield Buffers().stack([self.files.read(video) for video in ids])
+        """Yield what is drawn of the arrays of the split's media.
+
+        Raises:
+            VideoError: a medium has none.
+        """
+        rows = [row for group in groups for row in group]
+        made = self.processor.arrays(self.split.media.medium(row) for row in rows)
+        return _stacked(self.processor, zip(rows, made, strict=True), groups, chance)
 
 
 @dataclass(frozen=True)
 class StreamSource:
-    """Video tensors decoded by Ray Data while training runs."""
+    """Arrays of media made by other processes while training runs."""
 
     split: Split
-    clips: ClipsConfig
+    processor: Processor
     data_workers: int
 
     def batches(
         self, groups: Sequence[Sequence[int]], chance: Chance | None = None
     ) -> Iterator[Batch]:
-        """Yield the clips of the split's videos in order.
+        """Yield what is drawn of the arrays of the split's media.
 
         Raises:
-            DataError: a video cannot be decoded; it must not become silent zeros.
+            DataError: a medium cannot be decoded; it must not become silent zeros.
         """
-        return _stacked(self._videos([row for rows in groups for row in rows]), groups)
+        made = self._made([row for rows in groups for row in rows])
+        return _stacked(self.processor, made, groups, chance)
 
-    def _videos(self, rows: Sequence[int]) -> Iterator[VideoArrays]:
-        from msvqa.engine.ingest import stream_clips
+    def _made(self, rows: Sequence[int]) -> Iterator[tuple[int, Arrays]]:
+        from msvqa.engine.ingest import stream_media
 
-        paths = [self.split.media.path[row] for row in rows]
-        for row, item in zip(rows, stream_clips(paths, self.clips, self.data_workers), strict=True):
-            if item["error"]:
-                media = self.split.media
+        media = [self.split.media.medium(row) for row in rows]
+        stream = stream_media(media, self.processor, self.data_workers)
+        for row, medium, item in zip(rows, media, stream, strict=True):
+            if item.arrays is None:
                 raise DataError(
-                    f"video {media.id[row]} ({media.path[row]}): {item['error']}; "
-                    "run `msvqa doctor --data` and take it out, or use clips.cache=store"
+                    f"video {medium.id} ({medium.path}): {item.error}; run `msvqa doctor --data` "
+                    f"and take it out, or use {self.processor.section}.cache=store"
                 )
-            yield {"clips": item["clips"]}
+            yield row, item.arrays
 
 
-@dataclass(frozen=True)
-class DecodingSource:
-    """Video tensors decoded one after another, for a few videos without Ray."""
-
-    split: Split
-    clips: ClipsConfig
-
-    def batches(
-        self, groups: Sequence[Sequence[int]], chance: Chance | None = None
-    ) -> Iterator[Batch]:
-        """Yield the clips of the split's videos."""
-        paths = [self.split.media.path[row] for rows in groups for row in rows]
-        return _stacked(decode_videos(paths, self.clips), groups)
-
-
-def _stacked(videos: Iterator[VideoArrays], groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+def _stacked(
+    processor: Processor,
+    made: Iterator[tuple[int, Arrays]],
+    groups: Sequence[Sequence[int]],
+    chance: Chance | None,
+) -> Iterator[Batch]:
     buffers = Buffers()
-    return (buffers.stack(list(islice(videos, len(rows)))) for rows in groups)
+    drawn = (processor.draw(arrays, _generator(chance, row)) for row, arrays in made)
+    return (buffers.stack(list(islice(drawn, len(rows)))) for rows in groups)
 
 
-def decode_videos(paths: Sequence[str], clips: ClipsConfig) -> Iterator[VideoArrays]:
-    """Yield the clips of video files, decoded in a child process that may hang or die.
-
-    Raises:
-        VideoError: a file yields no frames.
-        StorageError: the object store that has the files cannot be read.
-    """
-    plan = partial(sample_clips, num_clips=clips.num_clips, frames_per_clip=clips.frames_per_clip)
-    decoder = IsolatedDecoder(clips.timeout_s)
-    try:
-        for path in paths:
-            decoded = decoder(path, plan, [clips.size_px], clips.decoder)
-            yield {"clips": decoded.frames[clips.size_px]}
-    finally:
-        decoder.close()
+def _generator(chance: Chance | None, row: int) -> np.random.Generator | None:
+    return None if chance is None else chance.of_medium(row)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,30 +152,38 @@ def open_inputs(
     Args:
         recipe: the recipe.
         prepared: the prepared folder.
-        store_path: the extracted store; None where videos are decoded while training runs.
+        store_path: the extracted store; None where the processor keeps none.
         split: name of the split.
         device: where the batches will go, for pinned memory and resident features.
     """
-    present = {"present_only": recipe.reads_videos}
+    processor = processor_of(recipe)
+    present = {"present_only": processor.reads_files}
     if store_path is None:
-        questions = read_split(prepared, split, recipe.folds, **present)
-        workers = recipe.scaling.data_workers or 1
-        return Inputs(split=questions, source=StreamSource(questions, recipe.clips, workers))
+        examples = read_split(prepared, split, recipe.folds, **present)
+        return Inputs(split=examples, source=_unstored(examples, processor, recipe))
     store = Store.open(store_path)
-    questions = read_split(dealt(recipe, prepared, store.copies), split, recipe.folds, **present)
-    absent = [video for video in questions.media.id if video not in store]
+    examples = read_split(dealt(recipe, prepared, store.copies), split, recipe.folds, **present)
+    absent = [video for video in examples.media.id if video not in store]
     unexplained = sorted(set(absent) - set(store.rejected))
     if unexplained:
         raise DataError(
             f"{store_path} lacks {len(unexplained)} videos of split {split!r}, the first is "
             f"{unexplained[0]}: run `msvqa extract` again"
         )
-    questions = questions.without(absent)
+    examples = examples.without(absent)
     on_gpu = device is not None and device.type == "cuda"
-    source = StoreSource(store, questions, Buffers(pinned=on_gpu))
-    if device and on_gpu and recipe.features and recipe.features.resident == "device":
+    source = StoreSource(store, examples, processor, Buffers(pinned=on_gpu))
+    if device and on_gpu and processor.resides_on_device:
         return make_resident(source, device)
-    return Inputs(split=questions, source=source)
+    return Inputs(split=examples, source=source)
+
+
+def _unstored(split: Split, processor: Processor, recipe: Recipe) -> MediaSource:
+    if not processor.spec().arrays:
+        return EmptySource()
+    if processor.way == "direct":
+        return DirectSource(split, processor)
+    return StreamSource(split, processor, recipe.scaling.data_workers or 1)
 
 
 def make_resident(source: StoreSource, device: torch.device) -> Inputs:
@@ -220,18 +209,13 @@ def make_resident(source: StoreSource, device: torch.device) -> Inputs:
             if key not in resident:
                 resident[key] = part.new_empty(shape, device=device)
             resident[key][first : first + len(part)] = part
-    return Inputs(split=split, source=ResidentSource(), resident=resident)
+    return Inputs(split=split, source=EmptySource(), resident=resident)
 
 
 def model_sizes(recipe: Recipe, prepared: Prepared | None) -> Sizes:
     """Return what a model of the recipe must know of its data; without data, of any words."""
-    features = recipe.features
     return Sizes(
         **(prepared.lexicon.sizes() if prepared else OF_NO_DATA),
-        num_clips=recipe.clips.num_clips,
-        frames_per_clip=recipe.clips.frames_per_clip,
-        size_px=recipe.clips.size_px,
-        appearance_width=features.appearance_width if features else None,
-        motion_width=features.motion_width if features else None,
+        **processor_of(recipe).sizes(),
         word_size=recipe.data.word_size,
     )

@@ -8,20 +8,13 @@ from itertools import islice
 import torch
 
 from msvqa.data.batch import Batch
-from msvqa.data.features import feature_files
 from msvqa.data.folds import read_split
 from msvqa.data.found_store import find_store, refuse_rejected
 from msvqa.data.loader import training_batches
 from msvqa.data.order import Share, plan_epoch
 from msvqa.data.prepared import Prepared
-from msvqa.data.store import store_location, store_spec
-from msvqa.engine.inputs import (
-    DecodingSource,
-    FileSource,
-    Inputs,
-    model_sizes,
-    open_inputs,
-)
+from msvqa.data.processors.processor import processor_of, store_location
+from msvqa.engine.inputs import DirectSource, Inputs, model_sizes, open_inputs
 from msvqa.engine.memory import peak_memory_bytes
 from msvqa.engine.optim import build_optimizer
 from msvqa.engine.precision import autocast, use_channels_last
@@ -107,22 +100,23 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> list[Estimate]:
 
 def _open(recipe: Recipe, prepared: Prepared, device: torch.device) -> Inputs:
     """Open the store, or read the few videos that are needed from where it will be made from."""
-    store = find_store(store_location(recipe), store_spec(recipe))
+    processor = processor_of(recipe)
+    if processor.way == "direct":
+        return open_inputs(recipe, prepared, None, "train", device)
+    location = store_location(recipe)
+    store = find_store(location, processor.spec())
     if store is not None:
         if not recipe.data.allow_missing:
             refuse_rejected(store)
         return open_inputs(recipe, prepared, store.location, "train", device)
-    split = read_split(prepared, "train", recipe.folds, present_only=recipe.reads_videos)
-    if files := feature_files(recipe):
+    if processor.encoders():
+        raise StoreError(f"store {location} is not there yet; run `msvqa extract` with its recipe")
+    split = read_split(prepared, "train", recipe.folds, present_only=processor.reads_files)
+    if files := processor.files():
         split = split.without([video for video in split.media.id if video not in files])
         if recipe.data.allow_missing:
             split = split.without(files.survey(split.media.id).unusable)
-        return Inputs(split=split, source=FileSource(split, files))
-    if recipe.features is not None:
-        raise StoreError(
-            f"store {store_location(recipe)} is not there yet; run `msvqa extract` with its recipe"
-        )
-    return Inputs(split=split, source=DecodingSource(split, recipe.clips))
+    return Inputs(split=split, source=DirectSource(split, processor))
 
 
 def _one_step(recipe: Recipe, stage: StageConfig, inputs: Inputs) -> tuple[list[Batch], int]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from msvqa.data.store import store_location
+from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.engine.checkpoint import checkpoint_name, newest_checkpoint
 from msvqa.engine.cluster import Placement, Resources, has_dashboard
 from msvqa.engine.loop import Saver, StageJob, train_stage
@@ -244,7 +244,7 @@ def _train(job: SearchJob, sweep: Sweep, run: Run, index: int) -> None:
         stage=index,
         run=run.location,
         prepared=job.prepared,
-        store=store_location(run.recipe),
+        store=store_location(run.recipe) if processor_of(run.recipe).way == "store" else None,
         init_from=initial_checkpoint(stage, run),
     )
     if job.placement.workers > 1:

@@ -12,6 +12,10 @@ from msvqa.recipe import Recipe
 from msvqa.sections import NamedConfig, resolve
 
 
+class UnknownSizeError(AttributeError, ValueError):
+    """A model asks for a size that its data does not have."""
+
+
 class Sizes(Mapping[str, Any]):
     """What a model must know of its data: a number for each name, None where there is none.
 
@@ -29,7 +33,7 @@ class Sizes(Mapping[str, Any]):
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in self._sizes:
-            raise AttributeError(
+            raise UnknownSizeError(
                 f"the model needs the size {name!r} of its data, which gives {one_of(self)}"
             )
         return self._sizes[name]

@@ -1,15 +1,13 @@
 """Footage: frames of a run's videos, from its store where it is there, else from the files."""
 
 from collections.abc import Iterable
-from functools import partial
 
 import numpy as np
 
 from msvqa.data.prepared import Prepared, prepared_location
-from msvqa.data.sampling import sample_clips
+from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.data.split import Split
-from msvqa.data.store import Store, store_location, store_spec
-from msvqa.data.video import IsolatedDecoder
+from msvqa.data.store import Store
 from msvqa.errors import DataError, VideoError
 from msvqa.recipe import Recipe
 
@@ -18,7 +16,7 @@ class Footage:
     """What is left of a run's data. Nothing is prepared or extracted; what is absent is said."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.clips_config = recipe.clips
+        self.processor = processor_of(recipe)
         self.prepared: Prepared | None = None
         self.store: Store | None = None
         self.problems: list[str] = []
@@ -32,10 +30,10 @@ class Footage:
         except DataError as error:
             self.problems.append(str(error))
         try:
-            self.store = Store.open(store_location(recipe), store_spec(recipe))
+            self.store = Store.open(store_location(recipe), self.processor.spec())
         except DataError as error:
             # Without a store frames are decoded; a recipe may have asked for that.
-            if recipe.clips.cache == "store" or recipe.features is not None:
+            if self.processor.way == "store":
                 self.problems.append(str(error))
 
     def splits(self) -> list[Split]:
@@ -50,33 +48,27 @@ class Footage:
         for video in dict.fromkeys(video_ids):
             if video in self.clips or video in self.reasons:
                 continue
-            if self.store and self.store.spec.kind == "clips" and video in self.store:
-                self.clips[video] = self.store.read(video)["clips"]
+            if self.store and video in self.store and self.processor.pictures is self.processor:
+                self.clips[video] = self.processor.shown(self.store.read(video))
             else:
                 absent.append(video)
         if absent:
             self._decode(absent)
 
     def _decode(self, videos: list[str]) -> None:
-        paths = {
-            video: path
-            for split in self.splits()
-            for video, path in zip(split.media.id, split.media.path, strict=True)
-        }
-        config = self.clips_config
-        plan = partial(
-            sample_clips, num_clips=config.num_clips, frames_per_clip=config.frames_per_clip
-        )
-        decoder = IsolatedDecoder(config.timeout_s)
+        media = {medium.id: medium for split in self.splits() for medium in split.media}
+        if (pictures := self.processor.pictures) is None:
+            self.reasons |= dict.fromkeys(videos, "what the model sees has no pictures")
+            return
+        extractor = pictures.extractor()
         try:
             for video in videos:
-                if video not in paths:
+                if video not in media:
                     self.reasons[video] = "the video is no longer there"
                     continue
                 try:
-                    decoded = decoder(paths[video], plan, [config.size_px], config.decoder)
-                    self.clips[video] = decoded.frames[config.size_px]
+                    self.clips[video] = pictures.shown(extractor.arrays(media[video]))
                 except VideoError as error:
                     self.reasons[video] = str(error)
         finally:
-            decoder.close()
+            extractor.close()

@@ -12,8 +12,9 @@ import pytest
 from msvqa.data.dataset import open_dataset
 from msvqa.data.leakage import Allowed, how_to_allow, shared_content
 from msvqa.data.problems import find_annotation_problems
+from msvqa.data.processors.processor import store_location, store_spec
 from msvqa.data.schema import Problem
-from msvqa.data.store import INDEX, Entry, clip_spec, store_location, write_index, write_shard
+from msvqa.data.store import INDEX, Entry, write_index, write_shard
 from msvqa.errors import DataError
 from msvqa.extract import extract, videos_of
 from msvqa.prepare import prepare, summary
@@ -102,9 +103,9 @@ def extracted(tmp_path):
     """A recipe with a complete store of videos 1 and 2 of train, 3 of val, 4 and 5 of test."""
     write_msvd(tmp_path / "data")
     recipe = make_recipe(tmp_path)
-    spec, store = clip_spec(recipe), store_location(recipe)
+    spec, store = store_spec(recipe), store_location(recipe)
     arrays = {name: np.zeros(array.shape, array.dtype) for name, array in spec.arrays.items()}
-    ids = [video.video_id for video in videos_of(prepare(recipe.data))]
+    ids = [video.id for video in videos_of(prepare(recipe.data))]
     entries = [Entry(video_id=video, outcome="ok", arrays=arrays) for video in ids]
     write_index(store, spec, [write_shard(store, 0, spec, entries, {})], {})
     return recipe, Path(store) / INDEX

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msvqa.data.sampling import sample_clips
+from msvqa.data.sampling import at_rate, candidates, middles, parts, sample_clips, within
 
 
 @pytest.mark.parametrize("clips", [8, 16, 24])
@@ -47,3 +47,48 @@ def test_frames_exist_and_rise(num_frames, clips, frames):
     assert numbers.min() >= 0
     assert numbers.max() < num_frames
     assert (np.diff(numbers, axis=1) >= 0).all()
+
+
+def test_equal_parts_are_those_of_umt(golden):
+    data = np.load(golden / "umt/frame_sampling.npz", allow_pickle=False)
+    for n, count in data["cases"].tolist():
+        found, name = parts(n, count), f"{n}_{count}"
+        kept = min(n, count)
+        np.testing.assert_array_equal(found[:kept, 0], data[f"interval_lo_{name}"])
+        np.testing.assert_array_equal(found[:kept, 1], data[f"interval_last_{name}"])
+        np.testing.assert_array_equal(middles(n, count), data[f"middle_{name}"])
+
+
+def test_spans_are_those_of_umt(golden):
+    data = np.load(golden / "umt/frame_sampling.npz", allow_pickle=False)
+    for number, (start, end, fps, n) in enumerate(data["clip_cases"].tolist()):
+        first, stop = within(np.arange(int(n)) / fps, start, end)
+        expected = data[f"clip{number}_middle8"]
+        np.testing.assert_array_equal(first + middles(stop - first, 8), expected)
+
+
+@given(n=st.integers(1, 500), count=st.integers(1, 40), each=st.sampled_from([1, 3, 5, 9]))
+def test_candidates_are_of_their_part_and_the_middle_is_among_them(n, count, each):
+    found = candidates(n, count, each).reshape(count, each)
+    ranges = parts(n, count)
+    assert (found >= ranges[:, :1]).all()
+    assert (found <= ranges[:, 1:]).all()
+    assert (np.diff(found, axis=1) >= 0).all()
+    assert found[:, each // 2].tolist() == middles(n, count).tolist()
+
+
+@given(n=st.integers(1, 300), start=st.floats(0, 12), length=st.floats(0.01, 12))
+def test_a_span_has_a_frame_unless_it_lies_outside(n, start, length):
+    first, stop = within(np.arange(n) / 25, start, start + length)
+    if n > 1 and start >= n / 25:
+        assert stop == 0
+    elif n > 1:
+        assert 0 <= first < stop <= n
+        assert first / 25 <= start + 1e-5
+
+
+def test_a_rate_takes_every_so_many_frames():
+    times = np.arange(100) / 10
+    assert at_rate(times, 5, 1.0).tolist() == [5, 25, 45, 65, 85]
+    assert at_rate(times[:20], 4, 1.0).tolist() == [5, 15, 15, 15]
+    assert at_rate(np.zeros(1), 3, 1.0).tolist() == [0, 0, 0]

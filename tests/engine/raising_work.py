@@ -4,10 +4,11 @@ import argparse
 import signal
 
 from msvqa import cli
+from msvqa.data.medium import Medium
 from msvqa.data.prepared import Prepared
-from msvqa.data.store import store_location, store_spec
+from msvqa.data.processors.processor import processor_of, store_location, store_spec
 from msvqa.engine.actors import Work
-from msvqa.engine.ingest import ShardJob, ShardWriter, Video
+from msvqa.engine.ingest import ShardJob, ShardWriter
 from msvqa.engine.prediction import PredictionJob, Predictor
 from msvqa.errors import MSVQAError
 from msvqa.recipe import parse
@@ -38,9 +39,9 @@ def encoding(folder, name):
 
 def extraction(folder, name):
     recipe = parse(encoding(folder, name))
-    video = Video("1", str(next((folder / "data" / "video").glob("*.avi"))))
+    video = Medium("1", str(next((folder / "data" / "video").glob("*.avi"))))
     store, spec = str(folder / "store"), store_spec(recipe).to_dict()
-    job = ShardJob(recipe.clips, recipe.to_dict(), store, spec, {}, {0: [video]})
+    job = ShardJob(processor_of(recipe), store, spec, {}, {0: [video]})
     return Work(worker=ShardWriter, arguments=(job,), parts=[0])
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from msvqa import cli
 from msvqa.data.prepared import Prepared
-from msvqa.data.store import store_location
+from msvqa.data.processors.processor import store_location
 from msvqa.engine import cluster
 from msvqa.engine.actors import FAILURE, Messenger, Pool, perform
 from msvqa.engine.cluster import Placement

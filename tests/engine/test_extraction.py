@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from msvqa.engine.extraction import ClipExtractor
+from msvqa.data.medium import Medium
+from msvqa.data.processors.clips import ClipExtractor
 from msvqa.recipe import ClipsConfig
 from tests import barcode_video
 from tests.stalled import stalled
@@ -30,11 +31,11 @@ def facts_of(file):
 def test_a_file_whose_reading_does_not_return_costs_its_time(extractor, tmp_path):
     file = barcode_video.write(tmp_path / "1.avi", 20)
     with stalled(file):
-        entry = extractor.extract("1", str(file))
+        entry = extractor.extract(Medium("1", str(file)))
     assert entry.outcome == "timeout"
     assert entry.error == f"{file}: cannot be read to its end within 2 s; does its disk answer?"
     assert entry.facts == {"timeout_s": 2.0}
-    again = extractor.extract("1", str(file))
+    again = extractor.extract(Medium("1", str(file)))
     assert (again.outcome, again.facts["num_frames"]) == ("ok", 20)
     assert again.facts.items() >= facts_of(file).items()
 
@@ -42,7 +43,7 @@ def test_a_file_whose_reading_does_not_return_costs_its_time(extractor, tmp_path
 def test_a_bad_file_is_described_too(extractor, tmp_path):
     file = tmp_path / "bad.avi"
     file.write_bytes(b"no video")
-    entry = extractor.extract("bad", str(file))
+    entry = extractor.extract(Medium("bad", str(file)))
     assert entry.outcome == "unreadable"
     assert entry.facts == facts_of(file)
 
@@ -50,6 +51,6 @@ def test_a_bad_file_is_described_too(extractor, tmp_path):
 def test_a_pipe_is_no_video_and_is_not_waited_for(extractor, tmp_path):
     pipe = tmp_path / "pipe.avi"
     os.mkfifo(pipe)
-    entry = extractor.extract("pipe", str(pipe))
+    entry = extractor.extract(Medium("pipe", str(pipe)))
     assert (entry.outcome, entry.facts) == ("unreadable", {})
     assert entry.error == f"{pipe}: not a regular file"

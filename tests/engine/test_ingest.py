@@ -5,19 +5,20 @@ import gc
 import numpy as np
 import pytest
 
+from msvqa.data.medium import Medium
+from msvqa.data.processors.clips import Clips
+from msvqa.data.processors.processor import processor_of, store_spec
 from msvqa.data.sampling import sample_clips
-from msvqa.data.store import clip_spec
 from msvqa.engine import actors, ingest
 from msvqa.engine.actors import Pool
-from msvqa.engine.ingest import ShardJob, Video, stream_clips, write_shards
+from msvqa.engine.ingest import ShardJob, stream_media, write_shards
 from msvqa.errors import ClusterError, StorageError
-from msvqa.recipe import ClipsConfig
 from tests import barcode_video
 from tests.tiny import make_recipe
 
 pytestmark = pytest.mark.ray
 
-CLIPS = ClipsConfig(num_clips=2, frames_per_clip=4, size_px=96, timeout_s=30.0)
+CLIPS = Clips(Clips.Config(num_clips=2, frames_per_clip=4, size_px=96, timeout_s=30.0))
 LENGTHS = (30, 0, 12, 1, 45)
 
 
@@ -39,31 +40,36 @@ def paths(tmp_path):
     return [str(file) for file in files]
 
 
+def stream(paths, workers):
+    media = [Medium(str(number), path) for number, path in enumerate(paths)]
+    return stream_media(media, CLIPS, workers)
+
+
 def check(items):
-    assert [item["index"] for item in items] == list(range(len(LENGTHS)))
+    assert [item.index for item in items] == list(range(len(LENGTHS)))
     for item, length in zip(items, LENGTHS, strict=True):
         if not length:
-            assert item["clips"] is None
-            assert item["outcome"] == "unreadable"
-            assert "1.avi" in item["error"]
+            assert item.arrays is None
+            assert item.outcome == "unreadable"
+            assert "1.avi" in item.error
             continue
-        assert item["error"] == ""
-        assert item["clips"].dtype == np.uint8
-        shown = [barcode_video.read(frame) for frame in item["clips"].reshape(-1, 96, 96, 3)]
+        assert item.error == ""
+        assert item.arrays["clips"].dtype == np.uint8
+        shown = [barcode_video.read(frame) for frame in item.arrays["clips"].reshape(-1, 96, 96, 3)]
         assert shown == sample_clips(length, 2, 4).ravel().tolist()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_stream_is_in_order_and_names_bad_videos(ray_local, paths, workers):
-    check(list(stream_clips(paths, CLIPS, workers)))
+    check(list(stream(paths, workers)))
 
 
 def test_settings_of_ray_data_are_put_back(ray_local, paths):
     context = actors.DataContext.get_current()
     before = (context.execution_options.preserve_order, context.execution_no_progress_timeout_s)
-    stream = stream_clips(paths[:1], CLIPS, 1)
-    next(stream)
-    stream.close()
+    items = stream(paths[:1], 1)
+    next(items)
+    items.close()
     after = (context.execution_options.preserve_order, context.execution_no_progress_timeout_s)
     assert after == before
 
@@ -71,14 +77,14 @@ def test_settings_of_ray_data_are_put_back(ray_local, paths):
 def test_too_few_cpus_are_an_error(ray_local, paths, monkeypatch):
     monkeypatch.setattr(ingest, "CPU_WAIT_S", 0.3)
     with pytest.raises(ClusterError, match="wants 64 free CPUs"):
-        next(stream_clips(paths, CLIPS, 64))
+        next(stream(paths, 64))
 
 
 def test_no_progress_is_an_error(ray_local, paths, tmp_path, monkeypatch):
     monkeypatch.setattr(ingest, "NO_PROGRESS_S", 2.0)
     recipe, store = make_recipe(tmp_path, "clips.timeout_s=0.01"), str(tmp_path / "store")
-    spec = clip_spec(recipe).to_dict()
-    job = ShardJob(recipe.clips, None, store, spec, {}, {0: [Video("0", paths[0])]})
+    spec = store_spec(recipe).to_dict()
+    job = ShardJob(processor_of(recipe), store, spec, {}, {0: [Medium("0", paths[0])]})
     taken = ray_local.util.placement_group([{"CPU": 2}])
     ray_local.get(taken.ready(), timeout=60)
     try:
@@ -91,10 +97,10 @@ def test_no_progress_is_an_error(ray_local, paths, tmp_path, monkeypatch):
 def test_storage_that_fails_is_no_bad_video(ray_local, paths, tmp_path):
     away = "s3://user@bucket/x.avi"  # refused by the worker, before it asks any server
     with pytest.raises(StorageError, match="takes no user"):
-        list(stream_clips([paths[0], away], CLIPS, 1))
+        list(stream([paths[0], away], 1))
     recipe, store = make_recipe(tmp_path), str(tmp_path / "store")
-    videos = [Video("0", paths[0]), Video("1", away)]
-    job = ShardJob(recipe.clips, None, store, clip_spec(recipe).to_dict(), {}, {0: videos})
+    videos = [Medium("0", paths[0]), Medium("1", away)]
+    job = ShardJob(processor_of(recipe), store, store_spec(recipe).to_dict(), {}, {0: videos})
     with pytest.raises(StorageError, match=r"video 1 cannot be read: .* takes no user"):
         list(write_shards(job, Pool(1)))
 
@@ -107,7 +113,7 @@ def test_stream_inside_a_training_worker(ray_local, paths, tmp_path):
     def train(config):
         # Twice, as in two epochs: the second must get the CPUs of the first.
         for _ in range(2):
-            check(list(stream_clips(config["paths"], CLIPS, 1)))
+            check(list(stream(config["paths"], 1)))
 
     TorchTrainer(
         train,

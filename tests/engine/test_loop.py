@@ -14,7 +14,7 @@ import torch
 from msvqa.data.loader import Prefetched, evaluation_batches, training_batches
 from msvqa.data.order import Share, plan_epoch
 from msvqa.data.prepared import Prepared
-from msvqa.data.store import store_location
+from msvqa.data.processors.processor import store_location
 from msvqa.engine.checkpoint import Position, load_checkpoint, read_weights
 from msvqa.engine.distributed import gather_objects
 from msvqa.engine.inputs import open_inputs

@@ -14,7 +14,8 @@ import psutil
 import torch
 import yaml
 
-from msvqa.data.store import Store, store_location
+from msvqa.data.processors.processor import store_location
+from msvqa.data.store import Store
 from msvqa.engine.checkpoint import read_info, read_weights
 from msvqa.recipe import parse
 from msvqa.run import Run

@@ -1,0 +1,141 @@
+"""Vectors: arrays that another program made of each medium, from .npy files or records of a file.
+
+A medium of kind `record` is the bytes from `start` to `end` of its file: numbers of `dtype`, row
+after row, lowest byte first. Any other medium names a .npy file, with one vector or several rows.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from msvqa.data.finite import as_stored
+from msvqa.data.medium import Medium
+from msvqa.data.processors.processor import Extractor, Processor, Way
+from msvqa.data.sampling import middles
+from msvqa.data.store import Arrays, ArraySpec, StoreSpec
+from msvqa.data.video import video_file
+from msvqa.errors import VideoError
+from msvqa.sections import NamedConfig
+from msvqa.storage import Location
+
+# Legend: n rows of a medium, T of a batch, D numbers each.
+
+
+class Vectors(Processor):
+    """`vectors` (T, D) with `vectors_length`, or (D,) for media of a single vector."""
+
+    class Config(NamedConfig):
+        """What the arrays are like, and where they are read."""
+
+        name: str = "vectors"
+        width: int = Field(ge=1)
+        """D"""
+        frames: int | None = Field(default=None, ge=1, le=4096)
+        """T: of more rows the middle ones of T equal parts, fewer are filled up with zeros; null:
+        every medium is a single vector."""
+        dtype: Literal["float16", "float32"] = "float32"
+        """Of records, and of batches."""
+        cache: Literal["none", "store"] = "none"
+        """`none` reads the files while training runs, `store` copies and checks them before."""
+        store: Location | None = None
+        """Folder of the store; by default inside the prepared folder."""
+
+    config: Config
+
+    @property
+    def way(self) -> Way:  # type: ignore[override]
+        """Read by the workers themselves, unless there is a store."""
+        return "store" if self.config.cache == "store" else "direct"
+
+    def sizes(self) -> dict[str, int | None]:
+        """Return the width, and the number of rows."""
+        return {"width": self.config.width, "frames": self.config.frames}
+
+    def spec(self) -> StoreSpec:
+        """Return what a store of vectors holds."""
+        config = self.config
+        if config.frames is None:
+            arrays = {"vectors": ArraySpec(shape=(config.width,), dtype=config.dtype)}
+        else:
+            arrays = {
+                "vectors": ArraySpec(shape=(config.frames, config.width), dtype=config.dtype),
+                "vectors_length": ArraySpec(shape=(), dtype="int64"),
+            }
+        return StoreSpec(kind="vectors", arrays=arrays)
+
+    def folder_name(self) -> str:
+        """Return a name that says what the arrays are like."""
+        config = self.config
+        rows = "" if config.frames is None else f"{config.frames}x"
+        return f"vectors-{rows}{config.width}-{config.dtype}"
+
+    def extractor(self) -> "VectorReader":
+        """Return what reads the files."""
+        return VectorReader(self.config)
+
+
+class VectorReader(Extractor):
+    """Reads the array of one medium after another, and checks it."""
+
+    def __init__(self, config: Vectors.Config) -> None:
+        self._config = config
+
+    def arrays(self, medium: Medium) -> Arrays:
+        """Return the rows of a medium."""
+        with video_file(medium.path) as path:
+            found = self._read(path, medium)
+        config = self._config
+        if found.ndim == 1 and config.frames is not None:
+            found = found[None]
+        wanted = 1 if config.frames is None else 2
+        if found.ndim != wanted or found.shape[-1] != config.width or not len(found):
+            shape = "(D,)" if config.frames is None else "(n, D)"
+            raise VideoError(
+                "bad_array",
+                f"{path}: shape {found.shape}, {shape} with D = {config.width} is needed",
+            )
+        values = as_stored(np.asarray(found), config.dtype, str(path))
+        return {"vectors": values} if config.frames is None else _filled(values, config.frames)
+
+    def _made(self, medium: Medium, facts: dict[str, Any]) -> tuple[Arrays, str]:
+        with video_file(medium.path) as path:
+            if medium.kind != "record" and path.is_file():
+                facts["bytes"] = path.stat().st_size
+            return self.arrays(medium), "ok"
+
+    def _read(self, path: Path, medium: Medium) -> np.ndarray:
+        if not path.is_file():
+            raise VideoError("unreadable", f"{path}: no such file")
+        try:
+            if medium.kind == "record":
+                return self._record(path, int(medium.start or 0), medium.end)
+            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise VideoError("bad_array", f"{path}: no array that can be read: {error}") from None
+        return array
+
+    def _record(self, path: Path, start: int, end: float | None) -> np.ndarray:
+        """Return (D,) or (n, D) of a range of bytes."""
+        size, dtype = path.stat().st_size, np.dtype(self._config.dtype).newbyteorder("<")
+        stop, row = size if end is None else int(end), dtype.itemsize * self._config.width
+        if not 0 <= start < stop <= size or (stop - start) % row:
+            raise VideoError(
+                "bad_record",
+                f"{path}: bytes {start} to {stop} of {size} are no rows of {row} bytes each",
+            )
+        with path.open("rb") as file:
+            content = os.pread(file.fileno(), stop - start, start)
+        rows = np.frombuffer(content, dtype).reshape(-1, self._config.width)
+        return rows[0] if self._config.frames is None and len(rows) == 1 else rows
+
+
+def _filled(rows: np.ndarray, count: int) -> Arrays:
+    """Return T rows of n, with how many of them are no filling."""
+    if len(rows) > count:
+        rows = rows[middles(len(rows), count)]
+    vectors = np.zeros((count, rows.shape[1]), rows.dtype)
+    vectors[: len(rows)] = rows
+    return {"vectors": vectors, "vectors_length": np.array(len(rows), np.int64)}

@@ -1,0 +1,202 @@
+"""Frames of media of all kinds: which ones, where from, and what is wrong with those that fail."""
+
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from msvqa.data.chance import Chance
+from msvqa.data.examples.captions import Captions
+from msvqa.data.media import COLUMNS, Media
+from msvqa.data.medium import Medium
+from msvqa.data.processors.frames import Frames
+from msvqa.data.sampling import candidates, middles
+from msvqa.data.split import Split
+from msvqa.data.store import Store, write_index, write_shard
+from msvqa.engine.inputs import DirectSource, StoreSource
+from msvqa.errors import VideoError
+from tests import barcode_video
+
+SIZE = {"size_px": 96, "fit": "stretch"}
+LENGTH = 40
+
+
+def frames(**fields):
+    return Frames(Frames.Config(**(SIZE | fields)))
+
+
+def shown(arrays):
+    return [barcode_video.read(frame) for frame in arrays["frames"]]
+
+
+def made(processor, *media):
+    return list(processor.arrays(media))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """A video of 40 frames, 30 in a second."""
+    return str(barcode_video.write(tmp_path_factory.mktemp("video") / "v.avi", LENGTH))
+
+
+@pytest.fixture
+def image(tmp_path):
+    """A picture of number 7, twice as wide as high."""
+    picture = np.full((240, 320, 3), 128, np.uint8)
+    barcode_video.draw(picture, 7)
+    file = tmp_path / "i%03d.png"  # no pattern of names
+    Image.fromarray(picture).save(file)
+    return file
+
+
+@pytest.mark.parametrize("draw", ["segments", "middle"])
+def test_evaluation_sees_the_middle_frames(video, draw):
+    processor = frames(frames=4, draw=draw)
+    (arrays,) = made(processor, Medium("v", video))
+    assert shown(processor.draw(arrays, None)) == middles(LENGTH, 4).tolist()
+
+
+def test_training_draws_a_frame_of_each_part_by_chance(video):
+    processor = frames(frames=4, candidates=5)
+    (arrays,) = made(processor, Medium("v", video))
+    parts = candidates(LENGTH, 4, 5).reshape(4, 5)
+    drawn = [shown(processor.draw(arrays, Chance(0, epoch).of_medium(3))) for epoch in range(8)]
+    assert all(number in part for found in drawn for number, part in zip(found, parts, strict=True))
+    assert len({tuple(found) for found in drawn}) > 1
+    assert drawn[2] == shown(processor.draw(arrays, Chance(0, 2).of_medium(3)))
+
+
+def test_frames_at_a_rate_are_those_shown_then(video):
+    processor = frames(frames=4, draw="fps", fps=3.0)
+    (arrays,) = made(processor, Medium("v", video))
+    # 40 frames last 1.33 s: in the middle of each third of a second.
+    assert shown(arrays) == [5, 15, 25, 35]
+
+
+def test_a_span_is_sampled_as_a_video_of_its_own(video):
+    processor = frames(frames=5, draw="middle")
+    (arrays,) = made(processor, Medium("v", video, start=0.5, end=1.0))
+    assert shown(arrays) == (15 + middles(15, 5)).tolist()
+    (arrays,) = made(processor, Medium("v", video, start=1.0))
+    assert shown(arrays) == (30 + middles(10, 5)).tolist()
+
+
+def test_an_image_is_repeated(image):
+    processor = frames(frames=3)
+    (arrays,) = made(processor, Medium("i", str(image), "image"))
+    assert shown(processor.draw(arrays, None)) == [7, 7, 7]
+
+
+def test_a_folder_of_images_is_a_video_in_the_order_of_names(tmp_path):
+    for number in range(6):
+        picture = np.full((240, 320, 3), 128, np.uint8)
+        barcode_video.draw(picture, number)
+        Image.fromarray(picture).save(tmp_path / f"{number:03d}.jpg", quality=95)
+    (tmp_path / "notes.txt").write_text("no image")
+    processor = frames(frames=3, draw="middle")
+    (arrays,) = made(processor, Medium("f", str(tmp_path), "frames"))
+    assert shown(arrays) == middles(6, 3).tolist()
+
+
+def test_the_square_in_the_middle_is_kept(tmp_path):
+    picture = np.zeros((100, 300, 3), np.uint8)
+    picture[:, 100:200] = 255
+    Image.fromarray(picture).save(tmp_path / "i.png")
+    medium = Medium("i", str(tmp_path / "i.png"), "image")
+    (arrays,) = made(frames(frames=1, draw="middle", size_px=32, fit="crop"), medium)
+    assert (arrays["frames"] == 255).all()
+
+
+def test_crops_and_flips_are_of_all_frames_and_of_training_alone(image):
+    processor = frames(frames=2, crop="random", flip=True, size_px=64)
+    (arrays,) = made(processor, Medium("i", str(image), "image"))
+    still = processor.draw(arrays, None)["frames"]
+    drawn = [processor.draw(arrays, Chance(0, e).of_medium(0))["frames"] for e in range(6)]
+    assert {found.shape for found in [still, *drawn]} == {(2, 64, 64, 3)}
+    assert all((found[0] == found[1]).all() for found in drawn)
+    assert len({found.tobytes() for found in [still, *drawn]}) == 7
+    np.testing.assert_array_equal(still, processor.draw(arrays, None)["frames"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "outcome"),
+    [
+        ("image", b"no picture", "bad_image"),
+        ("image", None, "unreadable"),
+        ("frames", None, "unreadable"),
+        ("video", b"no video", "unreadable"),
+        ("record", b"", "unfit"),
+    ],
+)
+def test_bad_media_are_named_by_kind(tmp_path, kind, content, outcome):
+    file = tmp_path / "bad.png"
+    if content is not None:
+        file.write_bytes(content)
+    entry = frames(frames=2).extractor().extract(Medium("bad", str(file), kind))
+    assert (entry.outcome, entry.arrays) == (outcome, None)
+    assert str(file) in entry.error
+
+
+def test_an_empty_folder_and_a_span_outside_are_named(tmp_path, video):
+    extractor = frames(frames=2).extractor()
+    entry = extractor.extract(Medium("e", str(tmp_path), "frames"))
+    assert entry.outcome == "empty_folder"
+    entry = extractor.extract(Medium("v", video, start=2.0, end=3.0))
+    assert entry.outcome == "outside_video"
+    assert "the span from 2 s to 3 s lies outside the video, which lasts 1.33 s" in entry.error
+
+
+def test_a_rate_needs_times(tmp_path):
+    for number in range(2):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{number}.png")
+    with pytest.raises(VideoError, match="nobody knows when"):
+        made(frames(draw="fps"), Medium("f", str(tmp_path), "frames"))
+
+
+def test_a_store_gives_the_batches_of_no_store(tmp_path, video, image):
+    processor = frames(frames=2, crop="random", flip=True, size_px=32)
+    media = [
+        Medium("v", video),
+        Medium("s", video, "video", 0.2, 0.9),
+        Medium("i", str(image), "image"),
+    ]
+    table = [vars(m) for m in media]
+    split = Split(
+        "train",
+        Media(pa.Table.from_pylist(table, schema=COLUMNS), ""),
+        Captions(Captions.schema().empty_table()),
+        0,
+    )
+    spec, extractor = processor.spec(), processor.extractor()
+    shard = write_shard(tmp_path / "s", 0, spec, map(extractor.extract, media), {})
+    store = write_index(tmp_path / "s", spec, [shard], {})
+    assert store.copies == []
+    groups = [[0, 2], [1]]
+    for chance in (None, Chance(1, 2)):
+        stored = StoreSource(Store.open(store.location, spec), split, processor)
+        direct = DirectSource(split, processor)
+        for one, other in zip(
+            stored.batches(groups, chance), direct.batches(groups, chance), strict=True
+        ):
+            np.testing.assert_array_equal(one["frames"], other["frames"])
+            assert one["frames"].shape[1:] == (2, 32, 32, 3)
+
+
+def test_shards_are_limited_by_bytes():
+    small, large = frames(frames=1, draw="middle", size_px=16), frames(frames=64, size_px=256)
+    assert small.spec().videos_per_shard == 256
+    assert large.spec().videos_per_shard == 2
+
+
+def test_a_processor_travels():
+    processor = frames(frames=2)
+    assert pickle.loads(pickle.dumps(processor)).config == processor.config
+
+
+def test_what_contradicts_itself_is_refused():
+    with pytest.raises(ValueError, match="candidates: must be odd"):
+        frames(candidates=4)
+    with pytest.raises(ValueError, match="store_px: 32 is less than size_px 96"):
+        frames(store_px=32)
