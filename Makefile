@@ -1,4 +1,4 @@
-# Everything a fresh clone needs: make setup | test | test-all | test-fast | check | demo | faults | clean.
+# Everything a fresh clone needs: make setup | test | test-all | test-fast | check | demo | example | faults | clean.
 # `make PYTHON=python3.12 setup` chooses another interpreter (3.10 or newer).
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ test test-all test-fast check faults: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: setup test test-all test-fast check demo faults clean
+.PHONY: setup test test-all test-fast check demo example faults clean
 .DEFAULT_GOAL := test
 
 setup: $(INSTALLED)
@@ -61,6 +61,14 @@ demo: setup
 	@# The last line of the mapping names a video of the test split.
 	$(BIN)/msvqa predict $(DEMO_RUN) "$(DEMO_DATA)/video/$$(tail -n 1 $(DEMO_DATA)/youtube_mapping.txt | cut -d ' ' -f 1).avi" "what moves?"
 	$(BIN)/msvqa report $(DEMO_RUN)
+
+# Two encoders outside the package, aligned on generated videos with captions: what a model of one's
+# own takes is the two files that the recipe and this command name.
+example: export PYTHONPATH := examples/clip_pair
+example: setup
+	$(BIN)/python examples/clip_pair/generate.py data/clip-pair
+	$(BIN)/msvqa train examples/clip_pair/recipe.yaml
+	$(BIN)/msvqa evaluate runs/clip-pair --split test
 
 # Kills, stops, fills disks and damages files for real; prints what was survived and what was lost.
 faults: setup

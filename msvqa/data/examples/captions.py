@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 HELD_TOGETHER = "train"
 """The split whose rows hold all captions of a medium, of which each epoch draws one. In the others
 each caption is a row of its own, since each is asked about."""
+OFTEN = 0.05
+"""Share of the rows that have one and the same caption, from which on it is said."""
 SHOWN = 3
 
 
@@ -124,7 +126,7 @@ class Captions(Examples):
         often = sorted(
             ((entry["counts"], entry["values"]) for entry in counts.to_pylist()), reverse=True
         )[:SHOWN]
-        if often and often[0][0] > max(2, 0.01 * len(table)):
+        if often and often[0][0] > max(2, OFTEN * len(table)):
             examples = ", ".join(f"{text[:40]!r} {count} times" for count, text in often)
             said.append(
                 f"captions that are the same for many media ({examples}): no model can tell these "
