@@ -108,27 +108,29 @@ def _file_check(recipe: Recipe) -> Check:
 
 def _file_problems(recipe: Recipe) -> list[str]:
     from msvqa.checks.checkpoints import check_initial, check_initial_fit
-    from msvqa.checks.sources import check_pretrained, source_problems
+    from msvqa.checks.sources import check_pretrained_stages, source_problems
     from msvqa.data.prepared import Prepared, prepared_location
-    from msvqa.data.processors.processor import processor_of
+    from msvqa.data.processors.processor import processors_of
 
     problems = source_problems(recipe)
     try:
-        if not problems and (files := processor_of(recipe).files()):
-            files.check()
+        found = () if problems else processors_of(recipe)
+        for files in (processor.files() for processor in found):
+            if files:
+                files.check()
         check_initial(recipe)
     except MSVQAError as error:
         problems.append(str(error))
     if problems:
         return problems
     try:
-        prepared = Prepared.open(prepared_location(recipe.data))
+        prepared = [Prepared.open(prepared_location(view.data)) for view in recipe.views()]
     except MSVQAError:
         # How many words and answers there are is not known yet.
         return []
     try:
         check_initial_fit(recipe, prepared)
-        check_pretrained(recipe, prepared)
+        check_pretrained_stages(recipe, prepared)
     except MSVQAError as error:
         return [str(error)]
     return []

@@ -1,6 +1,7 @@
 """Evaluate: answer every question of a split with a run's best checkpoint, and count."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from msvqa.data.prepared import Prepared
 from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.data.split import Split
 from msvqa.engine import cluster
+from msvqa.engine.checkpoint import read_lexicon, read_sound
 from msvqa.engine.prediction import PoolPredictor, PredictionJob, check_answers, check_lexicon
+from msvqa.engine.words import keeps_words
 from msvqa.errors import CheckpointError, DataError, RecipeError, RunError, StorageError, one_of
 from msvqa.evaluators.evaluator import Evaluator, evaluator_of
 from msvqa.extract import check_extraction, extract
@@ -38,6 +41,8 @@ ELSEWHERE = (
     "processor.timeout_s", "scaling.", "faults.", "evaluation.",
 )  # fmt: skip
 """Fields that may be other than in training: where things are, and how the work is done."""
+OF_STAGES = re.compile(r"^stages\.\d+\.(?=(data|processor|evaluation)\.)")
+"""Before the same fields of a stage that has such a section of its own."""
 
 
 def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -54,13 +59,14 @@ def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict
         DataError: no such split, or none of its videos is present.
     """
     opened = Run.open(run)
-    opened.recipe = recipe = _changed(opened.recipe, overrides)
+    changed = _changed(opened.recipe, overrides)
     checkpoint = opened.checkpoint()
+    opened.recipe = recipe = changed.of_stage(-1)
     check_answers(recipe)
     # An hour of answers would be for nothing.
     opened.folder.create()
     prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
-    check_lexicon(opened.locate(checkpoint), prepared)
+    prepared = _with_words(changed, prepared, opened.locate(checkpoint))
     questions = _questions(recipe, prepared, split)
     check_extraction(recipe)
     check_features(recipe, prepared)
@@ -101,13 +107,17 @@ def rescore(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict[
         DataError: the data has other examples than were asked about.
     """
     opened = Run.open(run)
-    opened.recipe = recipe = _changed(opened.recipe, overrides)
+    changed = _changed(opened.recipe, overrides)
+    opened.recipe = recipe = changed.of_stage(-1)
     if split not in opened.evaluated():
         raise RunError(
             f"{run}: split {split!r} was not evaluated; msvqa evaluate {run} comes first"
         )
     metrics, table = opened.evaluation(split)
     prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
+    if keeps_words(changed, len(changed.stages) - 1):
+        checkpoint = opened.locate(opened.path / metrics["checkpoint"])
+        prepared = prepared.reading(read_lexicon(checkpoint))
     store = find_store(store_location(recipe), processor_of(recipe).spec())
     prepared = dealt(recipe, prepared, store.copies if store else [])
     asked = _questions(recipe, prepared, split).without(store.rejected if store else ())
@@ -154,6 +164,19 @@ def record(
     return metrics
 
 
+def _with_words(recipe: Recipe, prepared: Prepared, checkpoint: str) -> Prepared:
+    """Return the data as the model of a checkpoint reads it.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or was trained on other words.
+    """
+    if keeps_words(recipe, len(recipe.stages) - 1):
+        read_sound(checkpoint)
+        return prepared.reading(read_lexicon(checkpoint))
+    check_lexicon(checkpoint, prepared)
+    return prepared
+
+
 def _name_not_finite(checkpoint: str, questions: Split, finite: np.ndarray) -> None:
     """Say which questions have predictions that are not finite; they count as wrong."""
     bad = np.flatnonzero(~finite)
@@ -177,17 +200,20 @@ def _changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     changed = parse(recipe.to_dict(), overrides)
     # Folds are dealt by what the store knows, see `dealt`.
     may = tuple(key for key in ELSEWHERE if recipe.folds is None or key != "clips.cache")
-    refused = [line for line in differences(recipe, changed) if not line.startswith(may)]
+    refused = [
+        line for line in differences(recipe, changed) if not OF_STAGES.sub("", line).startswith(may)
+    ]
     if refused:
         allowed = one_of([key.rstrip(".") for key in may])
         raise RecipeError([f"{line}: was trained so; may change: {allowed}" for line in refused])
-    if changed.data.root != recipe.data.root:
+    old, new = recipe.of_stage(-1), changed.of_stage(-1)
+    if new.data.root != old.data.root:
         # What was made from the other data would be made anew, under a training that may read it.
-        before, after = dict(flatten(recipe.to_dict())), dict(flatten(changed.to_dict()))
+        before, after = dict(flatten(old.to_dict())), dict(flatten(new.to_dict()))
         kept = [key for key in MADE_FROM_DATA if before.get(key) and after[key] == before[key]]
         if kept:
             raise RecipeError(
-                [f"{key}: belongs to {recipe.data.root}; name another {key}=DIR" for key in kept]
+                [f"{key}: belongs to {old.data.root}; name another {key}=DIR" for key in kept]
             )
     return changed
 

@@ -30,13 +30,14 @@ from msvqa.data.prepared import (
     prepared_location,
     write_table,
 )
+from msvqa.data.processors.processor import processor_of
 from msvqa.data.schema import PROBLEM_KINDS, REFUSED_KINDS, Problem
 from msvqa.data.text import Vocabulary
 from msvqa.data.word_vectors import check_word_vectors, read_word_vectors
 from msvqa.engine import cluster
 from msvqa.errors import DataError
 from msvqa.files import turn
-from msvqa.recipe import DataConfig
+from msvqa.recipe import DataConfig, Recipe
 from msvqa.storage import Folder, is_remote, join, open_folder
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,23 @@ def prepare(config: DataConfig, *, need_videos: bool = True) -> Prepared:
                 storage.put(*files)
                 storage.put(INFO)
     return Prepared.open(location)
+
+
+def prepare_stages(recipe: Recipe) -> list[Prepared]:
+    """Return the prepared folder of every stage of a recipe; each data set is prepared once.
+
+    Raises:
+        DataError, StorageError, ClusterError: as `prepare`.
+    """
+    done: dict[str, Prepared] = {}
+    found = []
+    for view in recipe.views():
+        need_videos = processor_of(view).reads_files
+        key = f"{view.data!r} {need_videos}"
+        if key not in done:
+            done[key] = prepare(view.data, need_videos=need_videos)
+        found.append(done[key])
+    return found
 
 
 def _files(annotated: Annotated) -> list[str]:

@@ -10,54 +10,56 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model, model_validator
+from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
-from msvqa.data import DATASETS
 from msvqa.data.processors import PROCESSORS
+from msvqa.data_config import DATA_SET, DataConfig, FoldsConfig
 from msvqa.errors import RecipeError, one_of
 from msvqa.models import MODELS
 from msvqa.models.encoders import ENCODERS
-from msvqa.objectives import OBJECTIVES
 from msvqa.sections import Config, NamedConfig, Role, apply_overrides, checked, flatten, typed
-from msvqa.storage import FeaturesFile, Location, WordVectorsFile, is_remote, join, open_folder
+from msvqa.stage_config import (
+    AugmentationConfig,
+    BatchConfig,
+    CheckpointConfig,
+    EvaluationConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    StageConfig,
+    ValidateConfig,
+)
+from msvqa.storage import FeaturesFile, Location, is_remote, join, open_folder
 from msvqa.strict_yaml import read_file, write_yaml
 
+__all__ = [
+    "AugmentationConfig",
+    "BatchConfig",
+    "CheckpointConfig",
+    "ClipsConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "FaultsConfig",
+    "FeaturesConfig",
+    "FoldsConfig",
+    "OptimizerConfig",
+    "Recipe",
+    "ScalingConfig",
+    "ScheduleConfig",
+    "StageConfig",
+    "ValidateConfig",
+    "WorkersConfig",
+    "differences",
+    "load",
+    "parse",
+    "parse_data",
+]
+
 RUN_FOLDERS = ("evaluate", "logs", "tensorboard")  # of a run, and so no names of stages
-DATA_SET = Role("data set", DATASETS)
+STAGES_OWN = ("data", "processor", "folds", "evaluation")
+"""Sections that a stage may have of its own."""
+READ = ("data", "clips", "features", "processor", "folds")
+"""Sections that say what is read."""
 ENCODER = Role("encoder", ENCODERS)
-
-
-def _number_as_text(value: object) -> object:
-    return str(value) if type(value) is int else value
-
-
-VideoId = Annotated[str, BeforeValidator(_number_as_text)]
-"""The id of a video; in YAML one that is a number needs no quotation marks."""
-
-
-class DataConfig(NamedConfig):
-    """Fields that every data set has."""
-
-    root: Location
-    """Folder with the videos and annotations."""
-    prepared: Location | None = None
-    """Folder for the manifest and vocabulary; by default `prepared/NAME-<id of root>`."""
-    allow_missing: bool = False
-    """Go on when videos of the annotations are missing or unreadable."""
-    follow_links: bool = False
-    """Follow links inside the data root that lead out of it, as to another disk."""
-    shared_videos: tuple[VideoId, ...] = ()
-    """Videos that may be in more than one split, by id; `train+val` allows all these two share."""
-    equal_videos: Literal["warn", "refuse"] = "warn"
-    """What becomes of files with other names that are the same byte for byte, in two splits. Of
-    published data sets nobody can choose the splits anew; what is said names the videos."""
-    answer_top: int = Field(default=4000, ge=1)
-    """Keep this many of the most frequent training answers as classes."""
-    word_vectors: WordVectorsFile | None = None
-    """Text file of GloVe, word2vec or fastText, plain, .gz or .zip; random vectors where none is
-    given."""
-    word_size: int = Field(default=300, ge=1)
-    """Width of the word vectors."""
 
 
 class ClipsConfig(Config):
@@ -110,110 +112,6 @@ class FeaturesConfig(Config):
             )
         if any(encoders) != all(encoders) or any(files) != all(files):
             raise ValueError("appearance and motion go together")
-        return self
-
-
-class OptimizerConfig(Config):
-    """Adam and its learning rates."""
-
-    name: Literal["adam", "adamw"] = "adam"
-    lr: float = Field(default=1e-4, gt=0)
-    lr_of: dict[str, float] = {}
-    """Learning rates of single parameter groups, for example `backbone: 1.0e-5`."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    clip_norm: float | None = Field(default=12.0, gt=0)
-    """Largest norm of all gradients together; null switches clipping off."""
-
-
-class ScheduleConfig(Config):
-    """How the learning rate changes."""
-
-    name: Literal["constant", "step", "cosine"] = "constant"
-    every_epochs: int = Field(default=10, ge=1)
-    """`step`: multiply by `factor` after every so many epochs."""
-    factor: float = Field(default=0.5, gt=0, le=1)
-    warmup_steps: int = Field(default=0, ge=0)
-    final_factor: float = Field(default=0.0, ge=0, le=1)
-    """`cosine`: the last learning rate as a part of the first."""
-
-
-class BatchConfig(Config):
-    """The global batch, over all workers together.
-
-    Questions come grouped by video, `videos` visits x `questions_per_video`; other kinds of
-    examples one by one, `examples` of them.
-    """
-
-    videos: int = Field(default=8, ge=1)
-    questions_per_video: int = Field(default=1, ge=1)
-    """1 is plain shuffling of questions."""
-    examples: int | None = Field(default=None, ge=1)
-    """null: as many as `videos` says."""
-    streams: Literal["mixed", "apart"] = "mixed"
-    """`apart`: every step is of videos alone or of images alone, in a random order of steps."""
-    accumulate: int = Field(default=1, ge=1)
-    """Split each worker's part into this many passes whose gradients add up."""
-
-    @property
-    def lanes(self) -> int:
-        """Visits of a step, over all workers together."""
-        return self.examples or self.videos
-
-
-class AugmentationConfig(Config):
-    """Random changes of the training clips, other ones in every step; for models that see pixels.
-
-    Clips are neither mirrored nor turned, nor played backwards: answers would become wrong.
-    """
-
-    shift: float = Field(default=0.0, ge=0, le=0.5)
-    """Move a video by at most this part of its height and width; its border fills the gap."""
-    zoom: float = Field(default=0.0, ge=0, le=0.5)
-    """Enlarge or shrink a video by at most this part."""
-
-
-class CheckpointConfig(Config):
-    """When checkpoints are written and how many stay."""
-
-    every_steps: int | None = Field(default=None, ge=1)
-    """Also within an epoch; an epoch that is validated ends with one in any case."""
-    keep: int = Field(default=2, ge=1)
-    """The best so many stay; the newest always does."""
-
-
-class StageConfig(Config):
-    """One training phase."""
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    objective: Annotated[NamedConfig, Role("objective", OBJECTIVES)]
-    epochs: int | None = Field(default=None, ge=1)
-    steps: int | None = Field(default=None, ge=1)
-    """Length of the stage in optimizer steps instead of epochs."""
-    init_from: str | None = None
-    """Weights to start from: an earlier stage of this recipe, a checkpoint or a run folder."""
-    patience_epochs: int | None = Field(default=None, ge=1)
-    """Stop when the validation metric has not improved for so many epochs that were validated."""
-    batch: BatchConfig = BatchConfig()
-    augmentation: AugmentationConfig = AugmentationConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    precision: Literal["fp32", "bf16"] = "fp32"
-    channels_last: bool = True
-    sync_batch_norm: bool = False
-    """Batch norm over the batches of all workers together."""
-    validate_every_epochs: int = Field(default=1, ge=1)
-    least_steps_between_validations: int | None = Field(default=None, ge=1)
-    """Epochs that end sooner after the last validation have neither one nor a checkpoint; the end
-    of the stage always has both. null: 20, but at most a twentieth of the stage."""
-    log_every_steps: int = Field(default=10, ge=1)
-    checkpoint: CheckpointConfig = CheckpointConfig()
-
-    @model_validator(mode="after")
-    def _one_length(self) -> "StageConfig":
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give either epochs or steps")
         return self
 
 
@@ -277,29 +175,6 @@ class FaultsConfig(Config):
     """A step that takes longer: all stacks go to the run's logs, and who is missing is named."""
 
 
-class EvaluationConfig(Config):
-    """How predictions are made and counted."""
-
-    videos_per_batch: int = Field(default=8, ge=1)
-    top_k: int = Field(default=5, ge=1)
-    count_unknown_as_wrong: bool = True
-    """false: predicting the unknown class is right for an unknown answer, as in DualVGR."""
-
-
-class FoldsConfig(Config):
-    """Cross-validation: the videos of train and val together are dealt to so many parts."""
-
-    count: int = Field(default=5, ge=2, le=100)
-    index: int = Field(ge=0)
-    """The part that takes the place of val; the others are train. test stays as it is."""
-
-    @model_validator(mode="after")
-    def _one_of_them(self) -> "FoldsConfig":
-        if self.index >= self.count:
-            raise ValueError(f"index {self.index} is not below count {self.count}")
-        return self
-
-
 class Recipe(Config):
     """One experiment. Made by `load` or `parse`, which fill in the types of the named sections."""
 
@@ -308,6 +183,7 @@ class Recipe(Config):
     runs: Location = Field(default="runs", validate_default=True)
     """Folder of all runs, on a disk or in an object store; this one is in `runs/NAME`."""
     data: Annotated[DataConfig, DATA_SET]
+    """May be left out where every stage has data of its own."""
     clips: ClipsConfig = ClipsConfig()
     features: FeaturesConfig | None = None
     processor: Annotated[NamedConfig | None, Role("processor", PROCESSORS)] = None
@@ -330,7 +206,7 @@ class Recipe(Config):
         for position, stage in enumerate(self.stages):
             if stage.name in RUN_FOLDERS:
                 raise ValueError(f"stages.{position}.name: a run has a folder {stage.name!r}")
-            if self._lacks_clips and stage.augmentation != AugmentationConfig():
+            if self._lacks_clips(stage) and stage.augmentation != AugmentationConfig():
                 where = f"stages.{position}.augmentation"
                 what = "features" if self.features else "another processor"
                 raise ValueError(f"{where}: it needs pixels, and the recipe has {what}")
@@ -348,10 +224,25 @@ class Recipe(Config):
                 raise ValueError(f"{section}: put its fields into the section processor")
         return self
 
-    @property
-    def _lacks_clips(self) -> bool:
-        named = self.processor is not None and self.processor.name != "clips"
-        return named or self.features is not None
+    def _lacks_clips(self, stage: StageConfig) -> bool:
+        named = stage.processor or self.processor
+        return self.features is not None if named is None else named.name != "clips"
+
+    def of_stage(self, number: int) -> "Recipe":
+        """Return the recipe of one stage alone: what the stage has of its own is the recipe's."""
+        raw = self.to_dict()
+        stage = raw["stages"][number]
+        for section in STAGES_OWN:
+            own, stage[section] = stage[section], None
+            raw[section] = raw[section] if own is None else own
+        if self.stages[number].processor is not None:
+            # These sections say the processor of the other stages.
+            raw |= {"clips": ClipsConfig().model_dump(mode="json"), "features": None}
+        return parse(raw | {"stages": [stage]})
+
+    def views(self) -> list["Recipe"]:
+        """Return the recipe of each stage alone, see `of_stage`."""
+        return [self.of_stage(number) for number in range(len(self.stages))]
 
     @property
     def run_location(self) -> str:
@@ -390,9 +281,19 @@ def parse(raw: Any, overrides: Sequence[str] = (), source: str = "recipe") -> Re
         )
     raw = json.loads(json.dumps(raw, default=str))
     problems = apply_overrides(raw, overrides)
+    _fill_in_data(raw)
     unresolved: dict[str, str] = {}
     recipe: Recipe = checked(typed(Recipe, raw, unresolved), raw, problems, unresolved, source)
     return recipe
+
+
+def _fill_in_data(raw: dict[str, Any]) -> None:
+    """Where every stage has data of its own, that of the last one stands for all others."""
+    stages = raw.get("stages")
+    if isinstance(stages, list) and stages and "data" not in raw:
+        own = [stage.get("data") if isinstance(stage, dict) else None for stage in stages]
+        if all(own):
+            raw["data"] = own[-1]
 
 
 def parse_data(name: str, overrides: Sequence[str] = (), **fields: Any) -> DataConfig:
@@ -409,6 +310,14 @@ def parse_data(name: str, overrides: Sequence[str] = (), **fields: Any) -> DataC
     kind = create_model("Section", __base__=Config, data=(Annotated[DataConfig, DATA_SET], ...))
     config: DataConfig = checked(typed(kind, raw, unresolved), raw, problems, unresolved, name).data
     return config
+
+
+def readers(views: Sequence[Recipe]) -> list[int]:
+    """Return the numbers of the stages that read other things than every stage before them."""
+    found: dict[str, int] = {}
+    for number, view in enumerate(views):
+        found.setdefault(view.model_dump_json(include=set(READ)), number)
+    return list(found.values())
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:

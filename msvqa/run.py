@@ -187,8 +187,10 @@ class Run(Kept):
                 found += [self.path / file for file in files]
         return found
 
-    def checkpoint(self, stage: str | None = None, which: Literal["best", "last"] = "best") -> Path:
-        """Return the best or last checkpoint of a stage, by default of the last stage.
+    def checkpoint(
+        self, stage: str | None = None, which: Literal["best", "last"] | None = None
+    ) -> Path:
+        """Return the best or last checkpoint of a stage, by default the result of the last stage.
 
         Raises:
             CheckpointError: the stage has none, or damaged ones, of which the best may be one.
@@ -200,6 +202,7 @@ class Run(Kept):
                 f"{self.location} has no stage {stage!r}{did_you_mean(stage, names)}; "
                 f"it has {', '.join(names)}"
             )
+        which = which or self.recipe.stages[names.index(stage)].select
         found = self.checkpoints(stage)
         damaged = self.damaged(stage)
         if damaged and self.recipe.faults.damaged_checkpoint == "stop":

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from msvqa.errors import RecipeError
-from msvqa.recipe import Recipe, parse
+from msvqa.recipe import STAGES_OWN, Recipe, parse
 from msvqa.sections import Config, checked, flatten
 from msvqa.strict_yaml import read_file
 
@@ -26,6 +26,7 @@ DIGITS = 4
 """Drawn numbers are rounded to so many significant digits, to be read and typed again."""
 SAME_FOR_ALL = ("name", "runs", "data", "scaling", "faults", "evaluation")
 """Sections that cannot be searched: places, resources, and data that is prepared once."""
+FOLD = "folds.index"
 LIVE_SECTIONS = ("optimizer", "schedule", "objective")
 """Sections of a stage that may change in the middle of it."""
 MAX_TRIALS = 10_000
@@ -94,7 +95,8 @@ class SchedulerConfig(Config):
     """`asha` keeps the best part of the trials at 1, r, r*r … epochs; `median` stops trials below
     the median of the others; `pbt` lets the worst trials go on from copies of the best ones."""
     grace_epochs: int = Field(default=1, ge=1)
-    """No trial is stopped before so many epochs of the last stage."""
+    """No trial is stopped before so many epochs of the last stage. Here and below: validations
+    instead of epochs, where that stage has `validate.every_steps` or `at_start`."""
     reduction: int = Field(default=3, ge=2)
     """`asha`: r, one of r trials goes on."""
     every_epochs: int = Field(default=1, ge=1)
@@ -238,9 +240,25 @@ def _find(node: Any, parts: Sequence[str]) -> Any:
     return node
 
 
-def last_stage_only(recipe: Recipe, keys: Iterable[str]) -> bool:
-    """Whether changing these fields leaves all stages before the last one as they are."""
-    return all(_in_last_stage(recipe, key) for key in keys)
+def untouched_stages(recipe: Recipe, keys: Iterable[str]) -> int:
+    """Return how many of the first stages are the same whatever values these fields have."""
+    return min((_first_touched(recipe, key) for key in keys), default=len(recipe.stages))
+
+
+def _first_touched(recipe: Recipe, key: str) -> int:
+    """Return the number of the first stage that a field changes; of none, how many there are."""
+    parts = _numbered(recipe, key)
+    if len(parts) > 1 and parts[0] == "stages" and parts[1].isdecimal():
+        return int(parts[1])
+    own = [
+        parts[0] in STAGES_OWN and getattr(stage, parts[0]) is not None for stage in recipe.stages
+    ]
+    return own.index(False) if False in own else len(own)
+
+
+def is_fold(key: str) -> bool:
+    """Whether a field says which fold is held out, in all stages or in one."""
+    return key == FOLD or (key.startswith("stages.") and key.split(".")[2:] == FOLD.split("."))
 
 
 def _in_last_stage(recipe: Recipe, key: str, sections: Sequence[str] = ()) -> bool:
@@ -254,9 +272,11 @@ def _unusable(recipe: Recipe, space: Space) -> Iterator[str]:
     """Yield what a recipe allows and a search does not."""
     for key in space.fields:
         section = key.partition(".")[0]
-        if section in SAME_FOR_ALL:
+        own = _numbered(recipe, key)[2:3] if section == "stages" else []
+        if section in SAME_FOR_ALL or own in (["data"], ["evaluation"]):
+            section = own[0] if own else section
             yield f"fields.{key}: {section} is the same for all trials; change the recipe"
-        if section in ("clips", "features") and space.search == "optuna":
+        if (section in ("clips", "features") or own == ["processor"]) and space.search == "optuna":
             yield f"fields.{key}: what is extracted must be known beforehand: not with optuna"
         if space.scheduler.name == "pbt" and not _in_last_stage(recipe, key, LIVE_SECTIONS):
             yield (

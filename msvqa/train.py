@@ -1,7 +1,7 @@
 """Train: all stages of a recipe, one after another, each resumed where it stopped."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,23 +9,21 @@ from typing import Any
 from msvqa.cache import check_cache
 from msvqa.checks.checkpoints import check_initial, check_initial_fit, check_own
 from msvqa.checks.copies import check_copies
-from msvqa.checks.coverage import check_coverage
+from msvqa.checks.coverage import check_coverage, check_validation
 from msvqa.checks.features import check_features
 from msvqa.checks.recipe import check, data_cpus
-from msvqa.checks.sources import check_pretrained
+from msvqa.checks.sources import check_pretrained_stages
 from msvqa.data.found_store import find_store
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.processor import processor_of, store_location
-from msvqa.data.store import Store
 from msvqa.engine import cluster
-from msvqa.engine.loop import StageJob
 from msvqa.engine.rehearsal import Estimate, rehearse
 from msvqa.engine.tracking import Row
-from msvqa.engine.trainer import initial_checkpoint, train_stage_on_ray
+from msvqa.engine.trainer import stage_job, train_stage_on_ray
 from msvqa.errors import DataError
 from msvqa.extract import await_others, extract
-from msvqa.prepare import prepare
-from msvqa.recipe import Recipe
+from msvqa.prepare import prepare_stages
+from msvqa.recipe import Recipe, readers
 from msvqa.run import Run, only_one
 from msvqa.storage import join
 
@@ -64,16 +62,14 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
             progress.stage(stage.name, "is finished")
         # What it was trained with stays in its files.
         return run
-    for caution in prepared.info.get("cautions", ()):
-        logger.warning("%s", caution)
-    check_features(recipe, prepared)
-    with only_one(run.folder), _in_turn(recipe), cluster.connected() as resources:
+    views = recipe.views()
+    for number in readers(views):
+        for caution in prepared[number].info.get("cautions", ()):
+            logger.warning("%s", caution)
+        check_features(views[number], prepared[number])
+    with only_one(run.folder), _in_turn(views), cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=data_cpus(recipe))
-        store: Store | None = None
-        if processor_of(recipe).way == "store":
-            store = extract(recipe, progress=progress.on_extract, checked=True)
-            check_cache(store.location, store.nbytes)
-        check_coverage(recipe, prepared, store)
+        extract_stages(views, prepared, progress)
         # Last, since the recipe of a run cannot be put right any more.
         run = Run.create(recipe)
         for index, stage in enumerate(recipe.stages):
@@ -81,23 +77,32 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
             progress.stage(stage.name, state)
             if state == "is finished":
                 continue
-            job = StageJob(
-                recipe=recipe.to_dict(),
-                stage=index,
-                run=run.location,
-                prepared=prepared.location,
-                store=store.location if store is not None else None,
-                init_from=initial_checkpoint(stage, run),
-            )
-            train_stage_on_ray(job, run, placement, progress.on_row)
+            train_stage_on_ray(stage_job(run, index), run, placement, progress.on_row)
     return run
 
 
+def extract_stages(
+    views: Sequence[Recipe], prepared: Sequence[Prepared], progress: Progress
+) -> None:
+    """Make every store that the stages read, and say what they leave out.
+
+    Raises:
+        StoreError, DataError: as `extract`; or nothing is left to train on.
+    """
+    for number in readers(views):
+        view, store = views[number], None
+        if processor_of(view).way == "store":
+            store = extract(view, progress=progress.on_extract, checked=True)
+            check_cache(store.location, store.nbytes)
+        check_coverage(view, prepared[number], store)
+
+
 @contextmanager
-def _in_turn(recipe: Recipe) -> Iterator[None]:
+def _in_turn(views: Sequence[Recipe]) -> Iterator[None]:
     """Begin when nobody else extracts what the recipe needs: before Ray takes its memory."""
-    if processor_of(recipe).way == "store":
-        await_others(recipe)
+    for number in readers(views):
+        if processor_of(views[number]).way == "store":
+            await_others(views[number])
     yield
 
 
@@ -108,28 +113,43 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
         RecipeError, DataError, RunError, ClusterError, CheckpointError: as `train`.
     """
     _, prepared = _checked(recipe)
-    check_features(recipe, prepared)
-    processor = processor_of(recipe)
-    if processor.way == "store":
-        store = find_store(store_location(recipe), processor.spec())
-        if store is not None:
-            check_copies(recipe, prepared, store)
-    check_coverage(recipe, prepared)
+    views = recipe.views()
+    for number in readers(views):
+        view, folder = views[number], prepared[number]
+        check_features(view, folder)
+        processor = processor_of(view)
+        if processor.way == "store":
+            store = find_store(store_location(view), processor.spec())
+            if store is not None:
+                check_copies(view, folder, store)
+        check_coverage(view, folder)
     return rehearse(recipe, prepared)
 
 
-def _checked(recipe: Recipe) -> tuple[Run, Prepared]:
+def _checked(recipe: Recipe) -> tuple[Run, list[Prepared]]:
     """Look at all that can be known before Ray starts, but for whole feature files."""
     check(recipe)
     check_initial(recipe)
     run = Run(recipe.run_location, recipe)
     run.refuse_changes()
-    prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
-    need_training_questions(recipe, prepared)
+    prepared = prepare_stages(recipe)
+    check_data(recipe, prepared)
     check_own(run, prepared)
     check_initial_fit(recipe, prepared)
-    check_pretrained(recipe, prepared)
+    check_pretrained_stages(recipe, prepared)
     return run, prepared
+
+
+def check_data(recipe: Recipe, prepared: Sequence[Prepared]) -> None:
+    """Refuse data that a stage cannot be trained or validated on.
+
+    Raises:
+        DataError, RecipeError: says which.
+    """
+    views = recipe.views()
+    for number in readers(views):
+        need_training_questions(views[number], prepared[number])
+    check_validation(recipe, prepared)
 
 
 def need_training_questions(recipe: Recipe, prepared: Prepared) -> None:

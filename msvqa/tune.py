@@ -4,28 +4,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from msvqa.cache import check_cache
 from msvqa.checks.checkpoints import check_initial, check_initial_fit
-from msvqa.checks.coverage import check_coverage
 from msvqa.checks.features import check_features
 from msvqa.checks.recipe import check, decodes_while_training
-from msvqa.checks.sources import check_pretrained
+from msvqa.checks.sources import check_pretrained_stages
+from msvqa.data.prepared import Prepared, prepared_location
 from msvqa.data.processors.processor import processor_of
 from msvqa.engine import cluster
 from msvqa.engine.search import SearchJob, needs_dashboard, search
 from msvqa.engine.sweep import Best, Sweep, Trial
 from msvqa.errors import RecipeError, did_you_mean, one_of
 from msvqa.evaluators.evaluator import evaluator_of
-from msvqa.extract import extract
 from msvqa.objectives import OBJECTIVES
 from msvqa.page.search import write_page
-from msvqa.prepare import prepare
+from msvqa.prepare import prepare_stages
 from msvqa.recipe import Recipe, parse
 from msvqa.run import only_one
 from msvqa.sections import resolve
-from msvqa.space import Space, last_stage_only, probe
+from msvqa.space import Space, probe
 from msvqa.storage import absolute
-from msvqa.train import Progress, need_training_questions, train
+from msvqa.train import Progress, check_data, extract_stages, train
 
 MEDIA_SECTIONS = ("clips", "features", "processor")
 """What of a recipe says which processor makes what of a medium."""
@@ -65,36 +63,30 @@ def tune(
         check_initial(one)
     sweep = Sweep(recipe, space)
     sweep.refuse_changes()
-    prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
-    located = _located(recipe, prepared.location)
+    prepared = prepare_stages(recipe)
+    located = _located(recipe, prepared)
     stores = _by_store(located, probes)
     for one in stores:
-        need_training_questions(one, prepared)
-        check_features(one, prepared)
+        check_data(one, prepared)
+        for number, view in enumerate(one.views()):
+            check_features(view, prepared[number])
     for one in _by_model(probes):
         check_initial_fit(one, prepared)
-        check_pretrained(one, prepared)
-    shares = len(recipe.stages) > 1 and last_stage_only(recipe, space.fields)
+        check_pretrained_stages(one, prepared)
     progress = progress or Progress()
     dashboard = _wants_dashboard(recipe, space)
     with only_one(sweep.folder), cluster.connected(dashboard=dashboard) as resources:
         placement = cluster.place(recipe.scaling, resources)
         for one in stores:
-            if processor_of(one).way != "store":
-                continue
-            extracted = extract(one, progress=progress.on_extract, checked=True)
-            check_cache(extracted.location, extracted.nbytes)
-            check_coverage(one, prepared, extracted)
+            extract_stages(one.views(), prepared, progress)
         # Last, since what is wrong in recipe or space could not be put right any more.
         Sweep.create(recipe, space)
-        if shares:
+        if sweep.shared_stages:
             train(Sweep(located, space).shared_recipe(), progress)
         job = SearchJob(
             recipe=located.to_dict(),
             space=space.model_dump(mode="json"),
-            prepared=prepared.location,
             placement=placement,
-            shares_stages=shares,
         )
         trials = sweep.ranked(search(job, resources, on_trial))
     best = sweep.write(trials)
@@ -141,12 +133,14 @@ def _metric_problems(recipe: Recipe, space: Space) -> list[str]:
     ]
 
 
-def _located(recipe: Recipe, prepared: str) -> Recipe:
+def _located(recipe: Recipe, prepared: Sequence[Prepared]) -> Recipe:
     """Return the recipe with places that hold in any working directory."""
     raw: dict[str, Any] = recipe.to_dict()
-    raw["data"]["prepared"] = prepared
+    raw["data"]["prepared"] = prepared_location(recipe.data)
     names = [stage.name for stage in recipe.stages]
-    for stage in raw["stages"]:
+    for stage, folder in zip(raw["stages"], prepared, strict=True):
+        if stage["data"]:
+            stage["data"]["prepared"] = folder.location
         if stage["init_from"] and stage["init_from"] not in names:
             stage["init_from"] = absolute(stage["init_from"])
     return parse(raw)
@@ -166,7 +160,8 @@ def _by_model(probes: Sequence[Recipe]) -> list[Recipe]:
     found = {}
     for one in probes:
         sizes = [one.to_dict()[key] for key in ("model", *MEDIA_SECTIONS)]
-        found[str((sizes, [stage.init_from for stage in one.stages]))] = one
+        starts = [(s.init_from, s.parts, s.fresh, s.processor) for s in one.stages]
+        found[str((sizes, starts))] = one
     return list(found.values())
 
 
@@ -174,9 +169,13 @@ def _by_store(recipe: Recipe, probes: Sequence[Recipe]) -> list[Recipe]:
     """Return one recipe for every store that the trials read."""
     raw, found = recipe.to_dict(), {}
     for one in probes:
-        sections = {key: one.to_dict()[key] for key in MEDIA_SECTIONS}
         # Whether there are folds decides which equal files are a leak.
-        found[str(sections)] = raw | sections | {"folds": one.to_dict()["folds"]}
+        changed = one.to_dict()
+        sections = {key: changed[key] for key in (*MEDIA_SECTIONS, "folds")}
+        own = [{key: stage[key] for key in ("processor", "folds")} for stage in changed["stages"]]
+        stages = [stage | new for stage, new in zip(raw["stages"], own, strict=True)]
+        media = [{key: sections[key] for key in MEDIA_SECTIONS}, [s["processor"] for s in stages]]
+        found[str(media)] = raw | sections | {"stages": stages}
     return [parse(content) for content in found.values()]
 
 

@@ -41,7 +41,7 @@ VERBS = (
 )  # fmt: skip
 LEAVES = {
     "errors", "failures", "content", "text_files", "files", "storage", "cache", "strict_yaml",
-    "sections",
+    "sections", "data_config", "stage_config",
     "recipe", "run", "space", "data.batch", "collectives",
 }  # fmt: skip
 MAY_IMPORT = {
@@ -56,7 +56,9 @@ MAY_IMPORT = {
     "storage": {"errors", "machine"},
     "cache": {"errors", "machine", "storage"},
     "sections": {"errors", "strict_yaml"},
-    "recipe": {"errors", "sections", "storage", "strict_yaml"},
+    "data_config": {"sections", "storage"},
+    "stage_config": {"data_config", "sections"},
+    "recipe": {"data_config", "errors", "sections", "stage_config", "storage", "strict_yaml"},
     "run": {"errors", "files", "recipe", "storage"},
     "space": {"errors", "recipe", "sections", "strict_yaml"},
     "collectives": set(),

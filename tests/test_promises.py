@@ -53,7 +53,7 @@ def test_the_run_of_an_earlier_version_is_taken_up_as_it_is(run, prepared):
     check(run.recipe)
     check_initial(run.recipe)
     run.refuse_changes()
-    check_own(run, prepared)
+    check_own(run, [prepared] * len(run.recipe.stages))
     stages = [stage.name for stage in run.recipe.stages]
     assert [stage for stage in stages if not run.is_finished(stage)] == stages[-1:]
 

@@ -6,7 +6,15 @@ import pytest
 
 from msvqa.errors import RecipeError
 from msvqa.recipe import load, parse
-from msvqa.space import last_stage_only, load_space, parse_space, probe, values_of, with_values
+from msvqa.space import (
+    is_fold,
+    load_space,
+    parse_space,
+    probe,
+    untouched_stages,
+    values_of,
+    with_values,
+)
 from tests.tiny import raw_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -156,10 +164,25 @@ def test_values_are_put_back_between_the_ends():
     assert both.clip({LR: 0.3, "seed": 1, "number": 7}) == {LR: 0.2, "seed": 3, "number": 7}
 
 
-def test_only_fields_of_the_last_stage_leave_the_others_alone(recipe):
-    assert last_stage_only(recipe, [LR, "stages.1.objective.alpha"])
-    assert not last_stage_only(recipe, [LR, "stages.0.optimizer.lr"])
-    assert not last_stage_only(recipe, ["seed"])
+def test_the_stages_before_the_first_that_a_field_touches_stay_as_they_are(recipe):
+    assert untouched_stages(recipe, [LR, "stages.1.objective.alpha"]) == 1
+    assert untouched_stages(recipe, [LR, "stages.0.optimizer.lr"]) == 0
+    assert untouched_stages(recipe, ["seed"]) == 0
+    three = recipe.to_dict()
+    three["stages"].append(three["stages"][-1] | {"name": "more", "init_from": "answer"})
+    assert untouched_stages(parse(three), [LR, "stages.more.optimizer.lr"]) == 1
+    assert untouched_stages(parse(three), ["stages.more.optimizer.lr"]) == 2
+
+
+def test_folds_of_a_stage_touch_no_stage_before_it(recipe):
+    assert untouched_stages(recipe, ["stages.answer.folds.index"]) == 1
+    assert untouched_stages(recipe, ["folds.index"]) == 0
+    first = with_values(recipe, {"stages.0.folds.index": 2})
+    assert first.stages[0].folds.index == 2 and first.folds is None
+    # The folds of the recipe are those of the stages that have none of their own.
+    assert untouched_stages(first, ["folds.index"]) == 1
+    assert is_fold("folds.index") and is_fold("stages.answer.folds.index")
+    assert not is_fold("folds.count") and not is_fold("stages.answer.optimizer.lr")
 
 
 def test_values_are_found_by_name_and_by_number(recipe):

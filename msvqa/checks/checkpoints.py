@@ -1,5 +1,7 @@
 """Are the checkpoints sound that a run goes on from or starts from."""
 
+from collections.abc import Sequence
+
 from msvqa.data.prepared import Prepared
 from msvqa.engine.checkpoint import newest_checkpoint
 from msvqa.engine.fitting import Fit
@@ -20,39 +22,39 @@ def check_initial(recipe: Recipe) -> None:
             initial_checkpoint(stage, run)
 
 
-def check_initial_fit(recipe: Recipe, prepared: Prepared) -> None:
+def check_initial_fit(recipe: Recipe, prepared: Sequence[Prepared]) -> None:
     """Compare the starting points outside the run with the model, whose sizes the data gives.
+
+    Args:
+        recipe: the recipe.
+        prepared: the prepared folder of every stage.
 
     Raises:
         CheckpointError: one is of another model.
     """
     run, names = Run(recipe.run_location, recipe), [stage.name for stage in recipe.stages]
-    starts = [
-        number
-        for number, stage in enumerate(recipe.stages)
-        if stage.init_from
-        and stage.init_from not in names
+    for number, stage in enumerate(recipe.stages):
+        outside = stage.init_from and stage.init_from not in names
         # A stage with checkpoints goes on from them.
-        and not run.checkpoints(stage.name)
-    ]
-    if starts:
-        fit = Fit.of(recipe, prepared)
-        for number in starts:
-            fit.check_initial(number)
+        if outside and not run.checkpoints(stage.name):
+            Fit.of(recipe, number, prepared).check_initial()
 
 
-def check_own(run: Run, prepared: Prepared) -> None:
+def check_own(run: Run, prepared: Sequence[Prepared]) -> None:
     """Refuse what stages of the run would go on from and cannot, or put it aside.
+
+    Args:
+        run: the run.
+        prepared: the prepared folder of every stage.
 
     Raises:
         CheckpointError: one is of another model, or damaged.
     """
     stages, previous = run.recipe.stages, run.recipe.faults.damaged_checkpoint == "previous"
     names = [stage.name for stage in stages]
-    if trained := [name for name in names if run.checkpoints(name)]:
-        fit = Fit.of(run.recipe, prepared)
-        for name in trained:
-            fit.check_own(name)
+    for number, name in enumerate(names):
+        if run.checkpoints(name):
+            Fit.of(run.recipe, number, prepared).check_own()
     for stage in stages:
         if run.is_finished(stage.name):
             continue

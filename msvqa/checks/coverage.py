@@ -1,17 +1,39 @@
 """Of how many questions are the videos there: what a training leaves out is said with counts."""
 
 import logging
+from collections.abc import Sequence
 
 from msvqa.data.folds import dealt, read_split
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.processor import processor_of
 from msvqa.data.store import Store
-from msvqa.errors import DataError
+from msvqa.errors import DataError, RecipeError, did_you_mean, one_of
 from msvqa.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
-USES = {"train": "trains", "val": "validates"}
+
+def check_validation(recipe: Recipe, prepared: Sequence[Prepared]) -> None:
+    """Refuse to validate on splits that the data of a stage does not have.
+
+    Args:
+        recipe: the recipe.
+        prepared: the prepared folder of every stage.
+
+    Raises:
+        RecipeError: says which stage, and which splits there are.
+    """
+    problems = []
+    for number, (stage, folder) in enumerate(zip(recipe.stages, prepared, strict=True)):
+        name, splits = stage.validate.on, folder.splits
+        # Data without `val` is not validated where nobody asks for it.
+        if name not in splits and name != "val":
+            problems.append(
+                f"stages.{number}.validate.on: there is no split {name!r}"
+                f"{did_you_mean(name, splits)}; {folder.root} has {one_of(splits)}"
+            )
+    if problems:
+        raise RecipeError(problems)
 
 
 def check_coverage(recipe: Recipe, prepared: Prepared, store: Store | None = None) -> None:
@@ -28,7 +50,7 @@ def check_coverage(recipe: Recipe, prepared: Prepared, store: Store | None = Non
     if store is not None:
         prepared = dealt(recipe, prepared, store.copies)
     told = []
-    for name, uses in USES.items():
+    for name, uses in {"train": "trains", recipe.stages[-1].validate.on: "validates"}.items():
         if name not in prepared.splits:
             continue
         annotated = read_split(prepared, name, recipe.folds, present_only=False)

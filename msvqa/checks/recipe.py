@@ -1,17 +1,20 @@
 """Is a recipe sound: what can be known to be wrong without data and without Ray."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from msvqa.checks.sources import source_problems
-from msvqa.data.processors.processor import processor_of
+from msvqa.data.processors.processor import processor_of, processors_of
 from msvqa.engine import cluster
 from msvqa.engine.inputs import model_sizes
-from msvqa.engine.optim import check_groups
+from msvqa.engine.optim import build_optimizer, check_parts
+from msvqa.engine.stage_model import choose_trained
 from msvqa.errors import RecipeError
 from msvqa.models.encoders import ENCODERS
-from msvqa.models.model import build_model
+from msvqa.models.model import Model, build_model
 from msvqa.objectives import OBJECTIVES
 from msvqa.recipe import Recipe
 from msvqa.sections import resolve
@@ -26,8 +29,9 @@ def check(recipe: Recipe) -> None:
         ClusterError: more workers than this machine can run, or a run that is lost with its job.
     """
     _check(recipe, source_problems(recipe))
-    if files := processor_of(recipe).files():
-        files.check()
+    for processor in processors_of(recipe):
+        if files := processor.files():
+            files.check()
 
 
 def check_settings(recipe: Recipe) -> None:
@@ -46,33 +50,72 @@ def _check(recipe: Recipe, found: list[str]) -> None:
 
 def width_problems(recipe: Recipe) -> list[str]:
     """Return which widths of features are not those of the encoders that the recipe names."""
-    processor, problems = processor_of(recipe), []
-    for part, (config, stated) in processor.encoders().items():
-        with torch.device("meta"):
-            width = resolve(config.name, ENCODERS, "encoder")(config).width
-        if width != stated:
-            key = f"{processor.section}.{part}_width"
-            problems.append(f"{key}: is {stated}, {config.name} gives {width}")
+    problems = []
+    for processor in processors_of(recipe):
+        for part, (config, stated) in processor.encoders().items():
+            with torch.device("meta"):
+                width = resolve(config.name, ENCODERS, "encoder")(config).width
+            if width != stated:
+                key = f"{processor.section}.{part}_width"
+                problems.append(f"{key}: is {stated}, {config.name} gives {width}")
     return problems
 
 
 def _model_problems(recipe: Recipe) -> list[str]:
-    """Build the model without memory and ask for what only it knows."""
-    problems = []
-    try:
-        with torch.device("meta"):
-            model = build_model(recipe, model_sizes(recipe, None))
-    except ValueError as error:
-        return [f"model: {error}"]
-    for number, stage in enumerate(recipe.stages):
+    """Build the model of every stage without memory and ask for what only it knows."""
+    problems: list[str] = []
+    parts: dict[str, set[str]] = {}
+    for number, view in enumerate(recipe.views()):
+        (stage,) = view.stages
+        key = f"stages.{number}"
         try:
-            check_groups(model.parameter_groups(), stage.optimizer)
-            resolve(stage.objective.name, OBJECTIVES, "objective")(stage.objective, model)
-        except RecipeError as error:
-            problems += [f"stages.{number}.{problem}" for problem in error.problems]
+            whole = _on_meta(view, ())
         except ValueError as error:
-            problems.append(f"stages.{number}.objective: {error}")
+            return [f"model: {error}"]
+        try:
+            model = _assembled(view, whole)
+        except RecipeError as error:
+            problems += [f"{key}.{problem}" for problem in error.problems]
+            continue
+        except ValueError as error:
+            problems.append(f"{key}.objective: {error}")
+            continue
+        parts[stage.name] = set(model.parts())
+        new = parts[stage.name] - parts.get(stage.init_from or "", parts[stage.name])
+        problems += [
+            f"{key}.fresh: part {name!r} is absent in stage {stage.init_from!r}, which this one "
+            "starts from: name it here"
+            for name in sorted(new - set(stage.fresh))
+        ]
     return problems
+
+
+def _on_meta(view: Recipe, absent: Sequence[str]) -> Model:
+    with torch.device("meta"):
+        model: Model = build_model(view, model_sizes(view, None), absent)
+    return model
+
+
+def _assembled(view: Recipe, whole: Model) -> Model:
+    """Return the model of the only stage of a recipe, put together as for training.
+
+    Raises:
+        RecipeError: says what does not go together.
+    """
+    (stage,) = view.stages
+    check_parts(whole, stage)
+    model = _on_meta(view, stage.absent) if stage.absent else whole
+    kind: Any = resolve(stage.objective.name, OBJECTIVES, "objective")
+    choose_trained(model, kind(stage.objective, model), stage)
+    build_optimizer(model, stage.optimizer)
+    if stage.batch.accumulate > 1 and kind.sees_whole_batch:
+        raise RecipeError(
+            [
+                f"batch.accumulate: objective {stage.objective.name} compares all examples of a "
+                "batch with each other, which passes over parts of it cannot: use 1"
+            ]
+        )
+    return model
 
 
 def _worker_problems(recipe: Recipe) -> list[str]:
@@ -100,7 +143,7 @@ def _worker_problems(recipe: Recipe) -> list[str]:
 
 def decodes_while_training(recipe: Recipe) -> bool:
     """Whether the workers decode videos while they train, without a store."""
-    return processor_of(recipe).way == "stream"
+    return any(processor.way == "stream" for processor in processors_of(recipe))
 
 
 def data_cpus(recipe: Recipe) -> float:

@@ -5,7 +5,7 @@ Which fields name files is said by their types (`WeightsFile`, `WordVectorsFile`
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +14,7 @@ import torch
 
 from msvqa.content import START_BYTES, stand_in
 from msvqa.data.prepared import Prepared
-from msvqa.data.processors.processor import processor_of
+from msvqa.data.processors.processor import processors_of
 from msvqa.data.word_vectors import check_word_vectors
 from msvqa.engine.inputs import model_sizes
 from msvqa.errors import DataError, MSVQAError, RecipeError, WeightsError
@@ -77,6 +77,21 @@ def source_problems(recipe: Recipe, within: str = "") -> list[str]:
     return problems
 
 
+def check_pretrained_stages(recipe: Recipe, prepared: Sequence[Prepared]) -> None:
+    """Refuse weights of a whole model that do not fit where a stage starts with them.
+
+    Args:
+        recipe: the recipe.
+        prepared: the prepared folder of every stage.
+
+    Raises:
+        RecipeError: says which weights, and what does not fit.
+    """
+    for view, folder in zip(recipe.views(), prepared, strict=True):
+        if view.stages[0].init_from is None:
+            check_pretrained(view, folder)
+
+
 def check_pretrained(recipe: Recipe, prepared: Prepared) -> None:
     """Refuse weights of a whole model that do not fit; its sizes are those of the data.
 
@@ -92,7 +107,7 @@ def check_pretrained(recipe: Recipe, prepared: Prepared) -> None:
     if not keys:
         return
     with torch.device("meta"):
-        model = build_model(recipe, model_sizes(recipe, prepared))
+        model = build_model(recipe, model_sizes(recipe, prepared), recipe.stages[0].absent)
     if problem := _said(lambda: _load_nowhere(model)):
         raise RecipeError([f"{' and '.join(keys)}: {problem}"])
 
@@ -164,8 +179,9 @@ def _said(look: Callable[[], object]) -> str | None:
 def _encoders(recipe: Recipe) -> dict[int, Any]:
     """Return the class of every encoder by its section; what they are does not depend on data."""
     found: dict[int, Any] = {}
-    for section, _ in processor_of(recipe).encoders().values():
-        found[id(section)] = resolve(section.name, ENCODERS, "encoder")
+    for processor in processors_of(recipe):
+        for section, _ in processor.encoders().values():
+            found[id(section)] = resolve(section.name, ENCODERS, "encoder")
     try:
         with torch.device("meta"):
             model = build_model(recipe, model_sizes(recipe, None))

@@ -12,6 +12,7 @@ The tables are mapped into memory, so a million examples cost a worker what it r
 
 import hashlib
 import json
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class Prepared:
         """Content of prepare.json: counts of every split, settings, notes."""
         self.copies: list[list[str]] = []
         """Ids of videos that a store has found to be the same byte for byte."""
+        self._other_words: Lexicon | None = None
 
     @classmethod
     def open(cls, location: str | Path) -> "Prepared":
@@ -83,8 +85,26 @@ class Prepared:
 
     def knowing(self, copies: list[list[str]]) -> "Prepared":
         """Return the same folder with what the store of its videos knows of their content."""
-        prepared = Prepared(self.location, self.path, self.info)
+        prepared = copy(self)
         prepared.copies = copies
+        return prepared
+
+    def reading(self, lexicon: Lexicon) -> "Prepared":
+        """Return the same folder, whose texts become numbers by another lexicon.
+
+        Raises:
+            DataError: the lexicon lacks a list that its examples are read with.
+        """
+        lacking = [words.name for words in self.kind.lists if words.name not in lexicon.sizes()]
+        if lacking:
+            raise DataError(
+                f"{self.location}: its {self.kind.name} cannot be read with {lexicon}, the words "
+                f"that the model was trained with: it has no {one_of(lacking)}"
+            )
+        if not self.lexicon.differing(lexicon):
+            return self
+        prepared = copy(self)
+        prepared._other_words = prepared.lexicon = lexicon
         return prepared
 
     @property
@@ -116,7 +136,9 @@ class Prepared:
     def word_vectors(self) -> np.ndarray | None:
         """Return float32 (words, width) in vocabulary order, None where none were given."""
         file = self.path / WORD_VECTORS
-        return np.load(file, allow_pickle=False) if file.is_file() else None
+        if self._other_words is not None or not file.is_file():
+            return None
+        return np.load(file, allow_pickle=False)
 
     def split(self, name: str, present_only: bool = True) -> Split:
         """Return the examples of a split; `present_only=False` keeps those of absent media.
@@ -137,12 +159,18 @@ class Prepared:
         split: Split = Split(
             name=name,
             media=Media(media, self.root),
-            examples=self.kind(examples),
+            examples=self._examples(name, examples),
             expected=int(counts[self.kind.name]["expected"]),
         )
         if not present_only:
             return split
         return split.keeping(np.asarray(media["present"].to_numpy(), dtype=bool))
+
+    def _examples(self, split: str, table: pa.Table) -> Examples:
+        examples = self.kind(table)
+        if self._other_words is None:
+            return examples
+        return examples.read_with(self._other_words, trains=split == "train")
 
 
 def prepared_location(config: DataConfig) -> str:

@@ -3,7 +3,8 @@
     weights.safetensors    all weights of the model
     training_state.pt      optimizer state: plain tensors and numbers
     recipe.yaml  and the word lists of the lexicon, such as vocabulary.json and answers.json
-    checkpoint.json        position, score, sizes, SHA-256 of all files and its own; written last
+    checkpoint.json        position, score, sizes, where each part of the model is from, SHA-256 of
+                           all files and its own; written last
 
 Random numbers need no state: every step seeds them from (seed, stage, step, worker), see
 `engine.loop`.
@@ -13,8 +14,8 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,19 @@ from torch import Tensor
 from msvqa.cache import fetch
 from msvqa.data.examples import EXAMPLES
 from msvqa.data.examples.questions import Questions
-from msvqa.data.lexicon import Lexicon
+from msvqa.data.lexicon import Lexicon, file_of
+from msvqa.engine.needs import MAX_PROBLEMS_IN_MESSAGE, Needs
+from msvqa.engine.origins import (
+    Origins,
+    load_external_parts,
+    plain_origins,
+    read_origins,
+    with_stored,
+)
 from msvqa.errors import CheckpointError, IncompleteError
 from msvqa.files import hash_file, sync, write_json
 from msvqa.models.model import Model, Sizes, build_model
+from msvqa.models.parts import parts_of_weights
 from msvqa.recipe import Recipe, load
 from msvqa.run import CHECKPOINT_INFO, Run
 from msvqa.sections import resolve
@@ -39,10 +49,6 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 WEIGHTS, TRAINING_STATE = "weights.safetensors", "training_state.pt"
-MAX_PROBLEMS_IN_MESSAGE = 3
-
-Shapes = Mapping[str, tuple[int, ...]]
-"""Shapes of weights by their names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +90,8 @@ class Content:
     score: float | None
     """Validation score of exactly these weights; None within an epoch."""
     finished: bool
+    origins: Origins = field(default_factory=dict)
+    """Where each part of the model is from"""
 
 
 def checkpoint_name(step: int) -> str:
@@ -114,8 +122,8 @@ def save_checkpoint(folder: Path, content: Content) -> None:
 
 
 def _write(folder: Path, content: Content) -> None:
-    weights = {k: v.detach().cpu().contiguous() for k, v in content.model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
+    origins = with_stored(content.model, content.origins)
+    save_file(_stored_weights(content.model, origins), folder / WEIGHTS)
     try:
         torch.save(dict(content.training_state), folder / TRAINING_STATE)
     except RuntimeError as error:  # what torch makes of a full disk
@@ -134,9 +142,20 @@ def _write(folder: Path, content: Content) -> None:
         "finished": content.finished,
         "examples": content.examples,
         "sizes": dict(content.model.sizes),
+        "parts": plain_origins(origins),
         "files": files,
     }
     write_json(folder / CHECKPOINT_INFO, info | {"sha256": _sha256_of_info(info)})
+
+
+def _stored_weights(model: Model, origins: Origins) -> dict[str, Tensor]:
+    """Return the weights of a model but for the parts that stay in files of the user."""
+    weights = model.state_dict()
+    left_out = {part for part, origin in origins.items() if not origin.stored}
+    if left_out:
+        part_of = parts_of_weights(model, model.parts())
+        weights = {name: v for name, v in weights.items() if part_of[name] not in left_out}
+    return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
 
 
 def newest_checkpoint(location: str | Path, *, or_previous: bool = False) -> str | None:
@@ -242,8 +261,11 @@ def load_checkpoint(location: str | Path) -> Loaded:
     folder, info = _fetched(location), read_info(location)
     lexicon = read_lexicon(location)
     recipe = load(folder / "recipe.yaml")
-    model = build_model(recipe, Sizes(**info["sizes"]))
-    load_weights(model, read_weights(folder), str(location))
+    name = info["position"]["stage"]
+    absent = next((stage.absent for stage in recipe.stages if stage.name == name), ())
+    model = build_model(recipe, Sizes(**info["sizes"]), absent)
+    elsewhere = load_external_parts(model, read_origins(info), str(location))
+    load_weights(model, read_weights(folder), str(location), elsewhere=elsewhere)
     return Loaded(
         location=str(location),
         recipe=recipe,
@@ -259,10 +281,14 @@ def read_lexicon(location: str | Path) -> Lexicon:
     Raises:
         CheckpointError: it is missing or incomplete.
     """
+    info = read_info(location)
     # Checkpoints that were made before there were several kinds do not say.
-    name = read_info(location).get("examples", Questions.name)
-    kind = resolve(name, EXAMPLES, "kind of example")
-    return Lexicon.load(_fetched(location), kind.lists)
+    own = resolve(info.get("examples", Questions.name), EXAMPLES, "kind of example").lists
+    known = [words for name in EXAMPLES for words in resolve(name, EXAMPLES, "").lists]
+    # A stage keeps the lists of the stage that it starts from, whose examples may be others.
+    others = [words for words in known if file_of(words.name) in info["files"]]
+    lists = {words.name: words for words in (*others, *own)}
+    return Lexicon.load(_fetched(location), list(lists.values()))
 
 
 def read_weights(location: str | Path) -> dict[str, Tensor]:
@@ -281,18 +307,33 @@ def read_training_state(location: str | Path) -> dict[str, Any]:
     return state
 
 
-def load_weights(model: Model, weights: Mapping[str, Tensor], source: str) -> None:
-    """Copy weights into a model; names and shapes must be the same on both sides.
+def load_weights(
+    model: Model,
+    weights: Mapping[str, Tensor],
+    source: str,
+    needs: Needs | None = None,
+    elsewhere: Collection[str] = (),
+) -> None:
+    """Copy weights into a model.
+
+    Args:
+        model: the model.
+        weights: of a checkpoint.
+        source: the checkpoint, for messages.
+        needs: what the model needs; None: the same names and shapes on both sides.
+        elsewhere: parts that have their weights already.
 
     Raises:
         CheckpointError: lists what is missing, unknown, of another shape or not finite.
     """
+    needs = needs or Needs.of(model)
     given = {name: tuple(value.shape) for name, value in weights.items()}
-    if problems := misfits(given, shapes_of(model)):
+    if problems := needs.misfits(given, elsewhere):
         raise CheckpointError(f"the weights of {source} do not fit the model: {problems}")
     if bad := not_finite(weights):
         raise CheckpointError(f"the weights of {source} are not finite: {bad}; take another one")
-    model.load_state_dict(weights)
+    taken = {name: value for name, value in weights.items() if name in needs.shapes}
+    model.load_state_dict(model.state_dict() | taken)
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> str:
@@ -301,25 +342,6 @@ def not_finite(weights: Mapping[str, Tensor]) -> str:
     more = len(bad) - MAX_PROBLEMS_IN_MESSAGE
     shown = ", ".join(bad[:MAX_PROBLEMS_IN_MESSAGE])
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-def shapes_of(model: Model) -> Shapes:
-    """Return the names and shapes of all weights of a model."""
-    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
-
-
-def misfits(given: Shapes, needed: Shapes) -> str:
-    """Return what `load_weights` refuses in weights of these shapes; nothing where they fit."""
-    problems = [
-        f"{name} has shape {given[name]}, needed is {needed[name]}"
-        for name in given
-        if name in needed and given[name] != needed[name]
-    ]
-    problems += [f"missing {name} of shape {needed[name]}" for name in needed if name not in given]
-    problems += [f"unknown {name} of shape {given[name]}" for name in given if name not in needed]
-    more = len(problems) - MAX_PROBLEMS_IN_MESSAGE
-    shown = "; ".join(problems[:MAX_PROBLEMS_IN_MESSAGE])
-    return f"{shown}; and {more} more" if more > 0 else shown
 
 
 def find_initial(init_from: str, run: Run) -> str:
@@ -344,7 +366,7 @@ def locate_initial(init_from: str, run: Run) -> str:
         CheckpointError, RunError: there is none.
     """
     if init_from in [stage.name for stage in run.recipe.stages]:
-        return run.locate(run.checkpoint(init_from, "best"))
+        return run.locate(run.checkpoint(init_from))
     location = absolute(init_from)
     if open_folder(location).get(CHECKPOINT_INFO).is_file():
         return location

@@ -30,24 +30,32 @@ from msvqa.engine.batch_norm import synchronize_batch_norm
 from msvqa.engine.checkpoint import (
     Content,
     Position,
-    load_weights,
     not_finite,
     read_info,
+    read_lexicon,
     read_training_state,
-    read_weights,
     save_checkpoint,
 )
-from msvqa.engine.inputs import Inputs, model_sizes, open_inputs
+from msvqa.engine.inputs import Inputs, open_inputs
 from msvqa.engine.memory import peak_memory_bytes
-from msvqa.engine.optim import build_optimizer, lr_factor, restore_optimizer, set_lr
+from msvqa.engine.optim import (
+    Moment,
+    build_optimizer,
+    restore_optimizer,
+    set_lr,
+    warms_up_by_epochs,
+)
+from msvqa.engine.origins import trained
 from msvqa.engine.precision import autocast, use_channels_last
+from msvqa.engine.stage_model import choose_trained, start_model
 from msvqa.engine.stopping import StopRequest
 from msvqa.engine.tracking import Tracker
 from msvqa.engine.watchdog import Watchdog
+from msvqa.engine.words import keeps_words
 from msvqa.errors import CheckpointError, NonFiniteLossError, StoppedError
 from msvqa.evaluators.evaluator import evaluator_of
 from msvqa.metrics import is_finite
-from msvqa.models.model import Model, build_model
+from msvqa.models.model import Model
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective
 from msvqa.recipe import Recipe, StageConfig, parse
@@ -56,6 +64,8 @@ from msvqa.sections import resolve
 
 logger = logging.getLogger(__name__)
 
+VALIDATED = "validated"
+"""Of a report: whether it is of a validation, and not of a checkpoint alone."""
 USUAL_DISTANCE, LEAST_VALIDATIONS = 20, 20
 """Steps between validations of short epochs, and how many validations a stage has in any case."""
 
@@ -134,28 +144,30 @@ class StageLoop:
         self.host, self.device = host, host.device
         self.recipe: Recipe = parse(job.recipe)
         self.stage_index = job.stage
-        self.stage: StageConfig = self.recipe.stages[job.stage]
+        self.view = self.recipe.of_stage(job.stage)
+        self.stage: StageConfig = self.view.stages[0]
         self.experiment = Run(job.run, self.recipe)
-        self.prepared = Prepared.open(job.prepared)
-        self.training = open_inputs(self.recipe, self.prepared, job.store, "train", self.device)
+        resume = host.latest_checkpoint()
+        self.prepared = self._open_prepared(job, resume)
+        self.training = open_inputs(self.view, self.prepared, job.store, "train", self.device)
         self.validation = self._open_validation(job.store)
         if self.device.type == "cpu":
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Filling fresh memory only serves to find reads of it, and costs time in every step.
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        resume = host.latest_checkpoint()
+        self.resumed = resume is not None
         self.model = self._build_model(job, resume)
         self.objective: Objective = resolve(self.stage.objective.name, OBJECTIVES, "objective")(
             self.stage.objective, self.model
         )
-        self.evaluator = evaluator_of(self.objective.evaluator)(self.recipe.evaluation)
+        self.evaluator = evaluator_of(self.objective.evaluator)(self.view.evaluation)
         self._prepare_parameters()
         self.optimizer = build_optimizer(self.model, self.stage.optimizer)
         self.position = self._restore(resume)
         self.parallel = distributed.wrap(self.objective, self.device)
-        self.total_steps = self._count_steps()
+        self.total_steps, self.epoch_steps = self._count_steps()
         self.tracker = (
-            Tracker(self.experiment, self.stage.name, step=self.position.step)
+            Tracker(self.experiment, self.stage.name, step=self._last_row())
             if host.rank == 0
             else None
         )
@@ -183,6 +195,8 @@ class StageLoop:
         try:
             finished = self.position.step >= self.total_steps
             with self.watchdog:
+                if self.stage.validate.at_start and not self.resumed:
+                    self._validate_at_start()
                 while not finished:
                     finished = self._run_epoch()
         finally:
@@ -192,33 +206,34 @@ class StageLoop:
 
     # Setting up
 
+    def _open_prepared(self, job: StageJob, resume: str | Path | None) -> Prepared:
+        """Open the data, read with the words that the model was trained in."""
+        prepared = Prepared.open(job.prepared)
+        source = resume or job.init_from
+        if source is None or not keeps_words(self.recipe, self.stage_index):
+            return prepared
+        return prepared.reading(read_lexicon(source))
+
     def _open_validation(self, store: str | None) -> Inputs | None:
-        if "val" not in self.prepared.splits:
+        name = self.stage.validate.on
+        if name not in self.prepared.splits:
             return None
-        inputs = open_inputs(self.recipe, self.prepared, store, "val", self.device)
+        inputs = open_inputs(self.view, self.prepared, store, name, self.device)
         return inputs if len(inputs.split) else None
 
     def _build_model(self, job: StageJob, resume: str | Path | None) -> Model:
         """Take weights from the own checkpoint, else `init_from`, else weight files and chance."""
         torch.manual_seed(_seed(self.recipe.seed, 0))
-        model: Model = build_model(self.recipe, model_sizes(self.recipe, self.prepared))
         source = resume or job.init_from
-        if source is None:
-            model.load_pretrained()
-            vectors = self.prepared.word_vectors()
-            if vectors is not None:
-                model.load_word_vectors(vectors)
-        else:
-            read_info(source)
-            load_weights(model, read_weights(source), str(source))
+        model, self.origins = start_model(
+            self.view, self.prepared, source, resumes=resume is not None
+        )
         if self.stage.channels_last:
             use_channels_last(model)
         return model.to(self.device)
 
     def _prepare_parameters(self) -> None:
-        self.model.requires_grad_(True)
-        for module in self.objective.frozen():
-            module.requires_grad_(False)
+        choose_trained(self.model, self.objective, self.stage)
         if self.stage.sync_batch_norm and worker_count() > 1:
             synchronize_batch_norm(self.objective, self.device)
 
@@ -233,16 +248,22 @@ class StageLoop:
         restore_optimizer(self.optimizer, read_training_state(resume)["optimizer"])
         return position
 
+    def _last_row(self) -> int:
+        """Return the step whose rows are kept; without a checkpoint also those of step 0 go."""
+        begins = self.stage.validate.at_start and not self.resumed
+        return -1 if begins else self.position.step
+
     def _plan(self, epoch: int) -> EpochPlan:
         return plan_epoch(
             self.training.split.examples, self.stage.batch, seed=self.recipe.seed, epoch=epoch
         )
 
-    def _count_steps(self) -> int:
-        if self.stage.steps is not None:
-            return self.stage.steps
-        assert self.stage.epochs is not None
-        return self.stage.epochs * count_steps(self.training.split.examples, self.stage.batch)
+    def _count_steps(self) -> tuple[int, int]:
+        """Return the steps of the stage and those of an epoch; 1 where nobody needs these."""
+        if self.stage.steps is not None and not warms_up_by_epochs(self.stage):
+            return self.stage.steps, 1
+        of_epoch = count_steps(self.training.split.examples, self.stage.batch)
+        return self.stage.steps or of_epoch * (self.stage.epochs or 1), of_epoch
 
     # Training
 
@@ -265,7 +286,13 @@ class StageLoop:
                 self._log(batches)
             if last:
                 return self._end_epoch(stops)
-            if stops or self._is_asked_for():
+            if self._is_validated_within_epochs():
+                self._log(batches)
+                if self._validate_within_epoch():
+                    return True
+                # The time of the validation is none of the next steps'.
+                self.window = _Window()
+            elif stops or self._is_asked_for():
                 self._log(batches)
                 self._report({}, score=None, finished=False)
             if stops:
@@ -321,13 +348,8 @@ class StageLoop:
         limit = self.stage.optimizer.clip_norm
         trainable = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(trainable, limit if limit else float("inf"))
-        factor = lr_factor(
-            self.stage.schedule,
-            step=position.step,
-            epoch=position.epoch,
-            total_steps=self.total_steps,
-        )
-        set_lr(self.optimizer, factor)
+        moment = Moment(position.step, position.epoch, self.total_steps, self.epoch_steps)
+        set_lr(self.optimizer, self.stage, moment)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.window.steps.append(position.step)
@@ -381,30 +403,55 @@ class StageLoop:
             "optimizer.clip_norm, or look at these videos"
         )
 
-    # Ends of epochs
+    # Validations and ends of epochs
 
     def _end_epoch(self, stops: bool) -> bool:
         """Validate and write a checkpoint where they are due; return whether the stage ends."""
-        position = self.position
-        ended = position.step >= self.total_steps
+        ended = self.position.step >= self.total_steps
         far = ended or self._is_far()
-        due = far and (position.epoch + 1) % self.stage.validate_every_epochs == 0
+        due = self._is_validated_within_epochs() or self._is_validated_with_epoch(far)
         numbers, score = self._validate() if due or ended else ({}, None)
-        best, stale = position.best_score, position.epochs_since_best
-        if numbers:
-            improved = score is not None and (best is None or score > best)
-            best, stale = (score, 0) if improved else (best, stale + 1)
-        patience = self.stage.patience_epochs
-        finished = ended or (patience is not None and stale >= patience)
-        self.position = replace(
-            position, epoch=position.epoch + 1, step_in_epoch=0, best_score=best,
-            epochs_since_best=stale,
-        )  # fmt: skip
-        if far or stops or self._is_asked_for():
+        stale = self._compare(numbers, score)
+        finished = ended or stale
+        self.position = replace(self.position, epoch=self.position.epoch + 1, step_in_epoch=0)
+        if far or due or stops or self._is_asked_for():
             self._report(numbers, score=score, finished=finished)
         if stops and not finished:
             raise self._stopped()
         return finished
+
+    def _is_validated_with_epoch(self, far: bool) -> bool:
+        every = self.stage.validate_every_epochs
+        by_epochs = self.stage.validate.every_steps is None
+        return by_epochs and far and (self.position.epoch + 1) % every == 0
+
+    def _is_validated_within_epochs(self) -> bool:
+        """Return whether a validation is due after this very step, wherever in an epoch it is."""
+        every = self.stage.validate.every_steps
+        return every is not None and self.position.step % every == 0
+
+    def _validate_within_epoch(self) -> bool:
+        """Validate and write a checkpoint; return whether the stage ends, for want of progress."""
+        numbers, score = self._validate()
+        finished = self._compare(numbers, score)
+        self._report(numbers, score=score, finished=finished)
+        return finished
+
+    def _validate_at_start(self) -> None:
+        """Validate before the first step. The checkpoint says that it was: no resume repeats it."""
+        numbers, score = self._validate()
+        self._compare(numbers, score)
+        self._report(numbers, score=score, finished=False)
+
+    def _compare(self, numbers: Mapping[str, float], score: float | None) -> bool:
+        """Note the score of a validation; return whether patience is at its end."""
+        best, stale = self.position.best_score, self.position.epochs_since_best
+        if numbers:
+            improved = score is not None and (best is None or score > best)
+            best, stale = (score, 0) if improved else (best, stale + 1)
+        self.position = replace(self.position, best_score=best, epochs_since_best=stale)
+        patience = self.stage.patience_epochs
+        return patience is not None and stale >= patience
 
     def _is_far(self) -> bool:
         """Return whether the steps of the epoch have passed a multiple of the least distance.
@@ -432,7 +479,7 @@ class StageLoop:
             self.objective,
             self.validation,
             self._share(),
-            self.recipe.evaluation.videos_per_batch,
+            self.view.evaluation.videos_per_batch,
             self.stage.precision,
         )
         answers = self.evaluator.ask(predictor, split)
@@ -479,6 +526,8 @@ class StageLoop:
 
     def _report(self, numbers: Mapping[str, float], *, score: float | None, finished: bool) -> None:
         self._refuse_non_finite_weights()
+        parts = {group["name"] for group in self.optimizer.param_groups}
+        step, name = self.position.step, self.stage.name
         content = Content(
             recipe=self.recipe,
             model=self.model,
@@ -488,11 +537,15 @@ class StageLoop:
             position=self.position,
             score=score,
             finished=finished,
+            origins=trained(self.origins, parts, name) if step else self.origins,
         )
-        # Ray keeps the best by score; a checkpoint within an epoch has none and stays while newest.
-        ranked = {"score": score if score is not None else -1e30, "step": self.position.step}
+        # Ray keeps the best by score; what was not validated has none and stays while newest.
+        facts = {
+            "score": score if score is not None else -1e30, "step": step,
+            VALIDATED: bool(numbers),
+        }  # fmt: skip
         self.watchdog.begins("hands over a checkpoint", limited=False)
-        self.host.report({**numbers, **ranked}, Saver(self.position.step, content))
+        self.host.report({**numbers, **facts}, Saver(step, content))
 
 
 def _grouped(batches: Prefetched, stage: StageConfig) -> Iterator[list[Batch]]:

@@ -43,7 +43,7 @@ class PredictionJob:
     store: str | None
     split: str
     recipe: dict[str, Any]
-    """The run's recipe: its data, clips and evaluation sections are used."""
+    """That of the stage whose model it is: its data, processor and evaluation are used."""
 
 
 class Predictor:
@@ -52,7 +52,7 @@ class Predictor:
     def __init__(self, job: PredictionJob, device: str | None = None) -> None:
         recipe = parse(job.recipe)
         loaded = load_checkpoint(job.checkpoint)
-        prepared = Prepared.open(job.prepared)
+        prepared = Prepared.open(job.prepared).reading(loaded.lexicon)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.objective = objective_of(loaded).to(self.device)
         self.objective.top_k = recipe.evaluation.top_k

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -18,11 +19,14 @@ from msvqa.engine.inputs import DirectSource, Inputs, model_sizes, open_inputs
 from msvqa.engine.memory import peak_memory_bytes
 from msvqa.engine.optim import build_optimizer
 from msvqa.engine.precision import autocast, use_channels_last
+from msvqa.engine.stage_model import choose_trained
+from msvqa.engine.words import read_with_its_words
 from msvqa.errors import NonFiniteLossError, StoreError
 from msvqa.models.model import build_model
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective
 from msvqa.recipe import Recipe, StageConfig
+from msvqa.run import Run
 from msvqa.sections import resolve
 
 
@@ -54,8 +58,12 @@ class Estimate:
         )
 
 
-def rehearse(recipe: Recipe, prepared: Prepared) -> list[Estimate]:
+def rehearse(recipe: Recipe, prepared: Sequence[Prepared]) -> list[Estimate]:
     """Build and step every stage in this process, without Ray.
+
+    Args:
+        recipe: the recipe.
+        prepared: the prepared folder of every stage.
 
     Raises:
         StoreError: the recipe has features of encoders, and they are not extracted yet.
@@ -63,39 +71,43 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> list[Estimate]:
         NonFiniteLossError: the loss of the batch is not finite.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    inputs = _open(recipe, prepared, device)
+    run, views = Run(recipe.run_location, recipe), recipe.views()
     estimates = []
-    for stage in recipe.stages:
-        batches, steps = _one_step(recipe, stage, inputs)
-        batches = [inputs.to_device(batch, device) for batch in batches]
-        model = build_model(recipe, model_sizes(recipe, prepared)).to(device)
-        if stage.channels_last:
-            use_channels_last(model)
-        kind = resolve(stage.objective.name, OBJECTIVES, "objective")
-        objective: Objective = kind(stage.objective, model)
-        for module in objective.frozen():
-            module.requires_grad_(False)
-        loss, step_s = _time_step(objective.train(), stage, batches, device)
-        if not math.isfinite(loss):
-            rows = {int(row) for batch in batches for row in batch["video"]}
-            videos = ", ".join(sorted(inputs.split.media.id[row] for row in rows))
-            raise NonFiniteLossError(
-                f"stage {stage.name!r}: the loss of the first batch is not finite; its videos: "
-                f"{videos}. Lower optimizer.lr or optimizer.clip_norm, or look at these videos"
-            )
-        parameters = list(model.parameters())
-        estimates.append(
-            Estimate(
-                stage=stage.name,
-                parameters=sum(p.numel() for p in parameters),
-                trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-                loss=loss,
-                peak_memory_bytes=peak_memory_bytes(device),
-                step_s=step_s,
-                steps=steps,
-            )
-        )
+    for number in range(len(views)):
+        folder = read_with_its_words(run, number, prepared)
+        estimates.append(_rehearse_stage(views[number], folder, device))
     return estimates
+
+
+def _rehearse_stage(view: Recipe, prepared: Prepared, device: torch.device) -> Estimate:
+    (stage,) = view.stages
+    inputs = _open(view, prepared, device)
+    batches, steps = _one_step(view, stage, inputs)
+    batches = [inputs.to_device(batch, device) for batch in batches]
+    model = build_model(view, model_sizes(view, prepared), stage.absent).to(device)
+    if stage.channels_last:
+        use_channels_last(model)
+    kind = resolve(stage.objective.name, OBJECTIVES, "objective")
+    objective: Objective = kind(stage.objective, model)
+    choose_trained(model, objective, stage)
+    loss, step_s = _time_step(objective.train(), stage, batches, device)
+    if not math.isfinite(loss):
+        rows = {int(row) for batch in batches for row in batch["video"]}
+        videos = ", ".join(sorted(inputs.split.media.id[row] for row in rows))
+        raise NonFiniteLossError(
+            f"stage {stage.name!r}: the loss of the first batch is not finite; its videos: "
+            f"{videos}. Lower optimizer.lr or optimizer.clip_norm, or look at these videos"
+        )
+    parameters = list(model.parameters())
+    return Estimate(
+        stage=stage.name,
+        parameters=sum(p.numel() for p in parameters),
+        trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+        loss=loss,
+        peak_memory_bytes=peak_memory_bytes(device),
+        step_s=step_s,
+        steps=steps,
+    )
 
 
 def _open(recipe: Recipe, prepared: Prepared, device: torch.device) -> Inputs:

@@ -19,10 +19,9 @@ from typing import Any
 
 import torch
 
-from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.engine.checkpoint import checkpoint_name, newest_checkpoint
 from msvqa.engine.cluster import Placement, Resources, has_dashboard
-from msvqa.engine.loop import Saver, StageJob, train_stage
+from msvqa.engine.loop import VALIDATED, Saver, train_stage
 from msvqa.engine.population import (
     become_donor,
     may_be_handed_over,
@@ -42,9 +41,9 @@ from msvqa.engine.sweep import (
 from msvqa.engine.telling import Telling, watcher
 from msvqa.engine.trainer import (
     WriterLock,
-    initial_checkpoint,
     log_to_file,
     save_patiently,
+    stage_job,
     train_stage_on_ray,
 )
 from msvqa.engine.unwrapping import sendable, user_error
@@ -81,10 +80,7 @@ class SearchJob:
 
     recipe: dict[str, Any]
     space: dict[str, Any]
-    prepared: str
     placement: Placement
-    shares_stages: bool
-    """Whether the run `shared` has trained all stages but the last one."""
 
     def sweep(self) -> Sweep:
         """Return the sweep that the trials belong to."""
@@ -239,21 +235,13 @@ def _train(job: SearchJob, sweep: Sweep, run: Run, index: int) -> None:
     stage, last = run.recipe.stages[index], index == len(run.recipe.stages) - 1
     if run.is_finished(stage.name):
         return
-    stage_job = StageJob(
-        recipe=run.recipe.to_dict(),
-        stage=index,
-        run=run.location,
-        prepared=job.prepared,
-        store=store_location(run.recipe) if processor_of(run.recipe).way == "store" else None,
-        init_from=initial_checkpoint(stage, run),
-    )
     if job.placement.workers > 1:
         callbacks = (_train_reports(sweep, run),) if last else ()
-        train_stage_on_ray(stage_job, run, job.placement, callbacks=callbacks)
+        train_stage_on_ray(stage_job(run, index), run, job.placement, callbacks=callbacks)
         return
     log_to_file(run, stage.name, rank=0)
     device = "cuda" if job.placement.gpus_per_worker else "cpu"
-    train_stage(stage_job, TrialHost(sweep, run, stage.name, torch.device(device)))
+    train_stage(stage_job(run, index), TrialHost(sweep, run, stage.name, torch.device(device)))
 
 
 class TrialHost:
@@ -287,8 +275,7 @@ class TrialHost:
             raise CheckpointError(error)
         remove_surplus(self.run, self.stage, may_be_handed_over(self.sweep.space.scheduler))
         reached = self.sweep.goal.of(self.run)
-        validated = len(numbers) > 2  # more than score and step
-        if reached and validated and self.stage == self.run.recipe.stages[-1].name:
+        if reached and numbers[VALIDATED] and self.stage == self.run.recipe.stages[-1].name:
             self._tell_tune(*reached, checkpoint_name(save.step))
 
     def _tell_tune(self, value: float, epoch: int, checkpoint: str) -> None:
@@ -310,7 +297,7 @@ def _train_reports(sweep: Sweep, run: Run) -> Any:
             self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
         ) -> None:
             reached = sweep.goal.of(run)
-            if reached and len(metrics[0]) > 2:
+            if reached and metrics[0][VALIDATED]:
                 numbers = {VALUE: reached[0], EPOCH: reached[1]}
                 super().after_report(run_context, [numbers], None)
 
@@ -332,7 +319,7 @@ def _open_run(job: SearchJob, sweep: Sweep, name: str, values: Mapping[str, Any]
             aside.write_text(recipe.to_yaml(), encoding="utf-8")
         folder.put("recipe.yaml")
     run = Run.create(recipe)
-    if job.shares_stages:
+    if sweep.shared_stages:
         _take_shared_stages(run, sweep)
     if populations:
         log_to_file(run, run.recipe.stages[-1].name, rank=0)
@@ -346,7 +333,7 @@ def _take_shared_stages(run: Run, sweep: Sweep) -> None:
     if not run.metrics() and (rows := shared.metrics()):
         run.write_metrics(rows)
         run.folder.put(run.metrics_file.name)
-    for stage in run.recipe.stages[:-1]:
+    for stage in run.recipe.stages[: sweep.shared_stages]:
         link = run.stage_dir(stage.name)
         if is_remote(run.location):
             # Object stores have no links: the checkpoints are copied inside the store.

@@ -24,7 +24,17 @@ from msvqa.objectives import OBJECTIVES
 from msvqa.recipe import Recipe, differences, load, parse
 from msvqa.run import CHECKPOINT_INFO, FREE_TO_CHANGE, Run
 from msvqa.sections import resolve
-from msvqa.space import Space, Values, changes, plain, values_of, with_values
+from msvqa.space import (
+    Space,
+    Values,
+    changes,
+    is_fold,
+    load_space,
+    plain,
+    untouched_stages,
+    values_of,
+    with_values,
+)
 from msvqa.storage import Folder, Kept, join, open_folder
 from msvqa.strict_yaml import read_file, write_yaml
 
@@ -32,7 +42,6 @@ BASE, SPACE = "recipe-before.yaml", "space.yaml"
 SHARED, TUNE, TRIAL = "shared", "tune", "trial-"
 OUTCOME = "outcome.json"
 """How a trial has ended that is not finished: its state and a message."""
-FOLD = "folds.index"
 FREE_IN_SPACE = ("concurrent",)
 
 State = Literal["waiting", "running", "finished", "stopped", "diverged", "failed"]
@@ -57,19 +66,24 @@ class Goal:
     def history(self, run: Run) -> list[tuple[float, int]]:
         """Return, for every validation, the number of the best one so far and the epochs done.
 
-        Numbers that are not finite, for which the rows have null, are never the best.
+        Where validations do not come with epochs, their number takes the place of the epochs. Where
+        the last checkpoint is the result of the stage, the last validation is the best. Numbers
+        that are not finite, for which the rows have null, are never the best.
 
         Raises:
             RunError: validation yields no such number.
         """
-        stage = run.recipe.stages[-1].name
-        rows = [r for r in run.metrics() if r["stage"] == stage and r["kind"] == "validation"]
+        stage = run.recipe.stages[-1]
+        rows = [r for r in run.metrics() if r["stage"] == stage.name and r["kind"] == "validation"]
+        by_epochs = stage.validate.every_steps is None and not stage.validate.at_start
         name, direction = self.monitor
         best_of = max if direction == "max" else min
         found: list[tuple[float, int]] = []
         best: dict[str, Any] | None = None
-        for row in rows:
-            if _is_finite(row[name]):
+        for count, row in enumerate(rows, start=1):
+            if stage.select == "last":
+                best = row
+            elif _is_finite(row[name]):
                 best = best_of(best or row, row, key=lambda one: float(one[name]))
             if best is None:
                 continue
@@ -77,7 +91,8 @@ class Goal:
                 numbers = [key for key, value in best.items() if isinstance(value, float)]
                 raise RunError(f"validation yields no {self.metric!r}, but {one_of(numbers)}")
             if _is_finite(best[self.metric]):
-                found.append((float(best[self.metric]), int(row["epoch"]) + 1))
+                done = int(row["epoch"]) + 1 if by_epochs else count
+                found.append((float(best[self.metric]), done))
         return found
 
     def of(self, run: Run) -> tuple[float, int] | None:
@@ -171,11 +186,18 @@ class Sweep(Kept):
         return in_recipe, [f"space: {key}" for key in keys if key not in FREE_IN_SPACE]
 
     def _has_trained(self, *, with_shared: bool) -> bool:
-        """Whether a trial has a checkpoint of its last stage, or any run has one."""
-        last = load(self.path / BASE).stages[-1].name
+        """Whether a trial has a checkpoint of a stage of its own, or any run has one.
+
+        The first of several stages counts as shared: if not, it may be trained again.
+        """
+        stages = [stage.name for stage in load(self.path / BASE).stages]
+        before = Sweep(load(self.path / BASE), load_space(self.path / SPACE))
+        trained = stages[max(before.shared_stages, min(1, len(stages) - 1)) :]
         for file in self.folder.sizes():
             run, _, rest = file.partition("/")
-            own = run.startswith(TRIAL) and rest.startswith(f"{last}/step-")
+            own = run.startswith(TRIAL) and rest.startswith(
+                tuple(f"{stage}/step-" for stage in trained)
+            )
             if rest.endswith(f"/{CHECKPOINT_INFO}") and (own or with_shared):
                 return True
         return False
@@ -192,10 +214,17 @@ class Sweep(Kept):
         changed = with_values(self.recipe, values).to_dict()
         return parse(changed | {"name": name, "runs": self.location})
 
+    @property
+    def shared_stages(self) -> int:
+        """How many of the first stages all trials have in common; the last one is always theirs."""
+        untouched = untouched_stages(self.recipe, self.space.fields)
+        return min(untouched, len(self.recipe.stages) - 1)
+
     def shared_recipe(self) -> Recipe:
-        """Return the recipe of the stages before the last one, whose run is in this directory."""
+        """Return the recipe of the stages in common, whose run is in this directory."""
         raw = self.recipe.to_dict()
-        return parse(raw | {"name": SHARED, "runs": self.location, "stages": raw["stages"][:-1]})
+        stages = raw["stages"][: self.shared_stages]
+        return parse(raw | {"name": SHARED, "runs": self.location, "stages": stages})
 
     def begun(self) -> dict[str, Trial]:
         """Return the trials that have a run, by name, with the values of their runs."""
@@ -339,7 +368,7 @@ def _goal(recipe: Recipe, space: Space) -> Goal:
 
 
 def _without_fold(values: Values) -> Values:
-    return {key: value for key, value in values.items() if key != FOLD}
+    return {key: value for key, value in values.items() if not is_fold(key)}
 
 
 def _table(trials: Sequence[Trial], metric: str) -> pa.Table:

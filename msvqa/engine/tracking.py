@@ -214,7 +214,7 @@ def _tensorboard_writer(folder: Path, step: int, recipe: Recipe) -> Any:
         # Of a start that ended before its first checkpoint the rows are written again.
         purge_step = step + 1
         # Files are named by the second: one that a resume writes may not replace the one before.
-        suffix = f".{step:08d}.{os.getpid()}"
+        suffix = f".{max(step, 0):08d}.{os.getpid()}"
         writer = SummaryWriter(
             str(folder),
             purge_step=purge_step,
@@ -222,7 +222,7 @@ def _tensorboard_writer(folder: Path, step: int, recipe: Recipe) -> Any:
             max_queue=EVENTS_WAITING,
         )
         # Indented text is shown as it is.
-        writer.add_text("recipe", indent(recipe.to_yaml(), "    "), step)
+        writer.add_text("recipe", indent(recipe.to_yaml(), "    "), max(step, 0))
         return writer
     except OSError as error:
         logger.warning("TensorBoard events cannot be written: %s", error)

@@ -13,6 +13,8 @@ from typing import IO, Any
 
 import torch
 
+from msvqa.data.prepared import prepared_location
+from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.engine import cluster, distributed
 from msvqa.engine.checkpoint import checkpoint_name, find_initial, newest_checkpoint
 from msvqa.engine.log_file import LogFile
@@ -258,6 +260,20 @@ def _train_stage(
         error.signal_number = signals[0] if signals else None
     if error:
         raise error
+
+
+def stage_job(run: Run, number: int) -> StageJob:
+    """Return what a worker needs to train a stage of a run, whose data and store are there."""
+    recipe, view = run.recipe, run.recipe.of_stage(number)
+    stored = processor_of(view).way == "store"
+    return StageJob(
+        recipe=recipe.to_dict(),
+        stage=number,
+        run=run.location,
+        prepared=prepared_location(view.data),
+        store=store_location(view) if stored else None,
+        init_from=initial_checkpoint(recipe.stages[number], run),
+    )
 
 
 def initial_checkpoint(stage: StageConfig, run: Run) -> str | None:

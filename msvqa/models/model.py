@@ -1,13 +1,14 @@
-"""What every model has in common: config, sizes, parameter groups, weight files."""
+"""What every model has in common: config, sizes, parts, weight files."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
 
-from msvqa.errors import one_of
+from msvqa.errors import RecipeError, one_of
 from msvqa.models import MODELS
+from msvqa.models.parts import Parts, modules_of, parameters_of
 from msvqa.recipe import Recipe
 from msvqa.sections import NamedConfig, resolve
 
@@ -54,13 +55,47 @@ class Model(nn.Module):
     class Config(NamedConfig):
         """Fields that every model has."""
 
-    def __init__(self, config: Config, sizes: Sizes) -> None:
-        super().__init__()
-        self.config, self.sizes = config, sizes
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Parts that a stage may leave out; a model that has some takes `absent` when it is built."""
+    external: ClassVar[tuple[str, ...]] = ()
+    """Parts that come whole from files of the user, such as a language model. Until a stage trains
+    them they are in no checkpoint, and are read from `weight_files` again."""
 
-    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Return all parameters by group, for learning rates of their own; here `rest`."""
-        return {"rest": list(self.parameters())}
+    def __init__(self, config: Config, sizes: Sizes, absent: Collection[str] = ()) -> None:
+        super().__init__()
+        self.config, self.sizes, self.absent = config, sizes, frozenset(absent)
+        self._frozen: frozenset[str] = frozenset()
+
+    def parts(self) -> Parts:
+        """Return everything in exactly one named part each, without absent ones; here `rest`."""
+        return {"rest": [self]}
+
+    def depth_of(self, name: str) -> int | None:
+        """Return in which layer of its part a parameter is, 0 for the first; None: above all."""
+        return None
+
+    def freeze(self, parts: Collection[str]) -> None:
+        """Leave parts as they are: no gradients, and eval mode in training too."""
+        self._frozen = frozenset(parts)
+        for name in parts:
+            for parameter in parameters_of(self.parts())[name]:
+                parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Model":
+        """Set the mode; frozen parts stay in eval mode."""
+        super().train(mode)
+        if self._frozen:
+            for module in modules_of(self.parts(), self._frozen):
+                module.training = False
+        return self
+
+    def weight_files(self) -> Mapping[str, Sequence[str]]:
+        """Return the files that `load_pretrained` reads, by the part that they are for."""
+        return {}
+
+    def load_external(self, part: str) -> None:
+        """Load one of the `external` parts from its files, as `load_pretrained` does."""
+        raise NotImplementedError(f"{type(self).__name__} does not load part {part!r} alone")
 
     def load_pretrained(self) -> None:
         """Load the weight files that the config names; called once, before the first stage."""
@@ -69,6 +104,16 @@ class Model(nn.Module):
         """Start the word embedding from a (vocabulary, word_size) matrix."""
 
 
-def build_model(recipe: Recipe, sizes: Sizes) -> Any:
-    """Return the untrained model that a recipe names."""
-    return resolve(recipe.model.name, MODELS, "model")(recipe.model, sizes)
+def build_model(recipe: Recipe, sizes: Sizes, absent: Collection[str] = ()) -> Any:
+    """Return the untrained model that a recipe names, without some of its parts.
+
+    Raises:
+        RecipeError: it cannot do without one of them.
+    """
+    kind: Any = resolve(recipe.model.name, MODELS, "model")
+    needed = [name for name in absent if name not in kind.optional]
+    if needed:
+        can = f"may be absent: {one_of(kind.optional)}" if kind.optional else "none may be absent"
+        raise RecipeError([f"parts.{name}: model {recipe.model.name}: {can}" for name in needed])
+    # Models from elsewhere that have no optional parts need not know of them.
+    return kind(recipe.model, sizes, absent) if absent else kind(recipe.model, sizes)

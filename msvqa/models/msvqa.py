@@ -1,6 +1,7 @@
 """MSVQA: DualVGR's network behind trainable encoders, with decoders that reconstruct clips."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -16,6 +17,7 @@ from msvqa.models.layers.network import GraphModel, GraphNetwork
 from msvqa.models.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelScale
 from msvqa.models.layers.reconstruction import DECODERS, DecoderConfig
 from msvqa.models.model import Sizes
+from msvqa.models.parts import Parts
 
 # Legend: V videos, Q questions, C clips, F frames per clip, H x W pixels, D hidden size.
 
@@ -48,27 +50,32 @@ class MSVQA(GraphModel):
             return self
 
     config: Config
+    optional: ClassVar[tuple[str, ...]] = ("decoder",)
 
-    def __init__(self, config: Config, sizes: Sizes) -> None:
-        super().__init__(config, sizes)
+    def __init__(self, config: Config, sizes: Sizes, absent: Collection[str] = ()) -> None:
+        super().__init__(config, sizes, absent)
         self.appearance_encoder = ResNet(config.appearance)
         self.motion_encoder = ResNeXt3D(config.motion)
         widths = (self.appearance_encoder.width, self.motion_encoder.width)
         self.network = GraphNetwork(config, sizes, widths)
         self.target_scale = PixelScale(IMAGENET_MEAN, IMAGENET_STD)
+        if "decoder" in self.absent:
+            return
         build = DECODERS[config.decoder.kind]
         shape = (config.hidden_size, sizes.frames_per_clip, sizes.size_px)
         self.appearance_decoder: nn.Module = build(config.decoder, *shape)
         self.motion_decoder: nn.Module = build(config.decoder, *shape)
 
-    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
+    def parts(self) -> Parts:
         """Return encoders as `backbone`, pixel decoders as `decoder` and all else as `rest`."""
-        encoders = (self.appearance_encoder, self.motion_encoder)
-        return {
-            "backbone": [p for encoder in encoders for p in encoder.parameters()],
-            "decoder": [p for decoder in self.decoders() for p in decoder.parameters()],
-            "rest": list(self.network.parameters()),
-        }
+        backbone = {"backbone": [self.appearance_encoder, self.motion_encoder]}
+        decoder = {"decoder": self.decoders()} if self.decoders() else {}
+        return {**backbone, **decoder, "rest": [self]}
+
+    def weight_files(self) -> Mapping[str, Sequence[str]]:
+        """Return the weight files of the encoders."""
+        encoders = (self.config.appearance, self.config.motion)
+        return {"backbone": [encoder.weights for encoder in encoders if encoder.weights]}
 
     def load_pretrained(self) -> None:
         """Load the weight files of the encoders."""
@@ -120,7 +127,9 @@ class MSVQA(GraphModel):
         return scaled[batch["video_index"]]
 
     def decoders(self) -> list[nn.Module]:
-        """Return what only `reconstruct` runs."""
+        """Return what only `reconstruct` runs; nothing where the decoders are absent."""
+        if "decoder" in self.absent:
+            return []
         return [self.appearance_decoder, self.motion_decoder]
 
     def unused_in_answering(self) -> list[nn.Module]:

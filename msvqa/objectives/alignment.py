@@ -51,6 +51,7 @@ class Alignment(Objective):
         name: str = "alignment"
 
     evaluator: ClassVar[str] = "retrieval"
+    sees_whole_batch: ClassVar[bool] = True
     about: ClassVar[Mapping[str, Literal["media", "examples", "both"]]] = {
         "encode_video": "media",
         "encode_text": "examples",

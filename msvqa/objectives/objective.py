@@ -28,6 +28,10 @@ class Objective(nn.Module):
     answers_questions: ClassVar[bool] = True
     """Whether a run that ends with this stage can be evaluated, and asked by `predict`."""
 
+    sees_whole_batch: ClassVar[bool] = False
+    """Whether the loss compares the examples of a batch with each other, over all workers: then a
+    step in several passes (`batch.accumulate`) would be another step, and is refused."""
+
     about: ClassVar[Mapping[str, Literal["media", "examples", "both"]]] = {}
     """What a method that answers is about: media alone, examples alone (no media are read), or, as
     all that are not named here, examples with their media."""

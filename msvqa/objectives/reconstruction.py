@@ -35,6 +35,8 @@ class Reconstruction(Objective):
     def __init__(self, config: Config, model: Model) -> None:
         if not isinstance(model, MSVQA):
             raise RecipeError(["objective reconstruction needs pixels and decoders: model msvqa"])
+        if not model.decoders():
+            raise RecipeError(["parts.decoder: objective reconstruction needs it"])
         super().__init__(config, model)
 
     def frozen(self) -> Iterable[nn.Module]:

@@ -117,7 +117,7 @@ def test_errors_of_trials(ray_local, folder, capsys):
     sweep = Sweep.create(recipe, space)
     job = SearchJob(
         recipe=recipe.to_dict(), space=space.model_dump(mode="json"),
-        prepared=str(folder / "p"), placement=Placement(1, 1.0, 0.0), shares_stages=False,
+        placement=Placement(1, 1.0, 0.0),
     )  # fmt: skip
     trials = {f"trial-{number:04d}": name for number, name in enumerate(ALL)}
 

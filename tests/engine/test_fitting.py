@@ -72,8 +72,8 @@ def test_a_start_of_other_widths_leaves_no_run_and_the_right_one_is_taken(
     assert f"{wide}/recipe.yaml" in said
     right = make_checkpoint(tmp_path / "right" / "answer", make_recipe(tiny), prepared, 5)
     corrected = make_recipe(tiny, f"runs={tmp_path}", f"stages.0.init_from={right}")
-    check_own(Run(corrected.run_location, corrected), prepared)
-    check_initial_fit(corrected, prepared)
+    check_own(Run(corrected.run_location, corrected), [prepared] * 2)
+    check_initial_fit(corrected, [prepared] * 2)
     run, job = make_job(corrected, 0, right)
     assert train_stage(job, LocalHost(run.stage_dir(STAGE))).step > 0
 
@@ -92,7 +92,7 @@ def test_a_foreign_checkpoint_in_a_run_is_refused_or_the_one_before_it_taken(
     said = refused_before_ray(make_recipe(tiny, f"runs={tmp_path}"), words)
     assert said.startswith(f"{placed}/weights.safetensors does not fit the model")
     assert f"the folder of stage {stage!r}" in said and PREVIOUS in said
-    check_own(run, prepared)
+    check_own(run, [prepared] * 2)
     assert newest_checkpoint(run.stage_dir(stage)) == str(own)
     assert not run.is_finished(stage)
     assert (own.parent / f".foreign-{path.name}" / "weights.safetensors").is_file()
@@ -127,11 +127,11 @@ def test_what_can_be_loaded_is_not_refused(tiny, prepared, tmp_path):
     recipe = make_recipe(tiny, f"runs={tmp_path}", f"stages.0.init_from={start}")
     for stored in (weights, rounded):
         save_file(stored, start / "weights.safetensors", metadata={"format": "pt"})
-        check_initial_fit(recipe, prepared)
+        check_initial_fit(recipe, [prepared] * len(recipe.stages))
         load_weights(build_model(recipe, model_sizes(recipe, prepared)), read_weights(start), "")
 
 
 def test_a_stage_with_checkpoints_needs_no_start(tiny, prepared, foreign, tmp_path):
     recipe = make_recipe(tiny, f"runs={tmp_path}", f"stages.0.init_from={foreign['width'][0]}")
     make_checkpoint(Run(recipe.run_location, recipe).stage_dir(STAGE), recipe, prepared, 4)
-    check_initial_fit(recipe, prepared)
+    check_initial_fit(recipe, [prepared] * len(recipe.stages))

@@ -1,4 +1,4 @@
-"""Learning rates by group and by step."""
+"""Learning rates and weight decay by part, by layer and by step."""
 
 import itertools
 
@@ -6,56 +6,169 @@ import pytest
 import torch
 from torch import nn
 
-from msvqa.engine.optim import build_optimizer, lr_factor, set_lr
+from msvqa.engine.optim import Moment, build_optimizer, check_parts, lr_factor, set_lr
 from msvqa.errors import RecipeError
-from msvqa.recipe import OptimizerConfig, ScheduleConfig
+from msvqa.models.model import Model, Sizes
+from msvqa.recipe import OptimizerConfig, ScheduleConfig, StageConfig
 
 
-class TwoGroups(nn.Module):
+class Layered(Model):
+    """A backbone of an embedding and two layers, and a head."""
+
     def __init__(self) -> None:
-        super().__init__()
-        self.backbone, self.head = nn.Linear(2, 2), nn.Linear(2, 2)
+        super().__init__(Model.Config(name="layered"), Sizes())
+        self.embedding = nn.Embedding(3, 2)
+        self.layers = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+        self.head = nn.Linear(2, 2)
 
-    def parameter_groups(self):
-        return {"backbone": list(self.backbone.parameters()), "rest": list(self.head.parameters())}
+    def parts(self):
+        return {"backbone": [self.embedding, self.layers], "rest": [self]}
+
+    def depth_of(self, name):
+        if name.startswith("layers."):
+            return 1 + int(name.split(".")[1])
+        return 0 if name.startswith("embedding") else None
 
 
-def test_groups_have_their_own_rates_and_frozen_parameters_none():
-    model = TwoGroups()
+def stage_of(**fields):
+    return StageConfig.model_validate(
+        {"name": "s", "objective": {"name": "answering"}, "steps": 10, **fields}
+    )
+
+
+def rates_of(optimizer):
+    """Return rate, decay and number of parameters of each group."""
+    return [
+        (g["name"], g["lr"], g["weight_decay"], len(g["params"])) for g in optimizer.param_groups
+    ]
+
+
+def factors(schedule, steps, **moment):
+    return [lr_factor(schedule, Moment(s, 0, **moment)) for s in steps]
+
+
+def test_parts_have_their_own_rates_and_frozen_parameters_none():
+    model = Layered()
     model.head.bias.requires_grad_(False)
     optimizer = build_optimizer(model, OptimizerConfig(lr=1e-2, lr_of={"backbone": 1e-3}))
-    rates = {g["name"]: (g["lr"], len(g["params"])) for g in optimizer.param_groups}
-    assert rates == {"backbone": (1e-3, 2), "rest": (1e-2, 1)}
-    set_lr(optimizer, 0.5)
+    assert rates_of(optimizer) == [("backbone", 1e-3, 0.0, 5), ("rest", 1e-2, 0.0, 1)]
+    set_lr(optimizer, stage_of(schedule=ScheduleConfig(warmup_steps=1)), Moment(0, 0, 10))
     assert [g["lr"] for g in optimizer.param_groups] == [5e-4, 5e-3]
 
 
-def test_an_unknown_group_is_named_with_the_known_ones():
-    with pytest.raises(
-        RecipeError, match=r"lr_of\.backbones.*did you mean 'backbone'.*backbone, rest"
-    ):
-        build_optimizer(TwoGroups(), OptimizerConfig(lr_of={"backbones": 1.0}))
+def test_all_unknown_parts_are_named_together_with_the_known_ones():
+    stage = stage_of(
+        init_from="x", parts={"bakbone": "frozen"}, fresh=("heads",),
+        schedule_of={"rests": ScheduleConfig()},
+        optimizer=OptimizerConfig(lr_of={"backbones": 1.0}, weight_decay_of={"body": 0.1}),
+    )  # fmt: skip
+    with pytest.raises(RecipeError) as caught:
+        check_parts(Layered(), stage)
+    keys = [problem.split(":")[0] for problem in caught.value.problems]
+    assert keys == [
+        "parts.bakbone", "fresh.heads", "schedule_of.rests", "optimizer.lr_of.backbones",
+        "optimizer.weight_decay_of.body",
+    ]  # fmt: skip
+    assert "did you mean 'backbone'?); the model has backbone, rest" in caught.value.problems[3]
+
+
+def test_every_part_has_a_schedule_of_its_own():
+    stage = stage_of(
+        optimizer=OptimizerConfig(lr=1.0, lr_of={"backbone": 0.1}),
+        schedule=ScheduleConfig(name="linear"),
+        schedule_of={"backbone": ScheduleConfig(name="linear", warmup_steps=3)},
+    )
+    optimizer = build_optimizer(Layered(), stage.optimizer)
+    found = []
+    for step in (0, 2, 3, 9):
+        set_lr(optimizer, stage, Moment(step, 0, 10))
+        found.append(tuple(group["lr"] for group in optimizer.param_groups))
+    # The backbone: 1/4 and 3/4 of 0.1, then from 1 in 7 steps to 0. The rest: from 1 in 10 steps.
+    assert found == [
+        pytest.approx(pair)
+        for pair in [(0.025, 1.0), (0.075, 0.8), (0.1, 0.7), (0.1 * (1 - 6 / 7), 0.1)]
+    ]
+
+
+def test_parts_decay_each_by_its_own_and_vectors_not_where_that_is_said():
+    config = OptimizerConfig(
+        name="adamw", weight_decay=0.1, weight_decay_of={"rest": 0.3}, decay_vectors=False
+    )
+    assert rates_of(build_optimizer(Layered(), config)) == [
+        ("backbone", 1e-4, 0.1, 3), ("backbone", 1e-4, 0.0, 2),
+        ("rest", 1e-4, 0.3, 1), ("rest", 1e-4, 0.0, 1),
+    ]  # fmt: skip
+
+
+def test_decay_changes_matrices_and_leaves_vectors():
+    model = Layered()
+    config = OptimizerConfig(name="adamw", lr=0.5, weight_decay=0.1, decay_vectors=False)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    optimizer = build_optimizer(model, config)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, value in model.named_parameters():
+        shrunk = before[name] * (1 - 0.5 * 0.1) if value.ndim > 1 else before[name]
+        torch.testing.assert_close(value, shrunk)
+
+
+def test_each_layer_below_the_top_of_its_part_has_a_smaller_rate():
+    config = OptimizerConfig(lr=1.0, lr_of={"backbone": 0.8}, layer_decay=0.5)
+    assert rates_of(build_optimizer(Layered(), config)) == [
+        ("backbone", 0.1, 0.0, 1), ("backbone", 0.2, 0.0, 2), ("backbone", 0.4, 0.0, 2),
+        ("rest", 1.0, 0.0, 2),
+    ]  # fmt: skip
+
+
+def test_a_model_that_does_not_say_its_layers_is_refused_for_layer_decay():
+    class Flat(Layered):
+        def depth_of(self, name):
+            return None
+
+    with pytest.raises(RecipeError, match="layer_decay: model layered does not say its layers"):
+        build_optimizer(Flat(), OptimizerConfig(layer_decay=0.5))
+
+
+def test_a_stage_that_trains_nothing_is_refused():
+    model = Layered()
+    model.freeze(("backbone", "rest"))
+    with pytest.raises(RecipeError, match="nothing is left to train"):
+        build_optimizer(model, OptimizerConfig())
 
 
 def test_step_schedule_is_that_of_dualvgr():
     schedule = ScheduleConfig(name="step", every_epochs=10, factor=0.5)
-    rates = [
-        1e-4 * lr_factor(schedule, step=0, epoch=e, total_steps=25) for e in (0, 9, 10, 20, 24)
-    ]
+    rates = [1e-4 * lr_factor(schedule, Moment(0, e, 25)) for e in (0, 9, 10, 20, 24)]
     assert rates == pytest.approx([1e-4, 1e-4, 5e-5, 2.5e-5, 2.5e-5])
 
 
 def test_cosine_warms_up_and_ends_at_the_final_factor():
     schedule = ScheduleConfig(name="cosine", warmup_steps=4, final_factor=0.1)
-    factors = [lr_factor(schedule, step=s, epoch=0, total_steps=104) for s in range(105)]
-    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert factors[54] == pytest.approx(0.55)
-    assert factors[104] == pytest.approx(0.1)
-    assert all(a >= b for a, b in itertools.pairwise(factors[4:]))
+    found = factors(schedule, range(105), total_steps=104)
+    assert found[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert found[54] == pytest.approx(0.55)
+    assert found[104] == pytest.approx(0.1)
+    assert all(a >= b for a, b in itertools.pairwise(found[4:]))
+
+
+def test_linear_falls_evenly_from_the_warm_up_to_the_final_factor():
+    schedule = ScheduleConfig(name="linear", warmup_steps=2, final_factor=0.2)
+    found = factors(schedule, range(7), total_steps=6)
+    assert found == pytest.approx([1 / 3, 2 / 3, 1.0, 0.8, 0.6, 0.4, 0.2])
+
+
+def test_epochs_of_warm_up_are_as_many_steps():
+    by_epochs = ScheduleConfig(name="cosine", warmup_epochs=0.29)
+    by_steps = ScheduleConfig(name="cosine", warmup_steps=29)
+    moments = {"total_steps": 300, "epoch_steps": 100}
+    assert factors(by_epochs, range(300), **moments) == factors(by_steps, range(300), **moments)
+    with pytest.raises(ValueError, match="either warmup_steps or warmup_epochs"):
+        ScheduleConfig(warmup_epochs=1.0, warmup_steps=1)
 
 
 def test_adamw_decays_weights_where_adam_adds_to_the_gradient():
     for name, kind in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
-        optimizer = build_optimizer(TwoGroups(), OptimizerConfig(name=name, weight_decay=0.1))
+        optimizer = build_optimizer(Layered(), OptimizerConfig(name=name, weight_decay=0.1))
         assert type(optimizer) is kind
         assert optimizer.param_groups[0]["weight_decay"] == 0.1

@@ -90,6 +90,53 @@ def test_a_validation_that_is_no_number_never_wins(sweep, nothing):
     assert sweep.trial("trial-0000", {LR: 1e-3, HEADS: 1}, "stopped").value is None
 
 
+def three_stages(recipe):
+    raw = recipe.to_dict()
+    more = raw["stages"][-1] | {"name": "more", "init_from": "answer"}
+    return parse(raw | {"stages": [*raw["stages"], more]})
+
+
+def test_trials_share_every_stage_that_their_fields_do_not_touch(recipe):
+    three, rate = three_stages(recipe), {"log_uniform": [1e-4, 1e-2]}
+    shared = {
+        "stages.more.folds.index": ["reconstruct", "answer"],
+        "stages.answer.optimizer.lr": ["reconstruct"],
+    }
+    for number, (key, names) in enumerate(shared.items()):
+        ranges = rate if key.endswith("lr") else {"grid": [0, 1]}
+        fields = {key: ranges, "stages.more.optimizer.eps": rate}
+        sweep = Sweep.create(three, space(name=f"s{number}", fields=fields, samples=2))
+        assert [stage.name for stage in sweep.shared_recipe().stages] == names
+
+
+def test_values_are_averaged_over_the_folds_of_a_stage(recipe):
+    fold = "stages.answer.folds.index"
+    fields = {LR: {"choice": [1e-3, 2e-3]}, fold: {"choice": [0, 1]}}
+    sweep = Sweep.create(recipe, space(name="folds", fields=fields))
+    values = [(1e-3, 0, 0.9), (1e-3, 1, 0.1), (2e-3, 0, 0.6), (2e-3, 1, 0.6)]
+    trials = [
+        Trial(name=f"trial-{n:04d}", location="", values={LR: lr, fold: index}, state="finished",
+              value=value)
+        for n, (lr, index, value) in enumerate(values)
+    ]  # fmt: skip
+    best = sweep.best(trials)
+    assert best.values == {LR: 2e-3} and best.value == pytest.approx(0.6)
+
+
+def test_validations_every_n_steps_are_the_clock_of_a_search(recipe):
+    every = parse(recipe.to_dict(), ["stages.answer.validate.every_steps=10"])
+    run = add_run(Sweep.create(every, space(name="e")), "trial-0000", [0.25, 0.75, 0.5])
+    rows = [row | {"epoch": 0} for row in run.metrics()]
+    run.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert Sweep(every, space(name="e")).goal.history(run) == [(0.25, 1), (0.75, 2), (0.75, 3)]
+
+
+def test_the_last_validation_counts_where_the_last_checkpoint_is_the_result(recipe):
+    last = parse(recipe.to_dict(), ["stages.answer.select=last"])
+    run = add_run(Sweep.create(last, space(name="l")), "trial-0000", [0.25, 0.75, 0.5])
+    assert Sweep(last, space(name="l")).goal.history(run) == [(0.25, 1), (0.75, 2), (0.5, 3)]
+
+
 def add_checkpoint(run, stage="answer"):
     folder = run.stage_dir(stage) / "step-00000010"
     folder.mkdir(parents=True)
@@ -106,11 +153,17 @@ def test_a_changed_search_is_refused(sweep, recipe):
         Sweep.create(parse(recipe.to_dict(), ["seed=1"]), space())
 
 
-def test_a_search_without_any_checkpoint_may_be_put_right(sweep, recipe):
+def test_a_search_without_any_checkpoint_may_be_put_right(recipe):
     """The runs of its trials are made anew, and what they share stays."""
+    rates = {LR: {"log_uniform": [1e-4, 1e-2]}}
+
+    def space(samples=4):
+        return parse_space({"name": "s", "fields": rates, "samples": samples})
+
+    sweep = Sweep.create(recipe, space())
     shared = Run.create(sweep.shared_recipe())
     add_checkpoint(shared, "reconstruct")
-    trial = add_run(sweep, "trial-0000", [])
+    trial = Run.create(sweep.trial_recipe("trial-0000", {LR: 1e-3}))
     trial.stage_dir("reconstruct").symlink_to(shared.stage_dir("reconstruct"))
     assert Sweep.create(recipe, space(samples=5)).begun() == {}
     assert shared.checkpoints("reconstruct")

@@ -9,6 +9,7 @@ from msvqa.errors import RecipeError
 from msvqa.evaluators.reconstruction import Reconstruction as Evaluator
 from msvqa.models.model import Sizes
 from msvqa.models.msvqa import MSVQA
+from msvqa.models.parts import parameters_of
 from msvqa.objectives.answering import Answering
 from msvqa.objectives.reconstruction import Reconstruction
 from msvqa.recipe import EvaluationConfig
@@ -69,10 +70,11 @@ def test_published_sizes_have_the_published_parameter_count(layers, total):
     assert sum(p.numel() for p in model.network.parameters()) == 24_087_004
 
 
-def test_parameter_groups_hold_every_parameter_once():
+def test_parts_hold_every_parameter_once():
     model = make_msvqa()
-    groups = model.parameter_groups()
+    groups = parameters_of(model.parts())
     assert list(groups) == ["backbone", "decoder", "rest"]
+    assert {id(p) for p in groups["rest"]} == {id(p) for p in model.network.parameters()}
     ids = [id(p) for members in groups.values() for p in members]
     assert len(ids) == len(set(ids))
     assert set(ids) == {id(p) for p in model.parameters()}

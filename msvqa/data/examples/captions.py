@@ -113,6 +113,17 @@ class Captions(Examples):
             cautions=cls.cautions(annotated),
         )
 
+    def read_with(self, lexicon: Lexicon, *, trains: bool) -> "Captions":
+        """Return the captions with word ids of another lexicon."""
+        vocabulary = lexicon.of(Vocabulary)
+        encoded = [
+            [vocabulary.encode(tokenize(text)) for text in captions]
+            for captions in self.table["captions"].to_pylist()
+        ]
+        place = self.table.schema.get_field_index("tokens")
+        tokens = pa.array(encoded, self.columns.field("tokens").type)
+        return Captions(self.table.set_column(place, "tokens", tokens))
+
     @classmethod
     def cautions(cls, annotated: "Annotated") -> list[str]:
         """Say where nothing validates, and which captions stand for many media."""

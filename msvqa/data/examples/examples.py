@@ -109,6 +109,17 @@ class Examples(ABC):
     def fit(cls, annotated: "Annotated", config: DataConfig) -> Fitted:
         """Return examples and lexicon of annotations; words are learned from the training split."""
 
+    def read_with(self: Kind, lexicon: Lexicon, *, trains: bool) -> Kind:
+        """Return the same examples, with the numbers that another lexicon gives to their texts.
+
+        Args:
+            lexicon: word lists of the same names.
+            trains: whether these are the training examples of the annotations.
+        """
+        if self.lists:
+            raise NotImplementedError(f"{type(self).__name__} cannot be read with other words")
+        return self
+
     @classmethod
     @abstractmethod
     def cautions(cls, annotated: "Annotated") -> list[str]:

@@ -153,6 +153,20 @@ class Questions(Examples):
             cautions=cautions(rows, tokens),
         )
 
+    def read_with(self, lexicon: Lexicon, *, trains: bool) -> "Questions":
+        """Return the questions with word ids and answer classes of another lexicon."""
+        vocabulary, answers = lexicon.of(Vocabulary), lexicon.of(AnswerList)
+        words = {text: vocabulary.encode(tokenize(text)) for text in dict.fromkeys(self.question)}
+        columns = {
+            "tokens": [words[text] for text in self.question],
+            "answer_id": [answers.encode(text, trains) for text in self.answer],
+        }
+        table = self.table
+        for name, values in columns.items():
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, name, pa.array(values, self.columns.field(name).type))
+        return Questions(table)
+
     @classmethod
     def cautions(cls, annotated: "Annotated") -> list[str]:
         """Return what is odd about questions that can be used."""

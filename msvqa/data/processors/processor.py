@@ -186,6 +186,18 @@ def processor_of(recipe: Recipe) -> Processor:
     return kind(kind.Config(name="clips", **dict(recipe.clips)), "clips", recipe.seed)
 
 
+def processors_of(recipe: Recipe) -> list[Processor]:
+    """Return the processor of a recipe, and those that single stages have of their own."""
+    own = [
+        resolve(stage.processor.name, PROCESSORS, "processor")(
+            stage.processor, f"stages.{number}.processor", recipe.seed
+        )
+        for number, stage in enumerate(recipe.stages)
+        if stage.processor is not None
+    ]
+    return [processor_of(recipe), *own]
+
+
 def store_spec(recipe: Recipe) -> StoreSpec:
     """Return what the store of a recipe holds."""
     return processor_of(recipe).spec()
