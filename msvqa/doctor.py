@@ -15,8 +15,8 @@ from msvqa.run import load_recipe
 from msvqa.sections import resolve
 from msvqa.storage import is_remote
 
-WRITTEN = ("runs", "data.prepared", "clips.store", "features.store")
-"""Paths in a recipe that need not exist yet."""
+WRITTEN = ("runs", "clips.store", "features.store")
+"""Paths in a recipe that need not exist yet, beside those of its data and processors."""
 
 
 def doctor(
@@ -140,8 +140,14 @@ def _read_by(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Yield the files and folders that a recipe reads, with their keys."""
     from msvqa.data.dataset import Dataset
 
-    generated = resolve(recipe.data.name, DATASETS, "data set").generate is not Dataset.generate
-    made_by_us = {*WRITTEN, "data.root"} if generated else WRITTEN
+    made_by_us = set(WRITTEN)
+    own = {"": recipe.data} | {f"stages.{n}.": s.data for n, s in enumerate(recipe.stages)}
+    for place, data in own.items():
+        made_by_us |= {f"{place}data.prepared", f"{place}processor.store"}
+        if data is None:
+            continue
+        if resolve(data.name, DATASETS, "data set").generate is not Dataset.generate:
+            made_by_us.add(f"{place}data.root")
     yield from ((key, path) for key, path in _paths(recipe.to_dict()) if key not in made_by_us)
 
 

@@ -34,7 +34,7 @@ class Answerer:
     """A trained model that answers questions about video files."""
 
     def __init__(self, loaded: Loaded, device: str | None = None) -> None:
-        self._processor = processor_of(loaded.recipe)
+        self._processor = processor_of(loaded.view)
         if self._processor.pictures is not self._processor:
             raise RunError(
                 f"{loaded.location} was trained on extracted features; answering from a video file "

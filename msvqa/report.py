@@ -104,7 +104,7 @@ def report(run_path: str | Path) -> str:
 
 
 def _render(run: Run) -> str:
-    footage = Footage(run.recipe)
+    footage = Footage(run.recipe.of_stage(-1))
     stages = _stages(run)
     filters: dict[str, Callable[..., Any]] = {
         "percent": _percent,
@@ -179,11 +179,14 @@ def _best_step(run: Run, stage: str) -> int | None:
 
 def _count_parameters(run: Run) -> int | None:
     """Return the parameters of the model; its sizes are known from any checkpoint."""
-    infos = [info for stage in run.recipe.stages for _, info in run.checkpoints(stage.name)]
+    infos = [
+        (stage, info) for stage in run.recipe.stages for _, info in run.checkpoints(stage.name)
+    ]
     if not infos:
         return None
+    stage, info = infos[-1]
     with torch.device("meta"):
-        model = build_model(run.recipe, Sizes(**infos[-1]["sizes"]))
+        model = build_model(run.recipe, Sizes(**info["sizes"]), stage.absent)
     return int(sum(parameter.numel() for parameter in model.parameters()))
 
 

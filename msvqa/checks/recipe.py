@@ -122,12 +122,13 @@ def _worker_problems(recipe: Recipe) -> list[str]:
     """Return what does not fit the number of workers, or any of the numbers that there may be."""
     counts, problems = recipe.scaling.worker_counts, []
     for number, stage in enumerate(recipe.stages):
-        videos, accumulate = stage.batch.videos, stage.batch.accumulate
+        lanes, accumulate = stage.batch.lanes, stage.batch.accumulate
+        field = "videos" if stage.batch.examples is None else "examples"
         for count in counts:
-            if videos % (count * accumulate):
+            if lanes % (count * accumulate):
                 enough = math.lcm(*counts) * accumulate
                 problems.append(
-                    f"stages.{number}.batch.videos: {videos} is not a multiple of "
+                    f"stages.{number}.batch.{field}: {lanes} is not a multiple of "
                     f"scaling.workers x accumulate = {count} x {accumulate}"
                     + (f"; multiples of {enough} serve all counts" if len(counts) > 1 else "")
                 )

@@ -75,6 +75,11 @@ class Loaded:
     lexicon: Lexicon
     info: Mapping[str, Any]
 
+    @property
+    def view(self) -> Recipe:
+        """The recipe of the stage that the checkpoint is of, alone."""
+        return self.recipe.of_stage(_number_of_stage(self.recipe, self.info))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
@@ -261,8 +266,7 @@ def load_checkpoint(location: str | Path) -> Loaded:
     folder, info = _fetched(location), read_info(location)
     lexicon = read_lexicon(location)
     recipe = load(folder / "recipe.yaml")
-    name = info["position"]["stage"]
-    absent = next((stage.absent for stage in recipe.stages if stage.name == name), ())
+    absent = recipe.stages[_number_of_stage(recipe, info)].absent
     model = build_model(recipe, Sizes(**info["sizes"]), absent)
     elsewhere = load_external_parts(model, read_origins(info), str(location))
     load_weights(model, read_weights(folder), str(location), elsewhere=elsewhere)
@@ -273,6 +277,10 @@ def load_checkpoint(location: str | Path) -> Loaded:
         lexicon=lexicon,
         info=info,
     )
+
+
+def _number_of_stage(recipe: Recipe, info: Mapping[str, Any]) -> int:
+    return [stage.name for stage in recipe.stages].index(info["position"]["stage"])
 
 
 def read_lexicon(location: str | Path) -> Lexicon:

@@ -69,8 +69,7 @@ class Predictor:
 
 def objective_of(loaded: Loaded) -> Objective:
     """Return the objective of the checkpoint's stage around its model, in eval mode."""
-    stage_name = loaded.info["position"]["stage"]
-    stage = next(s for s in loaded.recipe.stages if s.name == stage_name)
+    (stage,) = loaded.view.stages
     kind = resolve(stage.objective.name, OBJECTIVES, "objective")
     objective: Objective = kind(stage.objective, loaded.model)
     return objective.eval()

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from msvqa.checks.recipe import check_settings
+from msvqa.errors import RecipeError
 from msvqa.models.model import Sizes, build_model
 from msvqa.objectives.alignment import Alignment
 from msvqa.prepare import prepare
@@ -50,3 +52,9 @@ def test_the_loss_reaches_every_weight_and_is_that_of_guessing_at_first():
     loss.backward()
     assert 1.0 < float(loss.detach()) < 6.0
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_passes_over_parts_of_a_batch_are_refused_where_the_loss_compares_all_of_it():
+    check_settings(load(FOLDER / "recipe.yaml"))
+    with pytest.raises(RecipeError, match=r"stages\.0\.batch\.accumulate: objective alignment"):
+        check_settings(load(FOLDER / "recipe.yaml", ["stages.0.batch.accumulate=2"]))
