@@ -134,7 +134,8 @@ def retrieval_ranks(
         [np.take_along_axis(text[p] @ video.T, medium[p, None], axis=1)[:, 0] for p in parts]
     )  # (n,)
     best = np.full(len(video), -np.inf)  # (N,)
-    np.maximum.at(best, medium, own)
+    # What is not finite is near to nothing.
+    np.maximum.at(best, medium, np.where(np.isfinite(own), own, -np.inf))
     of_text, of_video = np.ones(len(text)), np.ones(len(video))
     for part in parts:
         similar = text[part] @ video.T  # (b, N)

@@ -57,7 +57,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(stores, "SHARD_VIDEOS", 2)
+    monkeypatch.setattr(stores, "SHARD_VIDEOS", {"clips": 2, "features": 2})
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -221,7 +221,7 @@ from msvqa.data import store
 from tests.test_extract import OVERRIDES, recipe_of
 from msvqa.extract import extract
 from tests.forked_python import fork_ray
-store.SHARD_VIDEOS = 1
+store.SHARD_VIDEOS = {"clips": 1, "features": 1}
 fork_ray(sys.argv[2])
 extract(recipe_of(Path(sys.argv[1]), *OVERRIDES))
 """
@@ -234,7 +234,7 @@ def run_job(root: Path) -> subprocess.Popen:
 
 @pytest.mark.slow
 def test_killed_and_started_again_equals_uninterrupted(ray_local, root, monkeypatch):
-    monkeypatch.setattr(stores, "SHARD_VIDEOS", 1)
+    monkeypatch.setattr(stores, "SHARD_VIDEOS", {"clips": 1, "features": 1})
     store = extract(recipe_of(root, *OVERRIDES)).path
     expected = content(store)
     store.rename(root.parent / "uninterrupted")

@@ -43,17 +43,19 @@ class Retrieval(Evaluator):
         return {"text_to_video_rank": of_text, "video_to_text_rank": of_video[medium]}
 
     def validate(self, answers: Answers, split: "Split") -> dict[str, float]:
-        """Return all numbers; a query without a rank counts as not found."""
+        """Return all numbers; a query without a rank counts as found last."""
         _, first = np.unique(split.examples.medium, return_index=True)
         ranks = {
             "text_to_video": answers["text_to_video_rank"],
             # One query for each medium, however many captions it has.
             "video_to_text": answers["video_to_text_rank"][first],
         }
+        last = {"text_to_video": first.size, "video_to_text": len(split.examples.medium)}
         found: dict[str, float] = {}
-        for direction, values in ranks.items():
+        for direction, found_at in ranks.items():
+            values = np.where(np.isfinite(found_at), found_at, np.inf)
             found |= {f"{direction}_recall_at_{k}": metrics.mean(values <= k) for k in DEPTHS}
-            ranked = values[np.isfinite(values)]
+            ranked = np.minimum(values, last[direction])
             found[f"{direction}_median_rank"] = float(np.median(ranked)) if len(ranked) else np.nan
             found[f"{direction}_mean_rank"] = metrics.mean(ranked)
         return found

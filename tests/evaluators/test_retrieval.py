@@ -66,9 +66,9 @@ def test_recall_beyond_all_media_is_certain():
     assert found["text_to_video_recall_at_1"] == pytest.approx(1 / 3)
 
 
-def test_what_is_not_finite_is_not_found():
+def test_what_is_not_finite_is_found_last():
     text = np.eye(3)
     text[1] = np.nan
     found = numbers(text, np.eye(3), [0, 1, 2])
     assert found["text_to_video_recall_at_1"] == pytest.approx(2 / 3)
-    assert found["text_to_video_mean_rank"] == 1.0
+    assert found["text_to_video_mean_rank"] == pytest.approx((1 + 3 + 1) / 3)

@@ -30,7 +30,7 @@ COMMAND = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from msvqa.cli import run; run()"
 )
-SMALL_SHARDS = "from msvqa.data import store; store.SHARD_VIDEOS = 1; "
+SMALL_SHARDS = "from msvqa.data import store; store.SHARD_VIDEOS = dict(clips=1, features=1); "
 
 
 class Command:
