@@ -116,8 +116,8 @@ class Command:
 
     def extraction_workers(self) -> list[psutil.Process]:
         """Return the workers that write shards, once they are there."""
-        self.until(lambda: self.descendants("ShardWriter"), "the first worker")
-        return self.descendants("ShardWriter")
+        self.until(lambda: self.descendants("MapWorker"), "the first worker")
+        return self.descendants("MapWorker")
 
 
 class Bench:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from msvqa.data.lexicon import Lexicon
 from msvqa.data.sampling import sample_clips
 from msvqa.data.store import Store
 from msvqa.data.text import AnswerList, Vocabulary
@@ -163,10 +164,10 @@ def checkpoint_of_another_model(bench: Bench, name: str) -> list[str]:
 def _save_dualvgr(folder: Path) -> None:
     raw = raw_recipe(folder)
     raw |= {"model": {"name": "dualvgr"}, "stages": [raw["stages"][1] | {"init_from": None}]}
+    words = [Vocabulary.build([["what"]]), AnswerList.build(["this"], top=1)]
     content = Content(
-        recipe=parse(raw), model=make_dualvgr(), vocabulary=Vocabulary.build([["what"]]),
-        answers=AnswerList.build(["this"], top=1), training_state={}, score=None, finished=True,
-        position=Position(stage="answer", step=1),
+        recipe=parse(raw), model=make_dualvgr(), examples="questions", lexicon=Lexicon(words),
+        training_state={}, score=None, finished=True, position=Position(stage="answer", step=1),
     )  # fmt: skip
     save_checkpoint(folder, content)
 
