@@ -49,6 +49,11 @@ class Annotated:
         chosen = np.flatnonzero(pc.equal(table["split"], split).to_numpy())
         return (int(chosen[0]), len(chosen)) if len(chosen) else (0, 0)
 
+    def span(self, table: pa.Table, split: str) -> tuple[int, int]:
+        """Return where the rows of a split begin in one of the tables, and where they end."""
+        first, count = self.rows_of(table, split)
+        return first, first + count
+
     def presence(self) -> np.ndarray:
         """Return for each example whether all of its media are present."""
         start = {name: self.rows_of(self.media, name)[0] for name in self.splits}

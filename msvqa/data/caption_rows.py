@@ -1,15 +1,17 @@
 """Annotated captions on their way into tables: media that are found, rows that are checked."""
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from msvqa.data.annotated import MEDIA_COLUMNS, Annotated
-from msvqa.data.examples.captions import Captions, unrolled
+from msvqa.data.examples.captions import HELD_TOGETHER, Captions
 from msvqa.data.leakage import Allowed, leaking
 from msvqa.data.pictures import IMAGE_SUFFIXES
 from msvqa.data.root import Root
@@ -18,11 +20,12 @@ from msvqa.data.video_files import VideoFile
 from msvqa.errors import did_you_mean
 
 MAX_CAPTION_LENGTH = 10_000
+ROWS_AT_ONCE = 10_000
+"""So many captions are held as objects on their way into a table."""
 NAMES_COMPARED = 1_000
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A medium as annotations name it."""
 
     path: str
@@ -46,15 +49,15 @@ class Found:
     kind: str
 
 
-@dataclass
 class CaptionRows:
     """Captions by split and medium, in the order in which they were added."""
 
-    splits: Sequence[str]
-    problems: list[Problem] = field(default_factory=list)
-    _captions: dict[str, dict[Place, list[str]]] = field(
-        default_factory=lambda: defaultdict(lambda: defaultdict(list))
-    )
+    def __init__(self, splits: Sequence[str]) -> None:
+        self.splits = splits
+        self.problems: list[Problem] = []
+        self._numbers: dict[str, dict[Place, int]] = {split: {} for split in splits}
+        """Media of each split, by the order in which they came."""
+        self._texts = {split: _Texts() for split in splits}
 
     def add(self, split: str, place: Place, captions: Any) -> str:
         """Keep the captions of a medium, or return what is wrong with them."""
@@ -66,7 +69,8 @@ class CaptionRows:
                 return words
         if words := _span_problem(place):
             return words
-        self._captions[split][place] += texts
+        numbers = self._numbers[split]
+        self._texts[split].add(numbers.setdefault(place, len(numbers)), texts)
         return ""
 
     def refuse(self, source: str, row: int, words: str) -> None:
@@ -89,33 +93,91 @@ class CaptionRows:
             shared: media that may be in several splits, see `data.shared_videos`.
             notes: what users should know of how the files were read.
         """
-        media = [_medium(split, place, found[split, place]) for split, place in self.places()]
-        captions = (
-            (split, number, texts)
-            for split in self.splits
-            for number, texts in enumerate(self._captions[split].values())
-        )
-        rows = unrolled(captions)
-        users = [(m["id"], m["split"], root.identify(m["path"])) for m in media if m["path"]]
+        places = self.places()
+        media = _media(places, found)
+        users = [
+            (name, split, root.identify(path))
+            for name, split, path in zip(
+                *(media[key].to_pylist() for key in ("id", "split", "path")), strict=True
+            )
+            if path
+        ]
         allowed = Allowed(frozenset(shared))
         return Annotated(
             kind=Captions,
             splits=self.splits,
-            media=pa.Table.from_pylist(media, schema=MEDIA_COLUMNS),
-            examples=_examples(rows),
+            media=media,
+            examples=self._examples(),
             problems=[
                 *self.problems,
-                *allowed.problems({medium["id"] for medium in media}, self.splits),
-                *_media_problems(self.places(), found),
+                *allowed.problems(set(media["id"].to_pylist()), self.splits),
+                *_media_problems(places, found),
                 *leaking(users, allowed),
             ],
             notes=notes,
             same_file=_same_file(users),
         )
 
+    def _examples(self) -> pa.Table:
+        tables = [
+            texts.table(split, split == HELD_TOGETHER) for split, texts in self._texts.items()
+        ]
+        # Of one piece, which all that follows reads without a copy.
+        whole = pa.concat_tables(tables).combine_chunks()
+        del tables
+        # The pieces are hundreds of megabytes, which Arrow would keep for itself.
+        pa.default_memory_pool().release_unused()
+        return whole
+
     def places(self) -> list[tuple[str, Place]]:
         """Return the media of all splits, with the split."""
-        return [(split, place) for split in self.splits for place in self._captions[split]]
+        return [(split, place) for split in self.splits for place in self._numbers[split]]
+
+
+class _Texts:
+    """The captions of one split: few at a time as objects, all others as a table's column."""
+
+    def __init__(self) -> None:
+        self._media = array("i")
+        self._objects: list[str] = []
+        self._columns: list[pa.Array] = []
+
+    def add(self, medium: int, texts: Sequence[str]) -> None:
+        """Add captions of the medium with a number."""
+        self._media.extend([medium] * len(texts))
+        self._objects += texts
+        if len(self._objects) >= ROWS_AT_ONCE:
+            self._store()
+
+    def _store(self) -> None:
+        self._columns.append(pa.array(self._objects, pa.string()))
+        self._objects = []
+
+    def table(self, split: str, together: bool) -> pa.Table:
+        """Return one row for each medium with all of its captions, or one for each caption.
+
+        Both are in the order of the media, and the captions of one in that in which they came.
+        """
+        self._store()
+        medium = np.asarray(self._media, dtype=np.int64)
+        texts = pa.chunked_array(self._columns)
+        if (np.diff(medium) < 0).any():
+            order = np.argsort(medium, kind="stable")
+            texts, medium = texts.take(pa.array(order)), medium[order]
+        self._columns, texts = [], texts.combine_chunks()
+        if together:
+            medium, per_row = np.unique(medium, return_counts=True)
+            starts = np.concatenate([[0], np.cumsum(per_row)])
+        else:
+            starts = np.arange(len(medium) + 1)
+        rows = pa.FixedSizeListArray.from_arrays(pa.array(medium, pa.int64()), 1)
+        return pa.table(
+            {
+                "media": rows,
+                "split": pa.array([split] * len(medium), pa.string()),
+                "captions": pa.ListArray.from_arrays(pa.array(starts, pa.int32()), texts),
+            }
+        )
 
 
 class MediaFolders:
@@ -168,14 +230,23 @@ def _span_problem(place: Place) -> str:
     return ""
 
 
-def _medium(split: str, place: Place, found: Found) -> dict[str, Any]:
-    file = found.file
-    hint = f"; {file.hint}" if file.hint else ""
-    return {
-        "id": place.id, "path": file.path, "kind": found.kind, "start": place.start,
-        "end": place.end, "split": split, "present": bool(file.path), "expected": file.expected,
-        "absence": "" if file.path else f"{file.expected}{hint}",
-    }  # fmt: skip
+def _media(
+    places: Sequence[tuple[str, Place]], found: Mapping[tuple[str, Place], Found]
+) -> pa.Table:
+    """Return the table of media, with `MEDIA_COLUMNS`."""
+    columns: dict[str, list[Any]] = {name: [] for name in MEDIA_COLUMNS.names}
+    for split, place in places:
+        file, kind = found[split, place].file, found[split, place].kind
+        hint = f"; {file.hint}" if file.hint else ""
+        row = {
+            "id": place.id, "path": file.path, "kind": kind, "start": place.start,
+            "end": place.end, "split": split, "present": bool(file.path),
+            "expected": file.expected,
+            "absence": "" if file.path else f"{file.expected}{hint}",
+        }  # fmt: skip
+        for name, value in row.items():
+            columns[name].append(value)
+    return pa.table(columns, schema=MEDIA_COLUMNS)
 
 
 def _same_file(users: Sequence[tuple[str, str, str]]) -> list[list[str]]:
@@ -184,17 +255,6 @@ def _same_file(users: Sequence[tuple[str, str, str]]) -> list[list[str]]:
     for name, _, file in users:
         ids[file][name] = None
     return [list(names) for names in ids.values() if len(names) > 1]
-
-
-def _examples(rows: Sequence[tuple[str, int, list[str]]]) -> pa.Table:
-    media = pa.FixedSizeListArray.from_arrays(pa.array([m for _, m, _ in rows], pa.int64()), 1)
-    return pa.table(
-        {
-            "media": media,
-            "split": pa.array([split for split, _, _ in rows], pa.string()),
-            "captions": pa.array([texts for _, _, texts in rows], pa.list_(pa.string())),
-        }
-    )
 
 
 def _media_problems(

@@ -179,7 +179,7 @@ class DiskRoot(Root):
         """Return what all names of one file have in common."""
         real = self._real(name)
         if real not in self._identities:
-            found = Path(real).stat()
+            found = os.stat(real)  # noqa: PTH116
             # Hard links have a number in common, and so have two spellings that a file system does
             # not tell apart. Elsewhere the path decides: on some network file systems the numbers
             # mean nothing.

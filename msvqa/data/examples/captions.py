@@ -4,7 +4,8 @@ Legend: n rows, b of them in a batch, L words.
 """
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from itertools import chain
@@ -31,6 +32,9 @@ each caption is a row of its own, since each is asked about."""
 OFTEN = 0.05
 """Share of the rows that have one and the same caption, from which on it is said."""
 SHOWN = 3
+UNKNOWN_WORD = 1
+AT_ONCE = 100_000
+"""Texts or words that are held as objects at a time."""
 
 
 class Captions(Examples):
@@ -88,40 +92,32 @@ class Captions(Examples):
     def fit(cls, annotated: "Annotated", config: DataConfig) -> Fitted:
         """Return the captions with word ids; the words are those of the training captions."""
         table = annotated.examples
-        texts, ids, lengths, words = _words(table["captions"])
-        per_row = np.asarray(pc.list_value_length(table["captions"]).to_numpy(), dtype=np.int64)
-        splits = table["split"].to_pylist()
-        row_is_train = np.array([split == "train" for split in splits], dtype=bool)
-        word_is_train = np.repeat(np.repeat(row_is_train, per_row), lengths)
-        vocabulary = Vocabulary.build([[words[i] for i in _in_order(ids[word_is_train])]])
-        encoded = np.array(vocabulary.encode(words), dtype=np.int32)[ids]
-        tokens = _nested(_nested(pa.array(encoded), lengths), per_row)
-        columns = {"media": table["media"], "captions": _nested(texts, per_row), "tokens": tokens}
-        text_split = np.repeat(np.array(splits, dtype=object), per_row)
-        word_split = np.repeat(text_split, lengths)
+        read = _Words.of(table["captions"])
+        parts = {name: read.of_rows(*annotated.rows_of(table, name)) for name in annotated.splits}
+        of_training = read.ids[parts["train"]] if "train" in parts else read.ids[:0]
+        order = _in_order(of_training, len(read.words))
+        vocabulary = Vocabulary.build([[read.words[i] for i in order]])
+        tokens = read.encoded(vocabulary)
+        counts = {
+            name: {
+                "texts": int(read.texts_of_rows[slice(*annotated.span(table, name))].sum()),
+                "unknown_words": int((read.ids[part] == UNKNOWN_WORD).sum()),
+            }
+            for name, part in parts.items()
+        }
+        columns = {"media": table["media"], "captions": table["captions"], "tokens": tokens}
         return Fitted(
             table=pa.table(columns, schema=cls.schema()),
             lexicon=Lexicon([vocabulary]),
-            counts={
-                name: {
-                    "texts": int((text_split == name).sum()),
-                    "unknown_words": int((encoded[word_split == name] == 1).sum()),
-                }
-                for name in annotated.splits
-            },
+            counts=counts,
             facts=annotated.facts,
             cautions=cls.cautions(annotated),
         )
 
     def read_with(self, lexicon: Lexicon, *, trains: bool) -> "Captions":
         """Return the captions with word ids of another lexicon."""
-        vocabulary = lexicon.of(Vocabulary)
-        encoded = [
-            [vocabulary.encode(tokenize(text)) for text in captions]
-            for captions in self.table["captions"].to_pylist()
-        ]
+        tokens = _Words.of(self.table["captions"]).encoded(lexicon.of(Vocabulary))
         place = self.table.schema.get_field_index("tokens")
-        tokens = pa.array(encoded, self.columns.field("tokens").type)
         return Captions(self.table.set_column(place, "tokens", tokens))
 
     @classmethod
@@ -133,10 +129,7 @@ class Captions(Examples):
                 "no caption is for validation: nothing validates, and the last checkpoint counts "
                 "as the best"
             )
-        counts = pc.value_counts(pc.list_flatten(table["captions"]))
-        often = sorted(
-            ((entry["counts"], entry["values"]) for entry in counts.to_pylist()), reverse=True
-        )[:SHOWN]
+        often = _most_frequent(pc.list_flatten(table["captions"]))
         if often and often[0][0] > max(2, OFTEN * len(table)):
             examples = ", ".join(f"{text[:40]!r} {count} times" for count, text in often)
             said.append(
@@ -146,37 +139,66 @@ class Captions(Examples):
         return said
 
 
-def unrolled(
-    captions: Iterable[tuple[str, int, Sequence[str]]],
-) -> list[tuple[str, int, list[str]]]:
-    """Return rows of split, medium and captions as the splits hold them, see `HELD_TOGETHER`."""
-    rows: list[tuple[str, int, list[str]]] = []
-    for split, medium, texts in captions:
-        if split == HELD_TOGETHER:
-            rows.append((split, medium, list(texts)))
-        else:
-            rows += [(split, medium, [text]) for text in texts]
-    return rows
+def _most_frequent(texts: pa.ChunkedArray) -> list[tuple[int, str]]:
+    """Return the most frequent texts that are there twice or more, with how often."""
+    # By the hashes of texts: a table of millions of texts takes as much memory again.
+    hashes = np.empty(len(texts), dtype=np.int64)
+    for start in range(0, len(texts), AT_ONCE):
+        part = texts.slice(start, AT_ONCE).to_pylist()
+        hashes[start : start + len(part)] = [hash(text) for text in part]
+    _, first, counts = np.unique(hashes, return_index=True, return_counts=True)
+    repeated = np.flatnonzero(counts > 1)
+    top = repeated[np.argsort(-counts[repeated], kind="stable")[:SHOWN]]
+    return [(int(counts[n]), texts[int(first[n])].as_py()) for n in top]
 
 
-def _words(captions: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray, np.ndarray, list[str]]:
-    """Return all texts, the numbers of their words, the words of each, and what the numbers mean.
+@dataclass
+class _Words:
+    """The words of captions by number; numbers are given in order of appearance.
 
-    Numbers are given in order of appearance; a table of them takes a tenth of what lists take.
+    A table of numbers takes a tenth of what lists of words take.
     """
-    texts = pc.list_flatten(captions).combine_chunks()
-    numbered = _Numbers()
-    ids, lengths = array("i"), array("i")
-    for text in texts.to_pylist():
-        before = len(ids)
-        ids.extend(chain.from_iterable([numbered[piece] for piece in pieces(text)]))
-        lengths.append(len(ids) - before)
-    return (
-        texts,
-        np.asarray(ids, dtype=np.int32),
-        np.asarray(lengths, dtype=np.int64),
-        list(numbered.words),
-    )
+
+    ids: np.ndarray
+    """(W,) int32, the words of all texts."""
+    words_of_texts: np.ndarray
+    """(T,) how many each text has."""
+    texts_of_rows: np.ndarray
+    """(n,) how many texts each row has."""
+    words: list[str]
+    """What the numbers mean."""
+
+    @classmethod
+    def of(cls, captions: pa.ChunkedArray) -> "_Words":
+        texts = pc.list_flatten(captions)
+        numbered = _Numbers()
+        ids, lengths = array("i"), array("i")
+        for start in range(0, len(texts), AT_ONCE):
+            for text in texts.slice(start, AT_ONCE).to_pylist():
+                before = len(ids)
+                ids.extend(chain.from_iterable([numbered[piece] for piece in pieces(text)]))
+                lengths.append(len(ids) - before)
+        per_row = pc.list_value_length(captions).to_numpy()
+        return cls(
+            np.asarray(ids, dtype=np.int32),
+            np.asarray(lengths, dtype=np.int64),
+            np.asarray(per_row, dtype=np.int64),
+            list(numbered.words),
+        )
+
+    def of_rows(self, first: int, count: int) -> slice:
+        """Return where the words of neighbouring rows are."""
+        before, texts = (int(self.texts_of_rows[:n].sum()) for n in (first, first + count))
+        return slice(*(int(self.words_of_texts[:n].sum()) for n in (before, texts)))
+
+    def encoded(self, vocabulary: Vocabulary) -> pa.ListArray:
+        """Return the ids of a vocabulary for the texts of each row; `ids` then are these."""
+        table = np.array(vocabulary.encode(self.words), dtype=np.int32)
+        # In place: of tens of millions of words there are not two arrays.
+        for start in range(0, len(self.ids), AT_ONCE):
+            part = self.ids[start : start + AT_ONCE]
+            part[:] = table[part] if len(table) else part
+        return _nested(_nested(pa.array(self.ids), self.words_of_texts), self.texts_of_rows)
 
 
 class _Numbers(dict[str, tuple[int, ...]]):
@@ -192,10 +214,14 @@ class _Numbers(dict[str, tuple[int, ...]]):
         return found
 
 
-def _in_order(ids: np.ndarray) -> np.ndarray:
-    """Return the different numbers in order of first appearance."""
-    _, first = np.unique(ids, return_index=True)
-    ordered: np.ndarray = ids[np.sort(first)]
+def _in_order(ids: np.ndarray, count: int) -> np.ndarray:
+    """Return the different numbers, all below `count`, in order of first appearance."""
+    first = np.full(count, len(ids))
+    for start in range(len(ids) - len(ids) % AT_ONCE, -1, -AT_ONCE):
+        part = ids[start : start + AT_ONCE][::-1]
+        # Of several values for one place the last is kept: the first, in what is reversed.
+        first[part] = np.arange(start + len(part) - 1, start - 1, -1)
+    ordered: np.ndarray = ids[np.sort(first[first < len(ids)])]
     return ordered
 
 
