@@ -142,7 +142,7 @@ def _refuse(dataset: Dataset, annotated: Annotated) -> None:
         n = len(refused)
         count = f"{n} problem{'s' if n > 1 else ''} that must be put right"
         raise DataError(f"{dataset.root}: {count}\n{several(refused)}{how_to_allow(refused)}")
-    if not annotated.rows_of(annotated.examples, "train")[1]:
+    if dataset.is_for_training and not annotated.rows_of(annotated.examples, "train")[1]:
         name = annotated.kind.name
         raise DataError(f"{dataset.root}: no training {name}, and so nothing to learn from")
 

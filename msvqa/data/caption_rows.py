@@ -89,7 +89,7 @@ class CaptionRows:
             shared: media that may be in several splits, see `data.shared_videos`.
             notes: what users should know of how the files were read.
         """
-        media = [_medium(split, place, found[split, place]) for split, place in self.places()]
+        media = [medium_row(split, place, found[split, place]) for split, place in self.places()]
         captions = (
             (split, number, texts)
             for split in self.splits
@@ -106,11 +106,11 @@ class CaptionRows:
             problems=[
                 *self.problems,
                 *allowed.problems({medium["id"] for medium in media}, self.splits),
-                *_media_problems(self.places(), found),
+                *media_problems(self.places(), found),
                 *leaking(users, allowed),
             ],
             notes=notes,
-            same_file=_same_file(users),
+            same_file=same_file(users),
         )
 
     def places(self) -> list[tuple[str, Place]]:
@@ -168,7 +168,8 @@ def _span_problem(place: Place) -> str:
     return ""
 
 
-def _medium(split: str, place: Place, found: Found) -> dict[str, Any]:
+def medium_row(split: str, place: Place, found: Found) -> dict[str, Any]:
+    """Return a row of the table of media, see `MEDIA_COLUMNS`."""
     file = found.file
     hint = f"; {file.hint}" if file.hint else ""
     return {
@@ -178,7 +179,7 @@ def _medium(split: str, place: Place, found: Found) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _same_file(users: Sequence[tuple[str, str, str]]) -> list[list[str]]:
+def same_file(users: Sequence[tuple[str, str, str]]) -> list[list[str]]:
     """Return the ids of media, as spans, that are parts of one file."""
     ids: dict[str, dict[str, None]] = defaultdict(dict)
     for name, _, file in users:
@@ -197,9 +198,10 @@ def _examples(rows: Sequence[tuple[str, int, list[str]]]) -> pa.Table:
     )
 
 
-def _media_problems(
+def media_problems(
     places: Sequence[tuple[str, Place]], found: Mapping[tuple[str, Place], Found]
 ) -> Iterator[Problem]:
+    """Yield what is wrong with the files of media."""
     for split, place in places:
         file, about = found[split, place].file, f"{place.id} of {split}"
         if file.leaves_root:
