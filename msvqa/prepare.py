@@ -130,7 +130,7 @@ def summary(prepared: Prepared) -> list[str]:
             f"{media['present']} of {media['expected']} videos, {media['missing']} missing"
         )
     lists = ", ".join(f"{prepared.info[words.name]} {words.noun}" for words in prepared.kind.lists)
-    lines.append(f"{lists}; {prepared.info['word_vectors']['said']}")
+    lines.append("; ".join(filter(None, [lists, prepared.info["word_vectors"]["said"]])))
     if any(counts["videos"]["missing"] for counts in prepared.info["splits"].values()):
         lines.append(f"missing videos are listed in {join(prepared.location, MISSING)}")
     return [*lines, *prepared.info["notes"]]
@@ -275,6 +275,9 @@ def _expected_and_present(expected: int, present: int) -> dict[str, int]:
 
 
 def _write_word_vectors(aside: Path, config: DataConfig, lexicon: Lexicon) -> dict[str, Any]:
+    if Vocabulary.name not in lexicon.sizes():
+        said = "no words are learned from these examples"
+        return {"file": None, "found": 0, "words": 0, "size": config.word_size, "said": said}
     vocabulary = lexicon.of(Vocabulary)
     n_words = len(vocabulary) - 2
     if config.word_vectors is None:
