@@ -75,7 +75,7 @@ MAY_IMPORT = {
     "checks": LEAVES | {"data", "models", "objectives", "evaluators", "engine"},
     "page": LEAVES | {"data", "models", "metrics", "objectives", "engine", "evaluators"},
     "descriptors": set(),
-    "console": {"descriptors"},
+    "console": LEAVES | {"descriptors", "mvbench"},
     "cli": LEAVES | {"interruption", "console", "machine", *VERBS},
     "__main__": {"cli"},
     "__init__": {"predict"},

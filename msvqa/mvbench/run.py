@@ -1,0 +1,303 @@
+"""Asking a model all questions, one after another; what was asked before is not asked again."""
+
+import hashlib
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msvqa.data.annotations import several
+from msvqa.data.dataset import open_dataset
+from msvqa.data.datasets.mvbench import Item, MVBench
+from msvqa.data.medium import Medium
+from msvqa.data.sampling import numbered
+from msvqa.data.video import Decoded, IsolatedDecoder, View, medium_file
+from msvqa.errors import DataError, VideoError, one_of
+from msvqa.mvbench.adapters.adapter import Adapter
+from msvqa.mvbench.controls import CONTROLS, controlled
+from msvqa.mvbench.matching import MATCHERS, robust
+from msvqa.mvbench.prompts import LETTERS, PRESETS, Prompt
+from msvqa.mvbench.results import (
+    MEDIA_ERROR,
+    Header,
+    ResultFile,
+    Results,
+    Row,
+    key_of,
+    open_results,
+)
+from msvqa.mvbench.sampling import SAMPLERS, is_repaired, select
+from msvqa.recipe import parse_data
+from msvqa.storage import join
+
+AHEAD = 2
+"""So many clips are decoded while the model is busy with another."""
+PREDICTIONS = ("generate", "letters")
+"""`generate`: what the model says is matched; `letters`: the likeliest letter is taken."""
+
+logger = logging.getLogger(__name__)
+Progress = Callable[[int, int], None]
+"""Told how many questions of how many are answered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is asked, and how."""
+
+    root: str
+    out: Path
+    preset: str = "official"
+    predict: str = "generate"
+    sampler: str = "evaluation"
+    frames: int = 16
+    size_px: int = 448
+    """Longer side of a frame; smaller videos are shown as they are."""
+    control: str = "none"
+    circular: bool = False
+    """Whether each question is asked with its options in every rotation."""
+    part: tuple[int, int] = (1, 1)
+    """Which of how many equal parts of the questions."""
+    timeout_s: float = 60.0
+    """Longest time for decoding one clip."""
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("preset", PRESETS),
+            ("predict", PREDICTIONS),
+            ("sampler", SAMPLERS),
+            ("control", CONTROLS),
+        ):
+            if getattr(self, name) not in known:
+                found = getattr(self, name)
+                raise DataError(f"no {name} {found!r}; there are {one_of(known)}")
+        number, count = self.part
+        if not 1 <= number <= count:
+            raise DataError(f"part {number}/{count}: the first part is 1, the last {count}")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question as it is put to the model."""
+
+    item: Item
+    medium: Medium
+    rotation: int
+    key: str
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options in the order in which they are shown."""
+        return (
+            *self.item.candidates[self.rotation :],
+            *self.item.candidates[: self.rotation],
+        )
+
+    @property
+    def gold(self) -> str:
+        """The letter of the right option."""
+        return LETTERS[(self.item.answer - self.rotation) % len(self.item.candidates)]
+
+
+def open_benchmark(root: str) -> MVBench:
+    """Return the files of MVBench below a folder.
+
+    Raises:
+        DataError, StorageError: it is absent.
+    """
+    dataset = open_dataset(parse_data("mvbench", [], root=root))
+    assert isinstance(dataset, MVBench)
+    return dataset
+
+
+def fingerprint(dataset: MVBench) -> str:
+    """Return what is the same for the same annotation files, whatever folder they are in."""
+    hashes = [f"{name}:{digest}" for name, digest in sorted(dataset.fingerprint().items())]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
+
+
+def header_of(dataset: MVBench, expected: dict[str, int], adapter: Adapter, plan: Plan) -> Header:
+    """Return what a result of this model and plan depends on."""
+    begun = "no" if not PRESETS[plan.preset]("", [""]).prefill else "in the user's turn"
+    settings = {
+        "model": adapter.name,
+        "adapter": type(adapter).__name__,
+        "preset": plan.preset,
+        "answer_begun": "yes" if adapter.supports_prefill and begun != "no" else begun,
+        "predict": plan.predict,
+        "sampler": plan.sampler,
+        "frames": plan.frames,
+        "size_px": plan.size_px,
+        "control": plan.control,
+        "circular": plan.circular,
+        "max_new_tokens": adapter.source.max_new_tokens,
+    }
+    return Header(
+        settings=settings,
+        annotations=fingerprint(dataset),
+        media=str(dataset.root),
+        expected=expected,
+    )
+
+
+def run(adapter: Adapter, plan: Plan, progress: Progress | None = None) -> Results:
+    """Ask all questions whose media are there and that have no answer yet; return all answers.
+
+    Raises:
+        DataError, StorageError: the data cannot be read.
+        RunError: the file holds answers of other settings.
+        ServerError: the model does not answer.
+    """
+    dataset = open_benchmark(plan.root)
+    questions = dataset.read()
+    if questions.problems:
+        said = several(questions.problems)
+        logger.warning("%d problems of the annotations:\n%s", len(questions.problems), said)
+    header = header_of(dataset, questions.expected, adapter, plan)
+    asks, absent = _asks(dataset, questions.items, header, plan)
+    if absent:
+        counts = ", ".join(f"{task} {n}" for task, n in absent.items())
+        logger.warning("media are absent, and their questions are not asked: %s", counts)
+    with open_results(plan.out, header) as file:
+        _ask_all(adapter, asks, plan, file, progress or (lambda done, total: None))
+        return Results(header, file.rows)
+
+
+def _asks(
+    dataset: MVBench, items: Sequence[Item], header: Header, plan: Plan
+) -> tuple[list[Ask], Counter[str]]:
+    """Return what this part asks, and how many questions of each task lack their medium."""
+    found = dataset.found(items)
+    asks: list[Ask] = []
+    absent: Counter[str] = Counter()
+    number, count = plan.part
+    for place, item in enumerate(items):
+        at = found[item.place]
+        if not at.file.path:
+            absent[item.task] += 1
+        elif place % count == number - 1:
+            path = join(str(dataset.root), at.file.path)
+            medium = Medium(item.place.id, path, at.kind, item.place.start, item.place.end)
+            rotations = len(item.candidates) if plan.circular else 1
+            asks += [_asked(item, medium, rotation, header) for rotation in range(rotations)]
+    return asks, absent
+
+
+def _asked(item: Item, medium: Medium, rotation: int, header: Header) -> Ask:
+    content = {
+        "task": item.task,
+        "index": item.index,
+        "video": item.place.id,
+        "question": item.question,
+        "candidates": item.candidates,
+        "answer": item.answer,
+        "rotation": rotation,
+    }
+    return Ask(item, medium, rotation, key_of(header, content))
+
+
+def _ask_all(
+    adapter: Adapter, asks: Sequence[Ask], plan: Plan, file: ResultFile, progress: Progress
+) -> None:
+    todo = [ask for ask in asks if ask.key not in file.rows]
+    done = len(asks) - len(todo)
+    progress(done, len(asks))
+    decoder = IsolatedDecoder(plan.timeout_s)
+    view = View(
+        select=partial(select, sampler=plan.sampler, count=plan.frames),
+        size_px=plan.size_px,
+        fit="whole",
+    )
+    try:
+        for ask, clip in _ahead(todo, lambda ask: _clip(decoder, ask.medium, view)):
+            file.append(_answered(adapter, ask, clip, plan))
+            done += 1
+            progress(done, len(asks))
+    finally:
+        decoder.close()
+
+
+def _ahead(
+    asks: Iterable[Ask], decode: Callable[[Ask], Decoded | VideoError]
+) -> Iterator[tuple[Ask, Decoded | VideoError]]:
+    """Yield questions with their clips, some of which are decoded beforehand."""
+    todo = iter(asks)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting = deque((ask, pool.submit(decode, ask)) for ask in islice(todo, AHEAD))
+        try:
+            while waiting:
+                ask, clip = waiting.popleft()
+                waiting.extend((more, pool.submit(decode, more)) for more in islice(todo, 1))
+                yield ask, clip.result()
+        finally:
+            for _, clip in waiting:
+                clip.cancel()
+
+
+def _clip(decoder: IsolatedDecoder, medium: Medium, view: View) -> Decoded | VideoError:
+    try:
+        with medium_file(medium) as path:
+            return decoder.look(path, medium, view)
+    except VideoError as error:
+        return error
+
+
+def _answered(adapter: Adapter, ask: Ask, clip: Decoded | VideoError, plan: Plan) -> Row:
+    row = Row(
+        key=ask.key,
+        task=ask.item.task,
+        index=ask.item.index,
+        rotation=ask.rotation,
+        video=ask.item.place.id,
+        question=ask.item.question,
+        options=ask.options,
+        gold=ask.gold,
+    )
+    if isinstance(clip, VideoError):
+        return replace(row, reason=MEDIA_ERROR, error=str(clip))
+    ((_, frames),) = clip.frames.items()
+    shown = controlled(frames, plan.control, row.video)
+    prompt = PRESETS[plan.preset](ask.item.question, ask.options)
+    if not adapter.supports_prefill:
+        prompt = prompt.without_prefill()
+    said = (_letter if plan.predict == "letters" else _text)(adapter, shown, prompt, row)
+    match = robust(said["scored"], row.options)
+    verdicts = {
+        name: matcher.verdict(matcher.text(said["scored"]), row.options, row.gold)
+        for name, matcher in MATCHERS.items()
+    }
+    return replace(
+        row, **said, letter=match.letter, reason="" if match.letter else match.reason,
+        verdicts=verdicts, repaired=_is_repaired(ask, clip, plan),
+    )  # fmt: skip
+
+
+def _is_repaired(ask: Ask, clip: Decoded, plan: Plan) -> bool:
+    """Whether bounds had to be moved; other samplers know none."""
+    if plan.sampler != "evaluation" or not ask.medium.has_span:
+        return False
+    return is_repaired(numbered(clip.num_frames, clip.probe.fps, ask.medium), ask.medium)
+
+
+def _text(adapter: Adapter, frames: np.ndarray, prompt: Prompt, row: Row) -> dict[str, Any]:
+    text = adapter.generate(frames, prompt)
+    bracket = "(" if prompt.prefill.endswith("(") else ""
+    return {"text": text, "scored": f"{bracket}{text}"}
+
+
+def _letter(adapter: Adapter, frames: np.ndarray, prompt: Prompt, row: Row) -> dict[str, Any]:
+    letters = LETTERS[: len(row.options)]
+    logits = np.asarray(adapter.letter_logits(frames, prompt, letters), dtype=np.float64)
+    if logits.shape != (len(letters),):
+        raise DataError(f"{adapter.name}: {len(letters)} logits are needed, got {logits.shape}")
+    known = dict(zip(letters, logits.tolist(), strict=True))
+    if np.isnan(logits).any() or np.isneginf(logits).all():
+        return {"scored": "", "logits": known}
+    best = int(logits.argmax())
+    return {"scored": f"({letters[best]}) {row.options[best]}", "logits": known}

@@ -1,0 +1,93 @@
+"""A folder of `transformers`: asked through its own processor, without any network."""
+
+import shutil
+import socket
+
+import numpy as np
+import pytest
+import torch
+
+from msvqa import cli
+from msvqa.errors import DataError
+from msvqa.mvbench.adapters.adapter import Source, open_adapter
+from msvqa.mvbench.adapters.library import Transformers
+from msvqa.mvbench.prompts import official
+from msvqa.mvbench.results import read_results
+
+pytest.importorskip("transformers")
+PROMPT = official("Why?", ["this", "that", "both"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    from tests.mvbench.tiny_model import write_tiny_model
+
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny-vl")
+
+
+@pytest.fixture(scope="module")
+def adapter(folder):
+    return Transformers(Source(model=str(folder), max_new_tokens=6))
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return np.random.default_rng(0).integers(0, 256, (4, 64, 96, 3)).astype(np.uint8)
+
+
+def test_the_words_reach_the_model_with_the_frames_and_the_begun_answer(adapter, frames):
+    inputs = adapter._inputs(frames, PROMPT)
+    text = adapter._tokenizer.decode(inputs["input_ids"][0])
+    assert text.startswith(f"<|im_start|>system\n{PROMPT.system}<|im_end|>\n<|im_start|>user\n")
+    assert text.endswith(f"{PROMPT.user}<|im_end|>\n<|im_start|>assistant\nBest option:(")
+    # Frames in pairs, patches of 14 pixels, four of which are one token.
+    ((pairs, high, wide),) = inputs["video_grid_thw"].tolist()
+    assert pairs == 2
+    assert text.count("<|video_pad|>") == pairs * high * wide // 4
+
+
+def test_an_answer_is_repeatable_and_depends_on_what_is_seen(adapter, frames):
+    first = adapter.generate(frames, PROMPT)
+    assert first == adapter.generate(frames, PROMPT)
+    assert "Best option" not in first
+    others = [adapter.letter_logits(seen, PROMPT, "ABC") for seen in (frames, frames[::-1].copy())]
+    assert not np.allclose(*others)
+
+
+def test_logits_of_letters_are_those_of_the_next_token(adapter, frames):
+    found = adapter.letter_logits(frames, PROMPT, "ABC")
+    with torch.inference_mode():
+        logits = adapter._model(**adapter._inputs(frames, PROMPT)).logits[0, -1]
+    tokens = [adapter._tokenizer.convert_tokens_to_ids(letter) for letter in "ABC"]
+    assert found == pytest.approx(logits[tokens].numpy(), rel=1e-5)
+
+
+def test_the_command_asks_a_folder_without_network(folder, drawn, tmp_path, monkeypatch, capsys):
+    def refuse(*arguments):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    out = tmp_path / "tiny.jsonl"
+    words = ["--model", str(folder), "--frames", "2", "--tokens", "3", "--part", "1/12"]
+    for predict in ("generate", "letters"):
+        file = out.with_name(f"{predict}.jsonl")
+        command = ["mvbench", "run", str(drawn), "--out", str(file), *words, "--predict", predict]
+        assert cli.main(command) == 0, capsys.readouterr().err
+        results = read_results(file)
+        assert results.header.settings["model"] == "tiny-vl"
+        assert len(results.rows) == 5
+    assert all(row.letter for row in results.rows.values()), "logits always give a letter"
+
+
+def test_a_folder_that_is_no_model_is_told(folder, tmp_path):
+    with pytest.raises(DataError, match="no folder of a model"):
+        open_adapter("transformers", Source(model=str(tmp_path)))
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "chat_template.jinja").unlink()
+    with pytest.raises(DataError, match="no chat template"):
+        open_adapter("transformers", Source(model=str(copy)))
+    (copy / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(DataError, match="cannot be read as a video-language model"):
+        open_adapter("transformers", Source(model=str(copy)))
+    with pytest.raises(DataError, match="unknown adapter 'transformer'"):
+        open_adapter("transformer", Source(model=str(copy)))
