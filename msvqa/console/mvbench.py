@@ -26,6 +26,7 @@ def add_actions(actions: Any, add: Add) -> None:
     score.add_argument("files", nargs="+", metavar="FILE", help="result, or all parts of one")
     _add_matcher(score)
     score.add_argument("--json", metavar="FILE", help="also write the numbers for a leaderboard")
+    score.add_argument("--page", metavar="FILE", help="also write an HTML page with examples")
     compare = add(actions, "compare", _compare, "compare two results question by question")
     compare.add_argument("first", metavar="A", help="result of `run`")
     compare.add_argument("second", metavar="B", help="result of `run`")
@@ -36,6 +37,14 @@ def add_actions(actions: Any, add: Add) -> None:
     doctor.add_argument(
         "--timeout", metavar="S", type=float, default=60.0, help="longest time for one medium"
     )
+    mini = add(actions, "make-mini", _make_mini, "draw a small MVBench of moving squares")
+    mini.add_argument("root", metavar="DIR", help="folder that is absent or empty")
+    mini.add_argument("--items", metavar="N", type=int, default=3, help="questions of a task (3)")
+    mini.add_argument("--seed", metavar="N", type=int, default=0, help="chooses what is drawn")
+    mini.add_argument(
+        "--order", metavar="NAME", default="shuffled",
+        help="of the options: shuffled (default), or fixed for each task",
+    )  # fmt: skip
 
 
 def _add_matcher(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +137,11 @@ def _score(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(Path(arguments.json), found.leaderboard())
         print(f"Leaderboard: {arguments.json}")
+    if arguments.page:
+        from msvqa.page.mvbench import write_page
+
+        write_page(found, Path(arguments.page))
+        print(f"Page: {arguments.page}")
     return 0
 
 
@@ -212,6 +226,16 @@ def _doctor(arguments: argparse.Namespace) -> int:
     lines.close()
     _print_diagnosis(diagnosis)
     return EXIT_PROBLEMS if diagnosis.problems else 0
+
+
+def _make_mini(arguments: argparse.Namespace) -> int:
+    from msvqa.mvbench.mini import make_mini
+
+    root = make_mini(
+        arguments.root, items=arguments.items, seed=arguments.seed, order=arguments.order
+    )
+    print(f"{root}: 20 tasks of {arguments.items} questions, options {arguments.order}")
+    return 0
 
 
 def _print_diagnosis(diagnosis: "Diagnosis") -> None:

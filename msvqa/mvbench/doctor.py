@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from msvqa.data.caption_rows import Found, Place, media_problems
 from msvqa.data.datasets.mvbench import SPLIT, Item
 from msvqa.data.medium import Medium
-from msvqa.data.sampling import numbered
+from msvqa.data.sampling import Numbered, numbered
 from msvqa.data.schema import Problem
 from msvqa.data.video import IsolatedDecoder, medium_file
 from msvqa.errors import VideoError
@@ -135,11 +135,17 @@ def _content_problem(
         frames = numbered(probe.num_frames, probe.fps, medium)
     except VideoError as error:
         return _problem(error.outcome, place, str(error))
-    if medium.has_span and is_repaired(frames, medium):
+    if medium.has_span and not _holds(frames, medium):
         lasts_s = probe.num_frames / frames.fps
         words = f"the bounds do not lie within the clip, which lasts {lasts_s:.2f} s"
         return _problem("odd_bound", place, words)
     return None
+
+
+def _holds(frames: Numbered, medium: Medium) -> bool:
+    """Whether a clip has the bounds of a medium; a frame more or less is a matter of rounding."""
+    beyond = medium.end is not None and medium.end * frames.fps > frames.last + 1
+    return not beyond and not is_repaired(frames, medium)
 
 
 def _problem(kind: str, place: Place, words: str) -> Problem:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from msvqa.data.annotations import several
+from msvqa.data.caption_rows import Found
 from msvqa.data.dataset import open_dataset
 from msvqa.data.datasets.mvbench import Item, MVBench
 from msvqa.data.medium import Medium
@@ -169,6 +170,18 @@ def run(adapter: Adapter, plan: Plan, progress: Progress | None = None) -> Resul
         return Results(header, file.rows)
 
 
+def view_of(sampler: str, frames: int, size_px: int) -> View:
+    """Return what is seen of a clip: whole frames, the longer side at most so many pixels."""
+    choose = partial(select, sampler=sampler, count=frames)
+    return View(select=choose, size_px=size_px, fit="whole")
+
+
+def medium_of(dataset: MVBench, item: Item, found: Found) -> Medium:
+    """Return the medium of an item, where its file is there."""
+    path = join(str(dataset.root), found.file.path)
+    return Medium(item.place.id, path, found.kind, item.place.start, item.place.end)
+
+
 def _asks(
     dataset: MVBench, items: Sequence[Item], header: Header, plan: Plan
 ) -> tuple[list[Ask], Counter[str]]:
@@ -182,8 +195,7 @@ def _asks(
         if not at.file.path:
             absent[item.task] += 1
         elif place % count == number - 1:
-            path = join(str(dataset.root), at.file.path)
-            medium = Medium(item.place.id, path, at.kind, item.place.start, item.place.end)
+            medium = medium_of(dataset, item, at)
             rotations = len(item.candidates) if plan.circular else 1
             asks += [_asked(item, medium, rotation, header) for rotation in range(rotations)]
     return asks, absent
@@ -209,11 +221,7 @@ def _ask_all(
     done = len(asks) - len(todo)
     progress(done, len(asks))
     decoder = IsolatedDecoder(plan.timeout_s)
-    view = View(
-        select=partial(select, sampler=plan.sampler, count=plan.frames),
-        size_px=plan.size_px,
-        fit="whole",
-    )
+    view = view_of(plan.sampler, plan.frames, plan.size_px)
     try:
         for ask, clip in _ahead(todo, lambda ask: _clip(decoder, ask.medium, view)):
             file.append(_answered(adapter, ask, clip, plan))

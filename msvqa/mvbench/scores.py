@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from msvqa.metrics import interval_by_video, mcnemar, wilson_interval
+from msvqa.mvbench.tasks import QUESTIONS_PER_TASK, TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +90,11 @@ class Scores:
 
     @property
     def name(self) -> str:
-        """What the average may be called."""
-        return "MVBench Avg" if self.total.evaluated == self.total.expected else "partial"
+        """What the average may be called: the published name only where nothing is missing."""
+        if self.total.evaluated < self.total.expected:
+            return "partial"
+        sizes = [counts.expected for counts in self.tasks.values()]
+        return "MVBench Avg" if sizes == [QUESTIONS_PER_TASK] * len(TASKS) else "average"
 
 
 def guessing(options: Sequence[int]) -> float:

@@ -50,6 +50,12 @@ def test_a_task_without_media_lowers_the_coverage_and_the_name_of_the_average():
     assert scores.over_expected == pytest.approx(100 * 1810 / 4000)
 
 
+def test_another_set_of_questions_is_no_mvbench():
+    complete = {task.name: counts(1, 3, 3) for task in TASKS}
+    assert Scores(complete).name == "average"
+    assert Scores({"Action Sequence": counts(100)}).name == "average"
+
+
 def test_wilson_intervals():
     low, high = wilson_interval(100, 200)
     assert (low, high) == pytest.approx((0.4314, 0.5686), abs=1e-4)
