@@ -133,7 +133,8 @@ def _action_prediction(pen: Pen) -> Drawn:
         options=_of_colors(pen, answer, 4, (other,)),
         answer=_named(answer),
         background=_screens([answer, other] * 3, FRAMES // 6),
-        span=(0.0, 2.0),
+        # The next colour begins at 2 s.
+        span=(0.0, 1.9),
     )
 
 

@@ -83,6 +83,7 @@ def test_a_run_that_is_ended_goes_on_and_gives_the_same_file(drawn, whole, tmp_p
     assert out.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_what_goes_on_to_the_same_file(drawn, tmp_path):
     out, other = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
     words = ["--adapter", "tests.mvbench.stub_adapters:Slow", "--model", "slow", "--frames", "4"]
