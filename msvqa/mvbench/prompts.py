@@ -29,6 +29,8 @@ class Prompt:
     user: str
     prefill: str
     """How its answer begins; empty where it begins by itself."""
+    seconds: float = 0.0
+    """How long the clip lasts that the frames are spread over; 0 where nobody knows."""
 
     def without_prefill(self) -> "Prompt":
         """Return the prompt for a model whose answer cannot be begun: the user's turn ends so."""

@@ -16,6 +16,8 @@ from typing import IO, Any
 
 from msvqa.errors import DataError, RunError
 from msvqa.files import json_text, lock
+from msvqa.mvbench.prompts import LETTERS
+from msvqa.mvbench.tasks import BY_NAME
 
 FORMAT = 1
 KEY_LETTERS = 20
@@ -230,9 +232,17 @@ def _header(content: dict[str, Any], path: Path) -> Header:
     if content.pop("mvbench", None) != FORMAT:
         raise DataError(f"{path}: no result of `msvqa mvbench run` is in this file")
     try:
-        return Header(**content)
+        header = Header(**content)
     except TypeError:
-        raise DataError(f"{path}: the first line is of another version of this program") from None
+        header = None
+    if header is None or not (
+        isinstance(header.settings, dict)
+        and isinstance(header.expected, dict)
+        and all(type(count) is int for count in header.expected.values())
+        and header.expected.keys() <= BY_NAME.keys()
+    ):
+        raise DataError(f"{path}: the first line is of another version of this program")
+    return header
 
 
 def _row(content: dict[str, Any], place: str) -> Row:
@@ -240,8 +250,20 @@ def _row(content: dict[str, Any], place: str) -> Row:
         row = Row(**content)
     except TypeError as error:
         raise DataError(f"{place}: {str(error).removeprefix('Row.__init__() ')}") from None
-    texts = (row.key, row.task, row.gold, row.scored, row.video, *row.options)
-    letters = [chr(ord("A") + number) for number in range(len(row.options))]
-    if not all(isinstance(text, str) for text in texts) or row.gold not in letters:
-        raise DataError(f"{place}: texts, and a right letter of the options, are needed")
+    if not _is_sound(row):
+        raise DataError(f"{place}: texts, numbers and a right letter of the options are needed")
     return row
+
+
+def _is_sound(row: Row) -> bool:
+    """Whether what is counted has the types that it must have."""
+    if not isinstance(row.options, list):
+        return False
+    texts = (row.key, row.task, row.gold, row.scored, row.video, row.reason, *row.options)
+    numbers = (row.index, row.rotation)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and row.task in BY_NAME
+        and all(type(number) is int for number in numbers)
+        and row.gold in [*LETTERS[: len(row.options)]]
+    )

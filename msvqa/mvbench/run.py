@@ -34,7 +34,7 @@ from msvqa.mvbench.results import (
     key_of,
     open_results,
 )
-from msvqa.mvbench.sampling import SAMPLERS, is_repaired, select
+from msvqa.mvbench.sampling import SAMPLERS, select
 from msvqa.recipe import parse_data
 from msvqa.storage import join
 
@@ -272,6 +272,8 @@ def _answered(adapter: Adapter, ask: Ask, clip: Decoded | VideoError, plan: Plan
     ((_, frames),) = clip.frames.items()
     shown = controlled(frames, plan.control, row.video)
     prompt = PRESETS[plan.preset](ask.item.question, ask.options)
+    span = _span(ask, clip, plan)
+    prompt = replace(prompt, seconds=span.seconds)
     if not adapter.supports_prefill:
         prompt = prompt.without_prefill()
     said = (_letter if plan.predict == "letters" else _text)(adapter, shown, prompt, row)
@@ -282,15 +284,29 @@ def _answered(adapter: Adapter, ask: Ask, clip: Decoded | VideoError, plan: Plan
     }
     return replace(
         row, **said, letter=match.letter, reason="" if match.letter else match.reason,
-        verdicts=verdicts, repaired=_is_repaired(ask, clip, plan),
+        verdicts=verdicts, repaired=span.is_repaired,
     )  # fmt: skip
 
 
-def _is_repaired(ask: Ask, clip: Decoded, plan: Plan) -> bool:
-    """Whether bounds had to be moved; other samplers know none."""
-    if plan.sampler != "evaluation" or not ask.medium.has_span:
-        return False
-    return is_repaired(numbered(clip.num_frames, clip.probe.fps, ask.medium), ask.medium)
+@dataclass(frozen=True)
+class Span:
+    """What of a clip is seen."""
+
+    seconds: float
+    """0 where nobody knows."""
+    is_repaired: bool = False
+    """Whether bounds had to be moved into the clip."""
+
+
+def _span(ask: Ask, clip: Decoded, plan: Plan) -> Span:
+    # Samplers other than that of the evaluation see all of a clip.
+    has_bounds = plan.sampler == "evaluation" and ask.medium.has_span
+    medium = ask.medium if has_bounds else replace(ask.medium, start=None, end=None)
+    frames = numbered(clip.num_frames, clip.probe.fps, medium)
+    bounds = frames.span(medium.start, medium.end)
+    first, last = frames.repaired(*bounds)
+    seconds = (last - first + 1) / frames.fps if frames.fps > 0 else 0.0
+    return Span(seconds, (first, last) != bounds)
 
 
 def _text(adapter: Adapter, frames: np.ndarray, prompt: Prompt, row: Row) -> dict[str, Any]:

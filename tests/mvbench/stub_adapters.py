@@ -20,6 +20,15 @@ class Saying(Adapter):
         return self.source.model
 
 
+class Echoing(Adapter):
+    """Is told the right letters in the order of the questions."""
+
+    letters: list = []
+
+    def generate(self, frames, prompt):
+        return f"{type(self).letters.pop(0)})"
+
+
 class Mean(Adapter):
     """Answers by what the frames look like, in two ways that agree."""
 

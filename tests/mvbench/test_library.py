@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,14 +20,24 @@ PROMPT = official("Why?", ["this", "that", "both"])
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    from tests.mvbench.tiny_model import write_tiny_model
+def folders(tmp_path_factory):
+    from tests.mvbench.tiny_model import LAYOUTS, write_tiny_model
 
-    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny-vl")
+    root = tmp_path_factory.mktemp("models")
+    return {layout: write_tiny_model(root / layout, layout) for layout in LAYOUTS}
+
+
+@pytest.fixture(scope="module")
+def folder(folders):
+    return folders["qwen2_vl"]
 
 
 @pytest.fixture(scope="module")
 def adapter(folder):
+    return opened(folder)
+
+
+def opened(folder):
     return Transformers(Source(model=str(folder), max_new_tokens=6))
 
 
@@ -46,12 +57,33 @@ def test_the_words_reach_the_model_with_the_frames_and_the_begun_answer(adapter,
     assert text.count("<|video_pad|>") == pairs * high * wide // 4
 
 
-def test_an_answer_is_repeatable_and_depends_on_what_is_seen(adapter, frames):
-    first = adapter.generate(frames, PROMPT)
-    assert first == adapter.generate(frames, PROMPT)
+@pytest.mark.parametrize("layout", ["qwen2_vl", "llava_onevision", "internvl"])
+def test_an_answer_is_repeatable_and_depends_on_what_is_seen(folders, frames, layout):
+    adapter, prompt = opened(folders[layout]), replace(PROMPT, seconds=2.5)
+    first = adapter.generate(frames, prompt)
+    assert first == adapter.generate(frames, prompt)
     assert "Best option" not in first
-    others = [adapter.letter_logits(seen, PROMPT, "ABC") for seen in (frames, frames[::-1].copy())]
+    others = [adapter.letter_logits(seen, prompt, "ABC") for seen in (frames, 255 - frames)]
+    assert np.isfinite(others).all()
     assert not np.allclose(*others)
+
+
+def test_processors_are_told_when_frames_are_shown(adapter, frames, monkeypatch):
+    seen = {}
+    processor = adapter._processor
+
+    class Listening:
+        apply_chat_template = processor.apply_chat_template
+
+        def __call__(self, **words):
+            seen.update(words)
+            return processor(**words)
+
+    monkeypatch.setattr(adapter, "_processor", Listening())
+    adapter._inputs(frames, replace(PROMPT, seconds=8.0))
+    ((metadata),) = seen["video_metadata"]
+    assert (metadata["fps"], metadata["frames_indices"]) == (0.5, [0, 1, 2, 3])
+    assert seen["do_sample_frames"] is False
 
 
 def test_logits_of_letters_are_those_of_the_next_token(adapter, frames):
@@ -74,7 +106,7 @@ def test_the_command_asks_a_folder_without_network(folder, drawn, tmp_path, monk
         command = ["mvbench", "run", str(drawn), "--out", str(file), *words, "--predict", predict]
         assert cli.main(command) == 0, capsys.readouterr().err
         results = read_results(file)
-        assert results.header.settings["model"] == "tiny-vl"
+        assert results.header.settings["model"] == "qwen2_vl"
         assert len(results.rows) == 5
     assert all(row.letter for row in results.rows.values()), "logits always give a letter"
 

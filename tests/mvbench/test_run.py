@@ -18,7 +18,16 @@ from msvqa.mvbench.controls import controlled
 from msvqa.mvbench.results import joined, read_results
 from msvqa.mvbench.run import Plan, open_benchmark, run
 from msvqa.mvbench.tally import compare, tally
-from tests.mvbench.stub_adapters import Failing, Knowing, Mean, Mute, Saying, Slow
+from tests.mvbench.stub_adapters import Echoing, Failing, Knowing, Mean, Mute, Saying, Slow
+
+WRONG_LINES = (
+    ("{", "line 3 is no line of a result"),
+    ('{"key": "a"}', "line 3: missing"),
+    ("INDEX", "line 3: texts, numbers and a right letter"),
+    ("GOLD", "line 3: texts, numbers and a right letter"),
+    ("TASK", "line 3: texts, numbers and a right letter"),
+)
+DAMAGE = {"INDEX": {"index": "0"}, "GOLD": {"gold": "Z"}, "TASK": {"task": "Cooking"}}
 
 
 def asked(root, out, adapter=Mean, model="mean", **plan):
@@ -36,10 +45,9 @@ def whole(drawn, tmp_path_factory):
 
 def test_who_echoes_is_right_who_is_silent_is_wrong(drawn, tmp_path):
     items = open_benchmark(str(drawn)).read().items
-    Knowing.right = {}
-    by_question = {}
-    for item in items:
-        by_question.setdefault(item.question, []).append(item.candidates[item.answer])
+    Echoing.letters = ["ABCDE"[item.answer] for item in items]
+    echo = tally(asked(drawn, tmp_path / "echo.jsonl", Echoing, "echo"))
+    assert (echo.scores.micro, echo.scores.macro, echo.reasons) == (100, 100, {})
     share = np.mean([item.answer == 0 for item in items])
     constant = tally(asked(drawn, tmp_path / "a.jsonl", Saying, "A)"))
     assert constant.scores.micro == pytest.approx(100 * share)
@@ -116,8 +124,10 @@ def test_a_torn_last_line_is_told_and_done_again(drawn, whole, tmp_path, caplog)
 
 def test_a_damaged_line_is_named(whole, tmp_path):
     lines = whole.read_text().splitlines()
-    for line, said in (("{", "line 3 is no line of a result"), ('{"key": "a"}', "line 3: missing")):
+    for line, said in WRONG_LINES:
         file = tmp_path / "bad.jsonl"
+        if line in DAMAGE:
+            line = json.dumps(json.loads(lines[2]) | DAMAGE[line])
         file.write_text("\n".join([*lines[:2], line, *lines[3:]]) + "\n")
         with pytest.raises(DataError, match=said):
             read_results(file)
@@ -192,6 +202,7 @@ def test_controls_change_what_is_seen_and_nothing_else(drawn, tmp_path, control)
     plan = Plan(root=str(drawn), out=tmp_path / "a.jsonl", frames=6, control=control, part=(1, 60))
     run(adapter, plan)
     ((frames, prompt),) = adapter.seen
+    assert prompt.seconds == 2.0, "from 1 s to the end at 3 s"
     plain = Saying(Source(model="A"))
     run(plain, Plan(root=str(drawn), out=tmp_path / "b.jsonl", frames=6, part=(1, 60)))
     ((seen, words),) = plain.seen

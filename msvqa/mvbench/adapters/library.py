@@ -32,13 +32,14 @@ class Transformers(Adapter):
         except ImportError as error:
             raise PackageError(f"{error}: pip install 'transformers>=5'") from None
         library: Any = transformers
+        library.utils.logging.disable_progress_bar()
         known: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             self._processor: Any = library.AutoProcessor.from_pretrained(folder, **known)
             model: Any = library.AutoModelForImageTextToText.from_pretrained(
                 folder, dtype="auto", use_safetensors=True, **known
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
             raise DataError(f"{folder} cannot be read as a video-language model: {error}") from None
         if not getattr(self._processor, "chat_template", None):
             raise DataError(f"{folder}: its processor has no chat template to ask by")
@@ -98,5 +99,14 @@ class Transformers(Adapter):
             videos=[video],
             do_sample_frames=False,
             return_tensors="pt",
+            **_times(len(frames), prompt.seconds),
         )
         return inputs.to(self._model.device)
+
+
+def _times(count: int, seconds: float) -> dict[str, Any]:
+    """Return what tells a processor when each of T frames is shown, for those that write it."""
+    if not seconds:
+        return {}
+    times = {"fps": count / seconds, "duration": seconds, "total_num_frames": count}
+    return {"video_metadata": [{**times, "frames_indices": list(range(count))}]}
