@@ -63,7 +63,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--server", metavar="URL", default="", help="OpenAI-compatible server")
     run.add_argument("--adapter", metavar="NAME", help="transformers, server or module:Class")
     run.add_argument("--prefill", action="store_true", help="the server continues begun answers")
-    run.add_argument("--predict", metavar="HOW", default="generate", help="generate or letters")
+    run.add_argument("--predict", metavar="HOW", default="generate", help="see docs/mvbench.md")
     run.add_argument(
         "--preset", metavar="NAME", default="official",
         help="words: official (default), paper, vlmevalkit, lmms_eval",

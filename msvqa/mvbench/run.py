@@ -23,6 +23,7 @@ from msvqa.data.video import Decoded, IsolatedDecoder, View, medium_file
 from msvqa.errors import DataError, VideoError, one_of
 from msvqa.mvbench.adapters.adapter import Adapter
 from msvqa.mvbench.controls import CONTROLS, controlled
+from msvqa.mvbench.likelihood import option_scores
 from msvqa.mvbench.matching import MATCHERS, robust
 from msvqa.mvbench.prompts import LETTERS, PRESETS, Prompt
 from msvqa.mvbench.results import (
@@ -40,8 +41,9 @@ from msvqa.storage import join
 
 AHEAD = 2
 """So many clips are decoded while the model is busy with another."""
-PREDICTIONS = ("generate", "letters")
-"""`generate`: what the model says is matched; `letters`: the likeliest letter is taken."""
+PREDICTIONS = ("generate", "letters", "options_sum", "options_mean", "options_char")
+"""`generate`: what the model says is matched; `letters`: the likeliest letter is taken; `options_`:
+the likeliest option, by the sum of its tokens' log-probabilities, per token or per character."""
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -276,7 +278,10 @@ def _answered(adapter: Adapter, ask: Ask, clip: Decoded | VideoError, plan: Plan
     prompt = replace(prompt, seconds=span.seconds)
     if not adapter.supports_prefill:
         prompt = prompt.without_prefill()
-    said = (_letter if plan.predict == "letters" else _text)(adapter, shown, prompt, row)
+    if plan.predict == "generate":
+        said = _text(adapter, shown, prompt)
+    else:
+        said = _likeliest(_logits(adapter, shown, prompt, row, plan.predict), row)
     match = robust(said["scored"], row.options)
     verdicts = {
         name: matcher.verdict(matcher.text(said["scored"]), row.options, row.gold)
@@ -309,17 +314,39 @@ def _span(ask: Ask, clip: Decoded, plan: Plan) -> Span:
     return Span(seconds, (first, last) != bounds)
 
 
-def _text(adapter: Adapter, frames: np.ndarray, prompt: Prompt, row: Row) -> dict[str, Any]:
+def _text(adapter: Adapter, frames: np.ndarray, prompt: Prompt) -> dict[str, Any]:
     text = adapter.generate(frames, prompt)
-    bracket = "(" if prompt.prefill.endswith("(") else ""
-    return {"text": text, "scored": f"{bracket}{text}"}
+    return {"text": text, "scored": f"{_bracket(prompt)}{text}"}
 
 
-def _letter(adapter: Adapter, frames: np.ndarray, prompt: Prompt, row: Row) -> dict[str, Any]:
+def _bracket(prompt: Prompt) -> str:
+    """Return the bracket that an answer was begun with, where it was."""
+    return "(" if prompt.prefill.endswith("(") else ""
+
+
+def _logits(
+    adapter: Adapter, frames: np.ndarray, prompt: Prompt, row: Row, predict: str
+) -> np.ndarray:
+    """Return how likely the model finds each option, (n,)."""
     letters = LETTERS[: len(row.options)]
-    logits = np.asarray(adapter.letter_logits(frames, prompt, letters), dtype=np.float64)
-    if logits.shape != (len(letters),):
-        raise DataError(f"{adapter.name}: {len(letters)} logits are needed, got {logits.shape}")
+    if predict == "letters":
+        found = np.asarray(adapter.letter_logits(frames, prompt, letters), dtype=np.float64)
+        if found.shape != (len(letters),):
+            raise DataError(f"{adapter.name}: {len(letters)} logits are needed, got {found.shape}")
+        return found
+    labelled = [f"({letter}) {text}" for letter, text in zip(letters, row.options, strict=True)]
+    texts = [text.removeprefix(_bracket(prompt)) for text in labelled]
+    tokens = adapter.text_logprobs(frames, prompt, texts)
+    padded = np.full((1, len(tokens), max(map(len, tokens))), np.nan)  # (1, n, T)
+    for number, of_text in enumerate(tokens):
+        padded[0, number, : len(of_text)] = of_text
+    scores = option_scores(padded, np.array([len(texts)]), np.array([[*map(len, texts)]]))
+    of_options: np.ndarray = scores[predict.removeprefix("options_")][0]
+    return of_options
+
+
+def _likeliest(logits: np.ndarray, row: Row) -> dict[str, Any]:
+    letters = LETTERS[: len(row.options)]
     known = dict(zip(letters, logits.tolist(), strict=True))
     if np.isnan(logits).any() or np.isneginf(logits).all():
         return {"scored": "", "logits": known}

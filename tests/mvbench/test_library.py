@@ -94,6 +94,17 @@ def test_logits_of_letters_are_those_of_the_next_token(adapter, frames):
     assert found == pytest.approx(logits[tokens].numpy(), rel=1e-5)
 
 
+def test_likelihoods_of_texts_are_those_of_their_tokens_one_by_one(adapter, frames):
+    first, second = adapter.text_logprobs(frames, PROMPT, ["A) this", "B"])
+    assert (first.shape, second.shape) == ((7,), (1,)), "every byte is a token of this model"
+    letters = adapter.letter_logits(frames, PROMPT, ["A", "B"])
+    assert first[0] - second[0] == pytest.approx(letters[0] - letters[1], rel=1e-4)
+    after = replace(PROMPT, prefill=f"{PROMPT.prefill}A) thi")
+    (last,) = adapter.text_logprobs(frames, after, ["s"])
+    assert last == pytest.approx(first[-1:], rel=1e-4)
+    assert (first < 0).all()
+
+
 def test_the_command_asks_a_folder_without_network(folder, drawn, tmp_path, monkeypatch, capsys):
     def refuse(*arguments):
         raise AssertionError("the network was asked")
@@ -101,7 +112,7 @@ def test_the_command_asks_a_folder_without_network(folder, drawn, tmp_path, monk
     monkeypatch.setattr(socket.socket, "connect", refuse)
     out = tmp_path / "tiny.jsonl"
     words = ["--model", str(folder), "--frames", "2", "--tokens", "3", "--part", "1/12"]
-    for predict in ("generate", "letters"):
+    for predict in ("generate", "options_mean", "letters"):
         file = out.with_name(f"{predict}.jsonl")
         command = ["mvbench", "run", str(drawn), "--out", str(file), *words, "--predict", predict]
         assert cli.main(command) == 0, capsys.readouterr().err

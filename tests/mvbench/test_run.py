@@ -18,7 +18,16 @@ from msvqa.mvbench.controls import controlled
 from msvqa.mvbench.results import joined, read_results
 from msvqa.mvbench.run import Plan, open_benchmark, run
 from msvqa.mvbench.tally import compare, tally
-from tests.mvbench.stub_adapters import Echoing, Failing, Knowing, Mean, Mute, Saying, Slow
+from tests.mvbench.stub_adapters import (
+    Echoing,
+    Failing,
+    Knowing,
+    Mean,
+    Mute,
+    Saying,
+    Slow,
+    Weighing,
+)
 
 WRONG_LINES = (
     ("{", "line 3 is no line of a result"),
@@ -194,6 +203,24 @@ def test_letters_by_logits_are_compared_without_words(drawn, whole, tmp_path):
     assert list(row.logits) == ["A", "B", "C", "D"]
     with pytest.raises(DataError, match="gives no logits of letters"):
         asked(drawn, tmp_path / "other.jsonl", Saying, "A", predict="letters")
+
+
+def test_options_by_likelihood_are_compared_in_three_ways(drawn, tmp_path):
+    found = {}
+    for way in ("sum", "mean", "char"):
+        file = tmp_path / f"{way}.jsonl"
+        results = asked(drawn, file, Weighing, "w", predict=f"options_{way}", part=(1, 60))
+        ((row),) = results.rows.values()
+        found[way] = row
+    # Each character is a token of -1, so the shortest text is the likeliest, and all are alike by
+    # token and by character; of equals the first is taken.
+    sizes = [len(option) for option in row.options]
+    assert found["sum"].logits == {
+        letter: -(size + 3.0) for letter, size in zip("ABCD", sizes, strict=True)
+    }
+    assert found["sum"].letter == "ABCD"[int(np.argmin(sizes))]
+    assert set(found["mean"].logits.values()) == set(found["char"].logits.values()) == {-1.0}
+    assert (found["mean"].letter, found["char"].letter) == ("A", "A")
 
 
 @pytest.mark.parametrize("control", ["none", "blind", "shuffled", "reversed"])

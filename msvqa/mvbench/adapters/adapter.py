@@ -1,4 +1,4 @@
-"""What MVBench asks of a model: two methods.
+"""What MVBench asks of a model: two methods, and a third that may be left out.
 
     class Mine(Adapter):
         def generate(self, frames, prompt): ...
@@ -70,6 +70,16 @@ class Adapter(ABC):
             DataError: the model cannot tell.
         """
         raise DataError(f"{type(self).__name__} gives no logits of letters; --predict generate")
+
+    def text_logprobs(
+        self, frames: np.ndarray, prompt: Prompt, texts: Sequence[str]
+    ) -> list[np.ndarray]:
+        """Return the log-probabilities of each text's tokens, were it the answer; may be left out.
+
+        Raises:
+            DataError: the model cannot tell.
+        """
+        raise DataError(f"{type(self).__name__} gives no likelihood of texts; --predict generate")
 
     def close(self) -> None:  # noqa: B027 - most have nothing to free
         """Free what the model holds."""

@@ -5,6 +5,7 @@ folder is run.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from msvqa.errors import DataError, PackageError
 from msvqa.mvbench.adapters.adapter import Adapter, Source
 from msvqa.mvbench.prompts import Prompt
 
-# T frames, n letters, L tokens, V tokens known.
+# T frames, n letters, L tokens, l of them of the text, V tokens known.
 
 
 class Transformers(Adapter):
@@ -69,6 +70,26 @@ class Transformers(Adapter):
         logits = self._model(**self._inputs(frames, prompt)).logits[0, -1].double()  # (V,)
         found = [torch.logsumexp(logits[self._spellings(letter)], dim=0) for letter in letters]
         return torch.stack(found).cpu().numpy()  # (n,)
+
+    @torch.inference_mode()
+    def text_logprobs(
+        self, frames: np.ndarray, prompt: Prompt, texts: Sequence[str]
+    ) -> list[np.ndarray]:
+        """Return the log-probabilities of each text's tokens, read in one pass each."""
+        before = self._inputs(frames, prompt)["input_ids"][0]
+        return [self._logprobs(frames, prompt, text, before) for text in texts]
+
+    def _logprobs(
+        self, frames: np.ndarray, prompt: Prompt, text: str, before: torch.Tensor
+    ) -> np.ndarray:
+        inputs = self._inputs(frames, replace(prompt, prefill=f"{prompt.prefill}{text}"))
+        tokens = inputs["input_ids"][0]  # (L,)
+        # The end of the prompt and the beginning of the text may be one token: it is the text's.
+        shared = min(len(before), len(tokens))
+        first = int((before[:shared] == tokens[:shared]).cumprod(dim=0).sum())
+        logits = self._model(**inputs).logits[0, first - 1 : -1].double()  # (l, V)
+        found = torch.log_softmax(logits, dim=-1).gather(1, tokens[first:, None])[:, 0]
+        return found.cpu().numpy()  # (l,)
 
     @cached_property
     def _tokenizer(self) -> Any:
