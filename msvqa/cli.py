@@ -100,6 +100,7 @@ def _perform(arguments: argparse.Namespace) -> int:
 def _unprinted(arguments: argparse.Namespace, failure: OSError, code: int) -> int:
     """Return the exit code of a command whose words could not be printed, and say so."""
     is_answer = arguments.run in (_doctor, _predict, _recipe_show, _recipe_diff, _completion)
+    is_answer |= getattr(arguments, "is_answer", False)
     if isinstance(failure, BrokenPipeError):
         # `msvqa … | head` is no error.
         return EXIT_BROKEN_PIPE if is_answer else code

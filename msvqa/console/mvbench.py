@@ -37,6 +37,9 @@ def add_actions(actions: Any, add: Add) -> None:
     doctor.add_argument(
         "--timeout", metavar="S", type=float, default=60.0, help="longest time for one medium"
     )
+    for parser in (score, compare, doctor):
+        # What they print is all that they are for.
+        parser.set_defaults(is_answer=True)
     mini = add(actions, "make-mini", _make_mini, "draw a small MVBench of moving squares")
     mini.add_argument("root", metavar="DIR", help="folder that is absent or empty")
     mini.add_argument("--items", metavar="N", type=int, default=3, help="questions of a task (3)")

@@ -114,6 +114,15 @@ def test_make_mini_is_a_root_that_doctor_likes(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("words", "code"), [(["score", "f"], 2), (["doctor", "d"], 2), (["make-mini", "d"], 0)]
+)
+def test_an_answer_that_cannot_be_printed_is_an_error(words, code, capsys):
+    arguments = cli._parse(["mvbench", *words])
+    assert cli._unprinted(arguments, OSError("no space left"), 0) == code
+    assert "no space left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["score", "nowhere.jsonl"], "no file nowhere.jsonl"),
