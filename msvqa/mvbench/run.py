@@ -350,5 +350,5 @@ def _likeliest(logits: np.ndarray, row: Row) -> dict[str, Any]:
     known = dict(zip(letters, logits.tolist(), strict=True))
     if np.isnan(logits).any() or np.isneginf(logits).all():
         return {"scored": "", "logits": known}
-    best = int(logits.argmax())
-    return {"scored": f"({letters[best]}) {row.options[best]}", "logits": known}
+    # The letter alone: the text of an option may look like other letters.
+    return {"scored": f"({letters[int(logits.argmax())]})", "logits": known}
