@@ -9,6 +9,7 @@ REQUIREMENTS = [
     "ray[default,data,train,tune]>=2.60,<2.64",
     "torch>=2.6,!=2.13.0",
     "torchvision>=0.21",
+    "transformers>=5",
     "charset-normalizer>=3.3",
     "h5py>=3.10",
     "decord>=0.6",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from msvqa import __version__
+from msvqa.console.mvbench import add_actions
 from msvqa.console.progress import ProgressLines
 from msvqa.console.streams import failure_of, open_streams, takes_all_characters
 from msvqa.console.tables import (
@@ -100,6 +101,7 @@ def _perform(arguments: argparse.Namespace) -> int:
 def _unprinted(arguments: argparse.Namespace, failure: OSError, code: int) -> int:
     """Return the exit code of a command whose words could not be printed, and say so."""
     is_answer = arguments.run in (_doctor, _predict, _recipe_show, _recipe_diff, _completion)
+    is_answer |= getattr(arguments, "is_answer", False)
     if isinstance(failure, BrokenPipeError):
         # `msvqa … | head` is no error.
         return EXIT_BROKEN_PIPE if is_answer else code
@@ -145,6 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_predict(verbs)
     _add_report(verbs)
     _add_recipe(verbs)
+    _add_mvbench(verbs)
     _add_completion(verbs)
     return parser
 
@@ -250,6 +253,12 @@ def _add_recipe(verbs: Any) -> None:
     diff = _verb(actions, "diff", _recipe_diff, "print the fields in which two recipes differ")
     diff.add_argument("recipe", metavar="A", help="recipe file or run folder")
     diff.add_argument("other", metavar="B", help="recipe file or run folder")
+
+
+def _add_mvbench(verbs: Any) -> None:
+    mvbench = verbs.add_parser("mvbench", help="ask, count and compare models on MVBench")
+    actions = mvbench.add_subparsers(title="actions", metavar="ACTION", required=True)
+    add_actions(actions, _verb)
 
 
 def _add_completion(verbs: Any) -> None:

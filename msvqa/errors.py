@@ -74,6 +74,10 @@ class PackageError(MSVQAError):
     """A module that cannot be imported, or an object that cannot be sent to another process."""
 
 
+class ServerError(MSVQAError):
+    """A server that a model is asked through, and that does not answer as it should."""
+
+
 class CacheError(MSVQAError):
     """A machine that may not keep as much as has to be fetched from an object store."""
 

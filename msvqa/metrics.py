@@ -1,5 +1,6 @@
 """Every metric: functions of arrays."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -84,6 +85,34 @@ def interval_by_video(
     means = (drawn @ sums) / (drawn @ counts)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the interval of a share (Wilson, 1927); it stays within 0 and 1 for few questions.
+
+    Args:
+        right: how many of the questions are right.
+        n: questions; without any nothing is known.
+        z: quantile of the normal distribution; by default that of 95 %.
+    """
+    if not n:
+        return float("nan"), float("nan")
+    share, denominator = right / n, 1 + z * z / n
+    centre = (share + z * z / (2 * n)) / denominator
+    half = z / denominator * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return the two-sided exact p-value that two models are right equally often (McNemar, 1947).
+
+    Args:
+        only_first: questions that only the first model answers rightly.
+        only_second: questions that only the second model does.
+    """
+    n = only_first + only_second
+    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / (1 << n))
 
 
 def text_baselines(train: Questions, test: Questions) -> dict[str, np.ndarray]:

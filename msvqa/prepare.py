@@ -176,7 +176,7 @@ def summary(prepared: Prepared) -> list[str]:
             f"{media['present']} of {media['expected']} videos, {media['missing']} missing"
         )
     lists = ", ".join(f"{prepared.info[words.name]} {words.noun}" for words in prepared.kind.lists)
-    lines.append(f"{lists}; {prepared.info['word_vectors']['said']}")
+    lines.append("; ".join(filter(None, [lists, prepared.info["word_vectors"]["said"]])))
     if any(counts["videos"]["missing"] for counts in prepared.info["splits"].values()):
         lines.append(f"missing videos are listed in {join(prepared.location, MISSING)}")
     return [*lines, *prepared.info["notes"]]
@@ -188,7 +188,8 @@ def _refuse(dataset: Dataset, annotated: Annotated, trains: bool) -> None:
         n = len(refused)
         count = f"{n} problem{'s' if n > 1 else ''} that must be put right"
         raise DataError(f"{dataset.root}: {count}\n{several(refused)}{how_to_allow(refused)}")
-    if trains and not annotated.rows_of(annotated.examples, "train")[1]:
+    wanted = trains and dataset.is_for_training
+    if wanted and not annotated.rows_of(annotated.examples, "train")[1]:
         name = annotated.kind.name
         raise DataError(f"{dataset.root}: no training {name}, and so nothing to learn from")
 
@@ -321,6 +322,9 @@ def _expected_and_present(expected: int, present: int) -> dict[str, int]:
 
 
 def _write_word_vectors(aside: Path, config: DataConfig, lexicon: Lexicon) -> dict[str, Any]:
+    if Vocabulary.name not in lexicon.sizes():
+        said = "no words are learned from these examples"
+        return {"file": None, "found": 0, "words": 0, "size": config.word_size, "said": said}
     vocabulary = lexicon.of(Vocabulary)
     n_words = len(vocabulary) - 2
     if config.word_vectors is None:

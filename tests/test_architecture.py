@@ -42,7 +42,7 @@ VERBS = (
 LEAVES = {
     "errors", "failures", "content", "text_files", "files", "storage", "cache", "strict_yaml",
     "sections", "data_config", "stage_config",
-    "recipe", "run", "space", "data.batch", "collectives",
+    "recipe", "run", "space", "data.batch", "collectives", "mvbench.tasks",
 }  # fmt: skip
 MAY_IMPORT = {
     "errors": set(),
@@ -62,6 +62,7 @@ MAY_IMPORT = {
     "run": {"errors", "files", "recipe", "storage"},
     "space": {"errors", "recipe", "sections", "strict_yaml"},
     "collectives": set(),
+    "mvbench.tasks": set(),
     "losses": LEAVES,
     "metrics": LEAVES,
     "data": LEAVES,
@@ -70,10 +71,11 @@ MAY_IMPORT = {
     "evaluators": LEAVES | {"metrics", "data"},
     "engine": LEAVES
     | {"descriptors", "machine", "data", "models", "losses", "metrics", "objectives", "evaluators"},
+    "mvbench": LEAVES | {"machine", "data", "metrics"},
     "checks": LEAVES | {"data", "models", "objectives", "evaluators", "engine"},
-    "page": LEAVES | {"data", "models", "metrics", "objectives", "engine", "evaluators"},
+    "page": LEAVES | {"mvbench", "data", "models", "metrics", "objectives", "engine", "evaluators"},
     "descriptors": set(),
-    "console": {"descriptors"},
+    "console": LEAVES | {"descriptors", "mvbench", "page"},
     "cli": LEAVES | {"interruption", "console", "machine", *VERBS},
     "__main__": {"cli"},
     "__init__": {"predict"},

@@ -122,8 +122,10 @@ def subcommands(parser):
 def test_every_verb_is_there_and_says_what_it_does():
     verbs = subcommands(cli.build_parser())
     known = {"doctor", "prepare", "extract", "train", "tune", "evaluate", "predict", "report"}
-    assert set(verbs) == {*known, "recipe", "completion"}
+    assert set(verbs) == {*known, "recipe", "mvbench", "completion"}
     assert set(subcommands(verbs["recipe"])) == {"show", "diff"}
+    of_mvbench = {"run", "score", "compare", "doctor", "make-mini"}
+    assert set(subcommands(verbs["mvbench"])) == of_mvbench
     for action in cli.build_parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
             assert all(choice.help for choice in action._choices_actions)

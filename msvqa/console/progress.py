@@ -33,6 +33,10 @@ class ProgressLines:
         words = f", {rejected} rejected" if rejected else ""
         self._show(f"extract: {done} of {total} videos{words}", always=done == total)
 
+    def on_count(self, what: str, done: int, total: int) -> None:
+        """Show how much of something is done."""
+        self._show(f"{what}: {done} of {total}", always=done == total)
+
     def on_row(self, row: Mapping[str, Any]) -> None:
         """Show a row of metrics.jsonl."""
         numbers = {

@@ -5,6 +5,7 @@ DATASETS: dict[str, str] = {
     "msrvtt_qa": "msvqa.data.datasets.msrvtt_qa:MSRVTTQA",
     "svqa": "msvqa.data.datasets.svqa:SVQA",
     "caption_files": "msvqa.data.datasets.caption_files:CaptionFiles",
+    "mvbench": "msvqa.data.datasets.mvbench:MVBench",
     "table": "msvqa.data.datasets.table:Table",
     "synthetic": "msvqa.data.datasets.synthetic:Synthetic",
 }

@@ -111,11 +111,11 @@ class CaptionRows:
             problems=[
                 *self.problems,
                 *allowed.problems(set(media["id"].to_pylist()), self.splits),
-                *_media_problems(places, found),
+                *media_problems(places, found),
                 *leaking(users, allowed),
             ],
             notes=notes,
-            same_file=_same_file(users),
+            same_file=same_file(users),
         )
 
     def _examples(self) -> pa.Table:
@@ -236,20 +236,23 @@ def _media(
     """Return the table of media, with `MEDIA_COLUMNS`."""
     columns: dict[str, list[Any]] = {name: [] for name in MEDIA_COLUMNS.names}
     for split, place in places:
-        file, kind = found[split, place].file, found[split, place].kind
-        hint = f"; {file.hint}" if file.hint else ""
-        row = {
-            "id": place.id, "path": file.path, "kind": kind, "start": place.start,
-            "end": place.end, "split": split, "present": bool(file.path),
-            "expected": file.expected,
-            "absence": "" if file.path else f"{file.expected}{hint}",
-        }  # fmt: skip
-        for name, value in row.items():
+        for name, value in medium_row(split, place, found[split, place]).items():
             columns[name].append(value)
     return pa.table(columns, schema=MEDIA_COLUMNS)
 
 
-def _same_file(users: Sequence[tuple[str, str, str]]) -> list[list[str]]:
+def medium_row(split: str, place: Place, found: Found) -> dict[str, Any]:
+    """Return a row of the table of media, see `MEDIA_COLUMNS`."""
+    file = found.file
+    hint = f"; {file.hint}" if file.hint else ""
+    return {
+        "id": place.id, "path": file.path, "kind": found.kind, "start": place.start,
+        "end": place.end, "split": split, "present": bool(file.path), "expected": file.expected,
+        "absence": "" if file.path else f"{file.expected}{hint}",
+    }  # fmt: skip
+
+
+def same_file(users: Sequence[tuple[str, str, str]]) -> list[list[str]]:
     """Return the ids of media, as spans, that are parts of one file."""
     ids: dict[str, dict[str, None]] = defaultdict(dict)
     for name, _, file in users:
@@ -257,9 +260,10 @@ def _same_file(users: Sequence[tuple[str, str, str]]) -> list[list[str]]:
     return [list(names) for names in ids.values() if len(names) > 1]
 
 
-def _media_problems(
+def media_problems(
     places: Sequence[tuple[str, Place]], found: Mapping[tuple[str, Place], Found]
 ) -> Iterator[Problem]:
+    """Yield what is wrong with the files of media."""
     for split, place in places:
         file, about = found[split, place].file, f"{place.id} of {split}"
         if file.leaves_root:

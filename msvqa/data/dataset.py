@@ -20,6 +20,8 @@ class Dataset(ABC):
         """Fields of the `data` section of a recipe."""
 
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    is_for_training: ClassVar[bool] = True
+    """Whether there must be examples to learn from; a benchmark has none."""
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -38,6 +38,10 @@ class PictureReader:
         """Return when each frame is shown, (n,): of several nobody knows."""
         return np.zeros(1) if num_frames == 1 else np.full(num_frames, np.nan)
 
+    def rate(self) -> float:
+        """Pictures say nothing of a rate."""
+        return 0.0
+
     def probe(self, num_frames: int) -> Probe:
         """Return how many images there are."""
         if num_frames:

@@ -68,6 +68,8 @@ class Probe:
     height: int = 0
     duration_s: float = 0.0
     """How long the frames are shown; 0 where nobody has asked."""
+    fps: float = 0.0
+    """Frames for each second by the container; 0 where it says nothing, or nobody has asked."""
     problem: str = ""
     """Why the outcome is not ok."""
 
@@ -86,6 +88,9 @@ class Reader(Protocol):
 
     def times(self, num_frames: int) -> np.ndarray:
         """Return seconds (n,) from the first frame to each; what is not known is not a number."""
+
+    def rate(self) -> float:
+        """Return the frames for each second by the container, 0 where it says nothing."""
 
     def probe(self, num_frames: int) -> Probe:
         """Return what the last complete pass found."""
@@ -144,6 +149,10 @@ class PyAVReader:
             return times - times[:1]
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.arange(num_frames) / (self._rate or np.nan)
+
+    def rate(self) -> float:
+        """Return the average rate of the stream, as the container has it."""
+        return self._rate
 
     def probe(self, num_frames: int) -> Probe:
         """Return counts and outcome of the last complete pass."""
@@ -274,6 +283,10 @@ class DecordReader:
         """Return what the usual rate makes of the times."""
         return self._reader.times(num_frames)
 
+    def rate(self) -> float:
+        """Return the average rate of the stream."""
+        return self._reader.rate()
+
     def probe(self, num_frames: int) -> Probe:
         """Return counts and outcome; decord does not tell of damaged frames."""
         return self._reader.probe(num_frames)
@@ -329,6 +342,11 @@ class PillowReader:
         """Return when each picture of the last complete pass begins."""
         shown = np.array(self._durations_s[:num_frames])
         return np.cumsum(shown) - shown if shown.all() else np.full(num_frames, np.nan)
+
+    def rate(self) -> float:
+        """Return the mean rate: each picture has a duration of its own."""
+        total_s = sum(self._durations_s)
+        return len(self._durations_s) / total_s if total_s else 0.0
 
     def probe(self, num_frames: int) -> Probe:
         """Return counts and outcome of the last complete pass."""

@@ -1,7 +1,14 @@
 """Which frames of a medium are taken: those of clips, of equal parts, at a rate, of a span."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from msvqa.data.medium import Medium
+from msvqa.errors import VideoError
+
+FRAMES_FPS, FIRST_FRAME = 3.0, 1
+"""Folders of frames in MVBench: their rate, and the number of the first frame."""
 TIME_ERROR_S = 1e-6
 """Times of frames are sums of fractions that binary numbers do not hold exactly."""
 
@@ -116,3 +123,60 @@ def within(times: np.ndarray, start: float | None, end: float | None) -> tuple[i
         return first, len(times)
     stop = int(np.searchsorted(times, until + TIME_ERROR_S, side="right")) - 1
     return first, max(stop, first + 1)
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """The frames of a medium as annotations count them, which need not begin with 0."""
+
+    first: int
+    last: int
+    fps: float
+
+    def span(self, start_s: float | None, end_s: float | None) -> tuple[int, int]:
+        """Return the numbers of the first and the last frame of a span, within the medium or not.
+
+        Halves are rounded to even numbers.
+        """
+        first = self.first if start_s is None else max(self.first, round(start_s * self.fps))
+        last = self.last if end_s is None else min(round(end_s * self.fps), self.last)
+        return first, last
+
+    def repaired(self, first: int, last: int) -> tuple[int, int]:
+        """Return a span that lies within the medium and does not end before it begins."""
+        first = min(max(first, self.first), self.last)
+        return first, max(min(max(last, self.first), self.last), first)
+
+
+def segments(first: int, last: int, count: int) -> np.ndarray:
+    """Return a frame of each of T equal segments between two frames, int64 (T,).
+
+    The arithmetic is that of MVBench's evaluation, which rounds halves to even numbers and repeats
+    frames where there are fewer than T.
+    """
+    size = (last - first) / count
+    offsets = np.round(size * np.arange(count))
+    return np.trunc(first + size / 2 + offsets).astype(np.int64)
+
+
+def numbered(num_frames: int, fps: float, medium: Medium) -> Numbered:
+    """Return how MVBench counts the frames of a medium: videos from 0, folders from 1 at 3 fps.
+
+    Raises:
+        VideoError: outcome `no_times`: a span of a video whose rate nobody knows.
+    """
+    if medium.kind == "frames":
+        return Numbered(FIRST_FRAME, num_frames, FRAMES_FPS)
+    if medium.has_span and not fps > 0:
+        raise VideoError("no_times", "the file says nothing of its rate, and a span is wanted")
+    return Numbered(0, num_frames - 1, fps)
+
+
+def mvbench_frames(num_frames: int, fps: float, medium: Medium, count: int) -> np.ndarray:
+    """Return the places of T frames of a medium by MVBench's evaluation, from 0, int64 (T,).
+
+    Its own arithmetic wherever the bounds are sound; else they are moved into the medium.
+    """
+    frames = numbered(num_frames, fps, medium)
+    span = frames.repaired(*frames.span(medium.start, medium.end))
+    return np.clip(segments(*span, count), frames.first, frames.last) - frames.first

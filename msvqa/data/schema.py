@@ -41,6 +41,9 @@ PROBLEM_KINDS: dict[str, str] = {
     "two_files": "one video with more than one file",
     "shared_file": "one file, or equal ones, of more than one video id",
     "two_splits": "a video that is in more than one split",
+    "duplicate_options": "a question with two options of the same text",
+    "odd_bound": "a span of a video that ends before it begins, or begins before the video",
+    "broken_frames": "a folder of frames whose names are not the numbers from 1 on",
     "unknown_shared": "a name that data.shared_videos allows, and that means nothing",
     "allowed_splits": "a video in more than one split, which data.shared_videos allows",
 }

@@ -32,6 +32,9 @@ processor's cache and cost 10 % more."""
 
 Choice = Callable[[np.ndarray], np.ndarray]
 """From seconds (n,) at which frames begin, the first at 0, to the frame numbers wanted."""
+Selection = Callable[[int, float, Medium], np.ndarray]
+"""From the number of frames of a file, frames for each second (0: not known) and the medium with
+its span to the frame numbers wanted, for rules that find spans in a way of their own."""
 Plan = Callable[[int], np.ndarray]
 """From the number of frames to the frame numbers wanted, an array of any shape."""
 
@@ -43,7 +46,8 @@ class Decoded:
     """Frames of one video."""
 
     frames: dict[int, np.ndarray]
-    """uint8 (*plan, size, size, 3) for every size, RGB, contiguous"""
+    """uint8 (*plan, size, size, 3) for every size, RGB, contiguous; with `fit: whole` the longer
+    side has the size"""
     probe: Probe
 
     @property
@@ -74,13 +78,16 @@ def decode(path: str | Path, plan: Plan, sizes: Sequence[int], decoder: str = "p
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What is wanted of a medium: some of its frames, as squares of one size."""
+    """What is wanted of a medium: some of its frames, in one size."""
 
-    choose: Choice
+    choose: Choice | None = None
     """Must be importable by name."""
+    select: Selection | None = None
+    """In place of `choose`; must be importable by name."""
     size_px: int
     fit: str = "crop"
-    """`crop` keeps the square in the middle, `stretch` all; then the aspect ratio is lost."""
+    """`crop` keeps the square in the middle, `stretch` all; then the aspect ratio is lost. `whole`
+    keeps both: no square, and only what is larger is made smaller."""
     decoder: str = "pyav"
 
 
@@ -93,6 +100,9 @@ def look(path: Path, medium: Medium, view: View) -> Decoded:
     reader = _open(path, medium.kind, view.decoder)
 
     def plan(num_frames: int) -> np.ndarray:
+        if view.select is not None:
+            return view.select(num_frames, reader.rate(), medium)
+        assert view.choose is not None
         times = reader.times(num_frames)
         first, stop = 0, num_frames
         if medium.has_span:
@@ -103,7 +113,7 @@ def look(path: Path, medium: Medium, view: View) -> Decoded:
         chosen: np.ndarray = first + view.choose(times[first:stop] - times[first])
         return chosen
 
-    return _decoded(reader, path, plan, [view.size_px], view.fit == "crop")
+    return _decoded(reader, path, plan, [view.size_px], view.fit)
 
 
 def outside(medium: Medium, duration_s: float) -> str:
@@ -122,7 +132,8 @@ def _need_times(path: Path, times: np.ndarray) -> None:
 
 def _probed(reader: Reader, num_frames: int) -> Probe:
     lasts_s = duration(reader.times(num_frames))
-    return replace(reader.probe(num_frames), duration_s=0.0 if np.isnan(lasts_s) else lasts_s)
+    duration_s = 0.0 if np.isnan(lasts_s) else lasts_s
+    return replace(reader.probe(num_frames), duration_s=duration_s, fps=reader.rate())
 
 
 def _open(path: Path, kind: str, decoder: str = "pyav") -> Reader:
@@ -130,7 +141,7 @@ def _open(path: Path, kind: str, decoder: str = "pyav") -> Reader:
 
 
 def _decoded(
-    reader: Reader, path: str | Path, plan: Plan, sizes: Sequence[int], crop: bool = False
+    reader: Reader, path: str | Path, plan: Plan, sizes: Sequence[int], fit: str = "stretch"
 ) -> Decoded:
     kept, num_frames = _read(reader)
     probe = _probed(reader, num_frames)
@@ -140,7 +151,7 @@ def _decoded(
     wanted, position = np.unique(planned, return_inverse=True)
     found = _pick(reader.frames() if kept is None else kept, set(wanted.tolist()))
     pixels = map(reader.to_rgb, found)
-    small = _convert(map(_middle_square, pixels) if crop else pixels, sizes)
+    small = _convert(map(_middle_square, pixels) if fit == "crop" else pixels, sizes, fit)
     if any(len(frames) != len(wanted) for frames in small.values()):
         raise VideoError("unreadable", f"{path}: a second pass gave other frames than the first")
     # Repeated numbers are filled in last, after the work is done once for each frame.
@@ -312,14 +323,21 @@ def _middle_square(frame: np.ndarray) -> np.ndarray:
     return frame[top : top + side, left : left + side]
 
 
-def _convert(frames: Iterable[np.ndarray], sizes: Sequence[int]) -> dict[int, np.ndarray]:
-    """Return frames in RGB as uint8 (N, size, size, 3) for every size."""
-    from msvqa.data.resize import resize  # torch, which `probe` does without
+def _convert(frames: Iterable[np.ndarray], sizes: Sequence[int], fit: str) -> dict[int, np.ndarray]:
+    """Return frames in RGB as uint8 (N, size, size, 3), or as `fit` has them, for every size.
 
+    Raises:
+        VideoError: outcome `sizes_differ`: whole pictures are of different sizes.
+    """
+    from msvqa.data.resize import resize, shrink  # torch, which `probe` does without
+
+    convert = shrink if fit == "whole" else resize
     parts: dict[int, list[np.ndarray]] = {size: [] for size in sizes}
     for chunk in _chunks(frames):
         for size, done in parts.items():
-            done.append(resize(chunk, size))
+            done.append(convert(chunk, size))
+    if any(len({part.shape[1:] for part in done}) > 1 for done in parts.values()):
+        raise VideoError("sizes_differ", "its frames are of different sizes")
     return {size: np.concatenate(done) for size, done in parts.items()}
 
 

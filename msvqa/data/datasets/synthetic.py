@@ -15,12 +15,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field
 
 from msvqa.data.datasets.msvd_qa import MAPPING, MSVDQA
+from msvqa.data.encoding import write_video
 from msvqa.errors import DataError
 
 WIDTH, HEIGHT = 96, 96
@@ -218,19 +218,7 @@ def _ask(scene: Scene, video: int, rng: np.random.Generator) -> list[dict[str, A
 
 def _write_video(path: Path, scene: Scene, rng: np.random.Generator) -> None:
     rate = int(rng.integers(10, 31))
-    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("mpeg4", rate=Fraction(rate))
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        # B-frames and rare key frames, as in MSVD; one thread makes the bytes repeatable.
-        stream.codec_context.max_b_frames = 2
-        stream.codec_context.gop_size = 30
-        stream.codec_context.thread_count = 1
-        stream.codec_context.options = {"qscale": "4", "flags": "+bitexact+qscale"}
-        stream.codec_context.qmin = stream.codec_context.qmax = 4
-        for picture in _draw(scene, rng):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    write_video(path, _draw(scene, rng), Fraction(rate))
 
 
 def _draw(scene: Scene, rng: np.random.Generator) -> Iterator[np.ndarray]:

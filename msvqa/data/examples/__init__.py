@@ -2,5 +2,6 @@
 
 EXAMPLES: dict[str, str] = {
     "captions": "msvqa.data.examples.captions:Captions",
+    "choices": "msvqa.data.examples.choices:Choices",
     "questions": "msvqa.data.examples.questions:Questions",
 }

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from msvqa.data.medium import Medium
 from msvqa.data.processors.processor import Extractor, Processor, Way, decoding_facts
-from msvqa.data.sampling import at_rate, candidates, middles
+from msvqa.data.sampling import at_rate, candidates, middles, mvbench_frames
 from msvqa.data.store import Arrays, ArraySpec, StoreSpec
 from msvqa.data.video import Decoded, IsolatedDecoder, View, medium_file
 from msvqa.errors import VideoError
@@ -35,10 +35,10 @@ class Frames(Processor):
         name: str = "frames"
         frames: int = Field(default=8, ge=1, le=512)
         """T. An image is repeated as often, and so is the last frame of a short video."""
-        draw: Literal["segments", "middle", "fps"] = "segments"
+        draw: Literal["segments", "middle", "fps", "mvbench"] = "segments"
         """`segments`: a frame of each of T equal parts, in training a random one, else the one in
         the middle; `middle`: always that one; `fps`: frames at a rate, of more than T every so
-        many."""
+        many; `mvbench`: as the evaluation of MVBench draws them, spans included."""
         fps: float = Field(default=1.0, gt=0, le=240)
         """`draw: fps`: frames for each second."""
         candidates: int = Field(default=5, ge=1, le=99)
@@ -139,8 +139,14 @@ class Frames(Processor):
             "segments": partial(_candidates, count=config.frames, each=self.kept_of_each),
             "middle": partial(_middles, count=config.frames),
             "fps": partial(_at_rate, count=config.frames, fps=config.fps),
-        }[config.draw]
-        view = View(choose=choose, size_px=self.kept_px, fit=config.fit, decoder=config.decoder)
+        }.get(config.draw)
+        view = View(
+            choose=choose,
+            select=None if choose else partial(mvbench_frames, count=config.frames),
+            size_px=self.kept_px,
+            fit=config.fit,
+            decoder=config.decoder,
+        )
         return FrameExtractor(view, config.timeout_s)
 
     def draw(self, arrays: Arrays, generator: np.random.Generator | None) -> Arrays:

@@ -1,0 +1,7 @@
+"""Adapters: how a model is asked. `ADAPTERS` lists them by name."""
+
+ADAPTERS: dict[str, str] = {
+    "server": "msvqa.mvbench.adapters.server:Server",
+    "transformers": "msvqa.mvbench.adapters.library:Transformers",
+}
+"""Any other class is named as `module:Class`."""
