@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from msvqa.checks.features import check_features
 from msvqa.data.annotations import several
+from msvqa.data.examples.examples import NO_MEDIUM
 from msvqa.data.folds import dealt, read_split
 from msvqa.data.found_store import find_store
 from msvqa.data.prepared import Prepared
@@ -90,7 +91,9 @@ def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict
         workers = recipe.scaling.data_workers or int(resources.gpus or resources.cpus)
         gpus = cluster.gpu_share(workers, resources.gpus)
         predictor = PoolPredictor(job, questions, workers, gpus)
-        predictions = _evaluator(recipe).ask(predictor, questions)
+        evaluator = _evaluator(recipe)
+        predictions = evaluator.ask(predictor, questions)
+        predictions |= evaluator.ask_besides(predictor, questions)
     return record(opened, checkpoint, prepared, questions, predictions)
 
 
@@ -182,7 +185,8 @@ def _name_not_finite(checkpoint: str, questions: Split, finite: np.ndarray) -> N
     bad = np.flatnonzero(~finite)
     if not len(bad):
         return
-    videos = dict.fromkeys(questions.media.id[questions.examples.medium[row]] for row in bad)
+    rows = [row for row in questions.examples.media[bad].flat if row != NO_MEDIUM]
+    videos = dict.fromkeys(questions.media.id[row] for row in rows)
     found = f"{len(bad)} of {len(questions)} questions of split {questions.name!r}"
     if len(bad) == len(questions):
         raise CheckpointError(

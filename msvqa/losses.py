@@ -181,8 +181,8 @@ def pearson(similarity: Tensor, wanted: Tensor, temperature: float = 0.2) -> Ten
     found = (_precise(similarity) / temperature).softmax(dim=0)
     centred = [values - values.mean() for values in (found, wanted.to(found.dtype))]
     norms = [values.norm() for values in centred]
-    product: Tensor = (centred[0] * centred[1]).sum()
-    return -product / (norms[0] * norms[1] + ADDED_TO_NORMS)
+    loss: Tensor = -(centred[0] @ centred[1]) / (norms[0] * norms[1] + ADDED_TO_NORMS)
+    return loss
 
 
 def squared_error(output: Tensor, target: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def print_metrics(metrics: Mapping[str, Any], run: str, split: str) -> None:
         print_accuracy(metrics, run, split)
         return
     table = table_of("number", "value")
-    for name, value in metrics.items():
+    for name, value in {**metrics, **metrics.get("baselines", {})}.items():
         if isinstance(value, float):
             table.add_row(name, f"{value:.4f}")
     print_table(table, f"{run}, split {split}: {metrics['n']} of {metrics['n_expected']}")

@@ -63,7 +63,7 @@ def ask(objective: Objective, inputs: Inputs, what: str, chosen: Sequence[int], 
 
 def _batches(inputs: Inputs, scope: str, chosen: Sequence[int], size: int) -> Iterator[Batch]:
     if scope == "media":
-        return media_batches(inputs.source, chosen, size)
+        return media_batches(inputs.split, inputs.source, chosen, size)
     if scope == "examples":
         return example_batches(inputs.split, chosen, size)
     return evaluation_batches(inputs.split, inputs.source, chosen, size)

@@ -134,6 +134,16 @@ class Examples(ABC):
             chance: random numbers of a training epoch; None: nothing is random.
         """
 
+    def of_media(self, media: np.ndarray) -> Batch:
+        """Return tensors of what examples say of some media alone, such as their titles.
+
+        A model that is asked about media gets them beside the media's arrays; nothing is random.
+
+        Args:
+            media: (V,) rows of the split's media.
+        """
+        return {}
+
     @abstractmethod
     def shown(self, rows: np.ndarray) -> Mapping[str, Sequence[Any]]:
         """Return readable columns of some examples, for tables of predictions."""
