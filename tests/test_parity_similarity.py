@@ -20,7 +20,7 @@ DAMAGED = {
     "mix_head": ["frames", "w_e2_vlad_centers", "w_gate_kernel", "eval_reg", "train_pred",
                  "eval_asl_loss_tag", "train_grad_pooled_text"],
     "nextvlad": ["num_frames", "w_bn_var", "out_train", "bn_var_after", "vlad_before_fc_eval"],
-    "spearman": ["no_ties_label", "ties_in_both_rho", "e2e_embeddings", "rank_normalised_label"],
+    "spearman": ["no_ties_label_rank", "ties_in_both_rho", "e2e_embeddings", "rank_normalised_label"],
     "uniter_bert": ["input_ids", "w_mlm_out_bias", "w_enc_embeddings.LayerNorm.bias",
                     "out_embedding_max", "out_loss_mlm", "out_grad_frames_of_sum"],
     "uniter_roformer": ["w_enc_encoder.embed_positions.weight", "out_mlm_logits", "mlm_labels"],
