@@ -69,6 +69,8 @@ example: setup
 	$(BIN)/python examples/clip_pair/generate.py data/clip-pair
 	$(BIN)/msvqa train examples/clip_pair/recipe.yaml
 	$(BIN)/msvqa evaluate runs/clip-pair --split test
+	$(BIN)/msvqa evaluate runs/clip-pair --on backwards
+	$(BIN)/msvqa report runs/clip-pair
 
 # Kills, stops, fills disks and damages files for real; prints what was survived and what was lost.
 faults: setup

@@ -214,7 +214,12 @@ def _add_tune(verbs: Any) -> None:
 def _add_evaluate(verbs: Any) -> None:
     verb = _verb(verbs, "evaluate", _evaluate, "answer every question of a split and count")
     verb.add_argument("path", metavar="RUN", help="run folder, for example runs/demo")
-    verb.add_argument("--split", metavar="SPLIT", required=True, help="for example val or test")
+    verb.add_argument("--split", metavar="SPLIT", help="for example val or test")
+    verb.add_argument(
+        "--on",
+        metavar="NAME",
+        help="one of the recipe's `evaluations`, with data of its own",
+    )
     verb.add_argument(
         "--rescore", action="store_true", help="count the answers of the last time again: no model"
     )
@@ -382,8 +387,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         from msvqa.evaluate import rescore as count
     else:
         from msvqa.evaluate import evaluate as count
-    metrics = count(arguments.path, arguments.split, arguments.overrides)
-    print_metrics(metrics, arguments.path, arguments.split)
+    metrics = count(arguments.path, arguments.split, arguments.overrides, arguments.on)
+    print_metrics(metrics, arguments.path)
     return 0
 
 
@@ -412,9 +417,9 @@ def _report(arguments: argparse.Namespace) -> int:
 
     page = report(arguments.path)
     run = Run.open(arguments.path)
-    for split in run.evaluated():
-        metrics, _ = run.evaluation(split)
-        print_metrics(metrics, arguments.path, split)
+    for name in run.evaluated():
+        metrics, _ = run.evaluation(name)
+        print_metrics(metrics, arguments.path)
     print(f"Report: {page}")
     return 0
 

@@ -1,6 +1,6 @@
 """The sections of a recipe about data: which data set, and how it is dealt to folds."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -22,10 +22,13 @@ VideoId = Annotated[str, BeforeValidator(_number_as_text)]
 class DataConfig(NamedConfig):
     """Fields that every data set has."""
 
+    names_part: ClassVar[tuple[str, ...]] = ()
+    """Fields that say which part of the root is meant: each part is prepared by itself."""
+
     root: Location
     """Folder with the videos and annotations."""
     prepared: Location | None = None
-    """Folder for the manifest and vocabulary; by default `prepared/NAME-<id of root>`."""
+    """Folder for the tables and word lists; by default `prepared/NAME-<id of root>`."""
     allow_missing: bool = False
     """Go on when videos of the annotations are missing or unreadable."""
     follow_links: bool = False

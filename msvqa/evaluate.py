@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,14 @@ from msvqa.engine.checkpoint import read_lexicon, read_sound
 from msvqa.engine.prediction import PoolPredictor, PredictionJob, check_answers, check_lexicon
 from msvqa.engine.words import keeps_words
 from msvqa.errors import CheckpointError, DataError, RecipeError, RunError, StorageError, one_of
-from msvqa.evaluators.evaluator import Evaluator, evaluator_of
+from msvqa.evaluators.evaluator import Evaluator, evaluator_of_stage
 from msvqa.extract import check_extraction, extract
 from msvqa.files import write_json, written_aside
 from msvqa.metrics import is_finite
-from msvqa.objectives import OBJECTIVES
-from msvqa.prepare import prepare
+from msvqa.prepare import check_places, prepare
 from msvqa.recipe import Recipe, differences, parse
 from msvqa.run import Run
-from msvqa.sections import flatten, resolve
+from msvqa.sections import flatten
 from msvqa.storage import join
 
 logger = logging.getLogger(__name__)
@@ -39,20 +39,23 @@ MADE_FROM_DATA = ("data.prepared", "clips.store", "features.store", "processor.s
 ELSEWHERE = (
     "data.root", *MADE_FROM_DATA, "data.allow_missing", "data.follow_links", "data.shared_videos",
     "data.equal_videos", "clips.cache", "clips.timeout_s", "processor.cache",
-    "processor.timeout_s", "scaling.", "faults.", "evaluation.",
+    "processor.timeout_s", "scaling.", "faults.", "evaluation.", "evaluations",
 )  # fmt: skip
 """Fields that may be other than in training: where things are, and how the work is done."""
 OF_STAGES = re.compile(r"^stages\.\d+\.(?=(data|processor|evaluation)\.)")
 """Before the same fields of a stage that has such a section of its own."""
 
 
-def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(
+    run: str | Path, split: str | None = None, overrides: Sequence[str] = (), on: str | None = None
+) -> dict[str, Any]:
     """Return the metrics of a split; writes them and the predictions into the run.
 
     Args:
         run: location of the run.
-        split: name of the split.
+        split: name of the split; None: that of the evaluation.
         overrides: `key=value` for this time alone, of the fields in `ELSEWHERE`.
+        on: one of the recipe's `evaluations`; None: the data of the last stage.
 
     Raises:
         RunError, CheckpointError: there is no trained model.
@@ -60,32 +63,31 @@ def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict
         DataError: no such split, or none of its videos is present.
     """
     opened = Run.open(run)
-    changed = _changed(opened.recipe, overrides)
+    asked = Asked.of(opened, overrides, split, on)
+    recipe = asked.recipe
     checkpoint = opened.checkpoint()
-    opened.recipe = recipe = changed.of_stage(-1)
     check_answers(recipe)
     # An hour of answers would be for nothing.
     opened.folder.create()
-    prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
-    prepared = _with_words(changed, prepared, opened.locate(checkpoint))
-    questions = _questions(recipe, prepared, split)
+    prepared = _with_words(asked, asked.prepare(), opened.locate(checkpoint))
+    questions = _questions(recipe, prepared, asked.split)
     check_extraction(recipe)
     check_features(recipe, prepared)
     with cluster.connected() as resources:
         cluster.need_cpus(resources)
         direct = processor_of(recipe).way == "direct"
-        store = None if direct else extract(recipe, checked=True)
+        store = None if direct else extract(recipe, checked=True, trains=asked.is_of_training)
         if store is not None:
             # Folds depend on which videos are equal, and that the store knows.
             prepared = dealt(recipe, prepared, store.copies)
-            questions = _questions(recipe, prepared, split).without(store.rejected)
+            questions = _questions(recipe, prepared, asked.split).without(store.rejected)
             if not len(questions):
-                raise DataError(f"{store.location} has none of the videos of split {split!r}")
+                raise DataError(f"{store.location} has none of the videos of {asked}")
         job = PredictionJob(
             checkpoint=opened.locate(checkpoint),
             prepared=prepared.location,
             store=store.location if store else None,
-            split=split,
+            split=asked.split,
             recipe=recipe.to_dict(),
         )
         workers = recipe.scaling.data_workers or int(resources.gpus or resources.cpus)
@@ -94,47 +96,96 @@ def evaluate(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict
         evaluator = _evaluator(recipe)
         predictions = evaluator.ask(predictor, questions)
         predictions |= evaluator.ask_besides(predictor, questions)
-    return record(opened, checkpoint, prepared, questions, predictions)
+    return record(opened, asked, checkpoint, prepared, questions, predictions)
 
 
-def rescore(run: str | Path, split: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def rescore(
+    run: str | Path, split: str | None = None, overrides: Sequence[str] = (), on: str | None = None
+) -> dict[str, Any]:
     """Count the predictions of an earlier evaluation again, without the model; write the metrics.
 
     Args:
         run: location of the run.
-        split: name of the split.
+        split: as in `evaluate`.
         overrides: `key=value` for this time alone, of the fields in `ELSEWHERE`.
+        on: as in `evaluate`.
 
     Raises:
         RunError: the split has not been evaluated.
         DataError: the data has other examples than were asked about.
     """
     opened = Run.open(run)
-    changed = _changed(opened.recipe, overrides)
-    opened.recipe = recipe = changed.of_stage(-1)
-    if split not in opened.evaluated():
-        raise RunError(
-            f"{run}: split {split!r} was not evaluated; msvqa evaluate {run} comes first"
-        )
-    metrics, table = opened.evaluation(split)
-    prepared = prepare(recipe.data, need_videos=processor_of(recipe).reads_files)
-    if keeps_words(changed, len(changed.stages) - 1):
+    what = Asked.of(opened, overrides, split, on)
+    recipe = what.recipe
+    if what.name not in opened.evaluated():
+        raise RunError(f"{run}: {what} was not evaluated; msvqa evaluate {run} comes first")
+    metrics, table = opened.evaluation(what.name)
+    if metrics["split"] != what.split:
+        raise RunError(f"{run}: {what} was not evaluated, but split {metrics['split']!r} of it was")
+    prepared = what.prepare()
+    if what.keeps_words:
         checkpoint = opened.locate(opened.path / metrics["checkpoint"])
         prepared = prepared.reading(read_lexicon(checkpoint))
     store = find_store(store_location(recipe), processor_of(recipe).spec())
     prepared = dealt(recipe, prepared, store.copies if store else [])
-    asked = _questions(recipe, prepared, split).without(store.rejected if store else ())
+    asked = _questions(recipe, prepared, what.split).without(store.rejected if store else ())
     if len(asked) != len(table):
         raise DataError(
-            f"{run}: {len(table)} predictions for {len(asked)} {asked.examples.name} of split "
-            f"{split!r}: the data has changed since; evaluate again"
+            f"{run}: {len(table)} predictions for {len(asked)} {asked.examples.name} of {what}: "
+            "the data has changed since; evaluate again"
         )
     answers = _evaluator(recipe).answers(table, asked, prepared.lexicon)
-    return record(opened, opened.path / metrics["checkpoint"], prepared, asked, answers)
+    return record(opened, what, opened.path / metrics["checkpoint"], prepared, asked, answers)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run is asked about."""
+
+    recipe: Recipe
+    """That of the last stage, or of the evaluation; it names the data."""
+    split: str
+    name: str
+    """Of the folder below `evaluate/`: the split, or the evaluation."""
+    is_of_training: bool = True
+    """Whether the data is what the last stage was trained on."""
+    keeps_words: bool = False
+    """Whether texts are read with the words that the model was trained in, whatever the data's."""
+
+    def __str__(self) -> str:
+        where = "" if self.name == self.split else f"evaluation {self.name!r}, "
+        return f"{where}split {self.split!r}"
+
+    @classmethod
+    def of(cls, run: Run, overrides: Sequence[str], split: str | None, on: str | None) -> "Asked":
+        """Return what the words of the command line mean.
+
+        Raises:
+            RecipeError: an override that is wrong or would change what was trained; no such
+                evaluation.
+        """
+        changed = _changed(run.recipe, overrides)
+        in_others = keeps_words(changed, len(changed.stages) - 1)
+        if on is not None:
+            view, other = changed.of_evaluation(on), changed.evaluations[on]
+            own_data = other.data is not None
+            return cls(view, split or other.split, on, not own_data, own_data or in_others)
+        if split is None:
+            raise RecipeError(
+                ["name a split, `--split test`, or an evaluation of the recipe, `--on NAME`"]
+            )
+        return cls(changed.of_stage(-1), split, split, keeps_words=in_others)
+
+    def prepare(self) -> Prepared:
+        """Return the prepared data, made where it is not there yet."""
+        check_places(self.recipe)
+        need_videos = processor_of(self.recipe).reads_files
+        return prepare(self.recipe.data, need_videos=need_videos, trains=self.is_of_training)
 
 
 def record(
     run: Run,
+    asked: Asked,
     checkpoint: Path,
     prepared: Prepared,
     questions: Split,
@@ -145,19 +196,27 @@ def record(
     Raises:
         CheckpointError: no prediction is finite.
     """
-    evaluator = _evaluator(run.recipe)
-    train = read_split(prepared, "train", run.recipe.folds, present_only=False)
-    metrics = {"run": run.recipe.name, "checkpoint": str(checkpoint.relative_to(run.path))}
+    evaluator, recipe = _evaluator(asked.recipe), asked.recipe
+    train = questions.taking(np.arange(0))
+    if "train" in prepared.splits:
+        train = read_split(prepared, "train", recipe.folds, present_only=False)
+    metrics = {
+        "run": recipe.name,
+        "checkpoint": str(checkpoint.relative_to(run.path)),
+        "evaluator": evaluator.name,
+    }
     kinds = prepared.info.get("question_types", ())
+    if asked.name != asked.split:
+        metrics["evaluation"] = asked.name
     metrics |= evaluator.evaluate(predictions, questions, train, kinds)
     _name_not_finite(run.locate(checkpoint), questions, is_finite(predictions))
-    folder = run.evaluation_dir(questions.name)
+    folder = run.evaluation_dir(asked.name)
     table = evaluator.table(predictions, questions, prepared.lexicon)
     try:
         with written_aside(folder / "predictions.parquet") as aside:
             pq.write_table(table, aside)
         write_json(folder / "metrics.json", metrics)
-        run.folder.put(f"evaluate/{questions.name}", last="metrics.json")
+        run.folder.put(f"evaluate/{asked.name}", last="metrics.json")
     except (OSError, StorageError) as error:
         numbers = [key for key, value in metrics.items() if isinstance(value, (int, float))]
         raise StorageError(
@@ -167,13 +226,13 @@ def record(
     return metrics
 
 
-def _with_words(recipe: Recipe, prepared: Prepared, checkpoint: str) -> Prepared:
+def _with_words(asked: Asked, prepared: Prepared, checkpoint: str) -> Prepared:
     """Return the data as the model of a checkpoint reads it.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or was trained on other words.
     """
-    if keeps_words(recipe, len(recipe.stages) - 1):
+    if asked.keeps_words:
         read_sound(checkpoint)
         return prepared.reading(read_lexicon(checkpoint))
     check_lexicon(checkpoint, prepared)
@@ -223,8 +282,7 @@ def _changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 
 def _evaluator(recipe: Recipe) -> Evaluator:
-    objective = resolve(recipe.stages[-1].objective.name, OBJECTIVES, "objective")
-    return evaluator_of(objective.evaluator)(recipe.evaluation)
+    return evaluator_of_stage(recipe)(recipe.evaluation)
 
 
 def _questions(recipe: Recipe, prepared: Prepared, name: str) -> Split:

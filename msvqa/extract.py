@@ -45,6 +45,7 @@ def extract(
     hdf5: Path | None = None,
     progress: Progress | None = None,
     checked: bool = False,
+    trains: bool = True,
 ) -> Store:
     """Return the complete store of a recipe; extract what is not there yet.
 
@@ -56,6 +57,7 @@ def extract(
         hdf5: also write the features as two files in the layout of DualVGR and HCRN.
         progress: called whenever a shard is done.
         checked: the caller has called `check_features`, which reads whole files.
+        trains: as in `prepare`.
 
     Raises:
         RecipeError: weights of an encoder that cannot be used, or of another width.
@@ -68,7 +70,7 @@ def extract(
     cluster.refuse_lost({f"{processor.section}.store": store_location(recipe)})
     if hdf5 is not None:
         cluster.refuse_lost({"--hdf5": hdf5.absolute()})
-    prepared = prepare(recipe.data, need_videos=processor.reads_files)
+    prepared = prepare(recipe.data, need_videos=processor.reads_files, trains=trains)
     videos = videos_of(prepared, present_only=processor.reads_files)
     if not checked:
         check_features(recipe, prepared)

@@ -223,6 +223,47 @@ def retrieval_ranks(
     return of_text, of_video
 
 
+def nearest(query: np.ndarray, others: np.ndarray, k: int, rows_at_once: int = 1024) -> np.ndarray:
+    """Return the k nearest by inner product, the nearest first; all where there are fewer.
+
+    Args:
+        query: (q, D).
+        others: (p, D).
+        k: how many.
+        rows_at_once: so many similarities with all others are held at a time.
+
+    Returns:
+        (q, k) int64, rows of `others`; of equally near ones the first.
+    """
+    found = []
+    for start in range(0, len(query), rows_at_once):
+        similar = query[start : start + rows_at_once] @ others.T
+        # What is not finite is near to nothing.
+        similar = np.where(np.isfinite(similar), similar, -np.inf)
+        found.append(np.argsort(-similar, axis=1, kind="stable")[:, :k])
+    return np.concatenate(found) if found else np.zeros((0, k), dtype=np.int64)
+
+
+def reranked(rank: np.ndarray, right: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Return the ranks of queries whose nearest are ordered anew by a score, from 1.
+
+    Args:
+        rank: (q,) ranks before; kept where nothing right is among the nearest, but behind these.
+        right: (q, k) which of the nearest are right.
+        score: (q, k) the higher, the nearer; one that is not finite is the lowest.
+
+    Returns:
+        (q,) float; of right ones the best counts, and what has its score too is before it. NaN
+        where no right one has a finite score.
+    """
+    score = np.where(np.isfinite(score), score, -np.inf)
+    best = np.where(right, score, -np.inf).max(axis=1, initial=-np.inf)
+    found = 1.0 + ((score >= best[:, None]) & ~right).sum(axis=1)
+    found[~np.isfinite(best)] = np.nan
+    behind = np.maximum(rank, right.shape[1] + 1)
+    return np.asarray(np.where(right.any(axis=1), found, behind))
+
+
 def r_squared(squared_error: float, variation: float) -> float:
     """Return 1 - error / variation: 0 for the best constant, 1 if perfect, NaN if undefined."""
     return float(1 - squared_error / variation) if variation > 0 else float("nan")

@@ -35,7 +35,7 @@ from msvqa.data.schema import PROBLEM_KINDS, REFUSED_KINDS, Problem
 from msvqa.data.text import Vocabulary
 from msvqa.data.word_vectors import check_word_vectors, read_word_vectors
 from msvqa.engine import cluster
-from msvqa.errors import DataError
+from msvqa.errors import DataError, RecipeError, one_of
 from msvqa.files import turn
 from msvqa.recipe import DataConfig, Recipe
 from msvqa.storage import Folder, is_remote, join, open_folder
@@ -51,7 +51,7 @@ OF_FORMAT_1 = ("manifest.parquet",)
 """What earlier versions wrote in place of the tables."""
 
 
-def prepare(config: DataConfig, *, need_videos: bool = True) -> Prepared:
+def prepare(config: DataConfig, *, need_videos: bool = True, trains: bool = True) -> Prepared:
     """Return the prepared folder of a data set; build it if it is absent or anything has changed.
 
     Changes are seen in the annotation files, the settings, the word vectors and in which videos are
@@ -60,6 +60,8 @@ def prepare(config: DataConfig, *, need_videos: bool = True) -> Prepared:
     Args:
         config: the data set.
         need_videos: false where features come from files, so that missing videos are no problem.
+        trains: false where a model is only evaluated on it, so that nothing to train on is no
+            problem.
 
     Raises:
         DataError: annotations or word vectors cannot be used, or videos are missing and that is
@@ -73,7 +75,7 @@ def prepare(config: DataConfig, *, need_videos: bool = True) -> Prepared:
         check_word_vectors(config.word_vectors, config.word_size)
     dataset = open_dataset(config)
     annotated = dataset.annotate()
-    _refuse(dataset, annotated)
+    _refuse(dataset, annotated, trains)
     storage = open_folder(location)
     if need_videos:
         _check_missing(config, storage, annotated)
@@ -96,15 +98,59 @@ def prepare_stages(recipe: Recipe) -> list[Prepared]:
     Raises:
         DataError, StorageError, ClusterError: as `prepare`.
     """
+    return _prepare_views(recipe.views(), trains=True)
+
+
+def prepare_validations(recipe: Recipe) -> list[Prepared]:
+    """Return the prepared folder of every one of `Recipe.validations`.
+
+    Raises:
+        RecipeError: the data has no such split.
+        DataError, StorageError, ClusterError: as `prepare`.
+    """
+    views = recipe.validations()
+    found = _prepare_views(views, trains=False)
+    for view, prepared in zip(views, found, strict=True):
+        if view.validated_split not in prepared.splits:
+            raise RecipeError(
+                [
+                    f"evaluations.{view.stages[0].validate.on}.split: {prepared.root} has no split "
+                    f"{view.validated_split!r}, but {one_of(prepared.splits)}"
+                ]
+            )
+    return found
+
+
+def _prepare_views(views: Sequence[Recipe], *, trains: bool) -> list[Prepared]:
     done: dict[str, Prepared] = {}
     found = []
-    for view in recipe.views():
+    for view in views:
         need_videos = processor_of(view).reads_files
         key = f"{view.data!r} {need_videos}"
         if key not in done:
-            done[key] = prepare(view.data, need_videos=need_videos)
+            done[key] = prepare(view.data, need_videos=need_videos, trains=trains)
         found.append(done[key])
     return found
+
+
+def check_places(recipe: Recipe) -> None:
+    """Refuse data sections of other content that would be prepared in one and the same folder.
+
+    Raises:
+        RecipeError: says which.
+    """
+    evaluated = [recipe.of_evaluation(name) for name in recipe.evaluations]
+    sections: dict[str, DataConfig] = {}
+    for view in [*recipe.views(), *evaluated]:
+        place = prepared_location(view.data)
+        first = sections.setdefault(place, view.data)
+        if first.model_dump(exclude=NOT_IN_IT) != view.data.model_dump(exclude=NOT_IN_IT):
+            raise RecipeError(
+                [
+                    f"data: two data sets of {view.data.root} would both be prepared in {place}: "
+                    "give one of them a folder of its own, `prepared: DIR`"
+                ]
+            )
 
 
 def _files(annotated: Annotated) -> list[str]:
@@ -136,13 +182,13 @@ def summary(prepared: Prepared) -> list[str]:
     return [*lines, *prepared.info["notes"]]
 
 
-def _refuse(dataset: Dataset, annotated: Annotated) -> None:
+def _refuse(dataset: Dataset, annotated: Annotated, trains: bool) -> None:
     refused = [problem for problem in annotated.problems if problem.kind in REFUSED_KINDS]
     if refused:
         n = len(refused)
         count = f"{n} problem{'s' if n > 1 else ''} that must be put right"
         raise DataError(f"{dataset.root}: {count}\n{several(refused)}{how_to_allow(refused)}")
-    if not annotated.rows_of(annotated.examples, "train")[1]:
+    if trains and not annotated.rows_of(annotated.examples, "train")[1]:
         name = annotated.kind.name
         raise DataError(f"{dataset.root}: no training {name}, and so nothing to learn from")
 

@@ -6,15 +6,16 @@ their path. A recipe reads alone; `key=value` overrides are applied before it is
 
 import json
 import os.path
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, create_model, model_validator
+from pydantic import Discriminator, Field, Tag, create_model, field_validator, model_validator
 
 from msvqa.data.processors import PROCESSORS
 from msvqa.data_config import DATA_SET, DataConfig, FoldsConfig
-from msvqa.errors import RecipeError, one_of
+from msvqa.errors import RecipeError, did_you_mean, one_of
 from msvqa.models import MODELS
 from msvqa.models.encoders import ENCODERS
 from msvqa.sections import Config, NamedConfig, Role, apply_overrides, checked, flatten, typed
@@ -24,6 +25,7 @@ from msvqa.stage_config import (
     CheckpointConfig,
     EvaluationConfig,
     OptimizerConfig,
+    OtherEvaluationConfig,
     ScheduleConfig,
     StageConfig,
     ValidateConfig,
@@ -42,6 +44,7 @@ __all__ = [
     "FeaturesConfig",
     "FoldsConfig",
     "OptimizerConfig",
+    "OtherEvaluationConfig",
     "Recipe",
     "ScalingConfig",
     "ScheduleConfig",
@@ -55,6 +58,10 @@ __all__ = [
 ]
 
 RUN_FOLDERS = ("evaluate", "logs", "tensorboard")  # of a run, and so no names of stages
+SPLITS = ("train", "val", "test")
+"""What `--split` may mean, and so no names of evaluations, which have their folders beside them."""
+NAME, LONGEST_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$", 100
+"""What may be the name of a folder."""
 STAGES_OWN = ("data", "processor", "folds", "evaluation")
 """Sections that a stage may have of its own."""
 READ = ("data", "clips", "features", "processor", "folds")
@@ -178,7 +185,7 @@ class FaultsConfig(Config):
 class Recipe(Config):
     """One experiment. Made by `load` or `parse`, which fill in the types of the named sections."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    name: str = Field(pattern=NAME, max_length=LONGEST_NAME)
     seed: int = Field(default=0, ge=0, lt=2**31)
     runs: Location = Field(default="runs", validate_default=True)
     """Folder of all runs, on a disk or in an object store; this one is in `runs/NAME`."""
@@ -195,6 +202,20 @@ class Recipe(Config):
     scaling: ScalingConfig = ScalingConfig()
     faults: FaultsConfig = FaultsConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    evaluations: dict[str, OtherEvaluationConfig] = {}
+    """Other data to evaluate on, by name: `msvqa evaluate RUN --on NAME`."""
+
+    @field_validator("evaluations")
+    @classmethod
+    def _no_splits(
+        cls, evaluations: dict[str, OtherEvaluationConfig]
+    ) -> dict[str, OtherEvaluationConfig]:
+        for name in evaluations:
+            if name in SPLITS:
+                raise ValueError(f"{name}: that is the name of a split; choose another one")
+            if not re.fullmatch(NAME, name) or len(name) > LONGEST_NAME:
+                raise ValueError(f"{name!r}: a name has letters, digits, `.`, `_` and `-` alone")
+        return evaluations
 
     @model_validator(mode="after")
     def _stages_in_order(self) -> "Recipe":
@@ -236,13 +257,55 @@ class Recipe(Config):
             own, stage[section] = stage[section], None
             raw[section] = raw[section] if own is None else own
         if self.stages[number].processor is not None:
-            # These sections say the processor of the other stages.
-            raw |= {"clips": ClipsConfig().model_dump(mode="json"), "features": None}
+            raw |= NO_PROCESSOR_ELSEWHERE
         return parse(raw | {"stages": [stage]})
 
     def views(self) -> list["Recipe"]:
         """Return the recipe of each stage alone, see `of_stage`."""
         return [self.of_stage(number) for number in range(len(self.stages))]
+
+    def of_evaluation(self, name: str, number: int = -1) -> "Recipe":
+        """Return the recipe of one stage whose data, processor and counting are an evaluation's.
+
+        Raises:
+            RecipeError: there is no such evaluation.
+        """
+        other = self.evaluations.get(name)
+        if other is None:
+            known = one_of(self.evaluations) if self.evaluations else "none"
+            hint = did_you_mean(name, self.evaluations)
+            raise RecipeError([f"evaluations: there is no {name!r}{hint}; there are {known}"])
+        raw = self.of_stage(number).to_dict()
+        if other.data is not None:
+            # Folds and stores are those of the data that is trained on.
+            raw["folds"] = None
+            for section in ("clips", "features", "processor"):
+                if raw[section] is not None and "store" in raw[section]:
+                    raw[section]["store"] = None
+        if other.processor is not None:
+            raw |= NO_PROCESSOR_ELSEWHERE
+        own = {key: getattr(other, key) for key in ("data", "processor", "evaluation")}
+        raw |= {key: value.model_dump(mode="json") for key, value in own.items() if value}
+        return parse(raw)
+
+    def validation(self, number: int) -> "Recipe":
+        """Return the recipe that a stage is validated by: its own, or that of an evaluation."""
+        on = self.stages[number].validate.on
+        return self.of_evaluation(on, number) if on in self.evaluations else self.of_stage(number)
+
+    def validations(self) -> list["Recipe"]:
+        """Return the recipes of the evaluations that stages are validated on."""
+        return [
+            self.validation(number)
+            for number, stage in enumerate(self.stages)
+            if stage.validate.on in self.evaluations
+        ]
+
+    @property
+    def validated_split(self) -> str:
+        """Name of the split that the only stage of this view is validated on."""
+        on = self.stages[-1].validate.on
+        return self.evaluations[on].split if on in self.evaluations else on
 
     @property
     def run_location(self) -> str:
@@ -256,6 +319,10 @@ class Recipe(Config):
     def to_yaml(self, *, ascii_only: bool = False) -> str:
         """Return the recipe as YAML with every default written out."""
         return write_yaml(self.to_dict(), ascii_only=ascii_only)
+
+
+NO_PROCESSOR_ELSEWHERE = {"clips": ClipsConfig().model_dump(mode="json"), "features": None}
+"""Of the sections that say the processor where no section `processor` does."""
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -12,7 +12,7 @@ import torch
 from markupsafe import Markup
 
 from msvqa.errors import MSVQAError
-from msvqa.evaluators.evaluator import evaluator_of
+from msvqa.evaluators.evaluator import Sheet, evaluator_of_metrics, evaluator_of_stage
 from msvqa.files import written_aside
 from msvqa.models.model import Sizes, build_model
 from msvqa.objectives import OBJECTIVES
@@ -30,6 +30,7 @@ from msvqa.page.curves import stage_panels
 from msvqa.page.figures import Panel, TypeAccuracy, draw_panel, draw_types
 from msvqa.page.footage import Footage
 from msvqa.page.reconstructions import Reconstructed, reconstruct
+from msvqa.page.scores import ShownCase, headline, show_cases
 from msvqa.page.template import fill
 from msvqa.recipe import StageConfig
 from msvqa.run import Run, has_score
@@ -56,11 +57,8 @@ class StageView:
     """Validation numbers of the best checkpoint."""
     best_step: int | None
     panels: Sequence[tuple[Panel, Markup]]
-
-    @property
-    def monitor(self) -> str:
-        """Validation metric that chose the best checkpoint."""
-        return evaluator_of(self.kind.evaluator).monitor[0]
+    monitor: str
+    """Validation metric that chose the best checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +73,19 @@ class AnswersView:
     right: Sequence[Example]
     wrong: Sequence[Example]
     mistakes: Mapping[str, Sequence[Mistake]]
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresView:
+    """One evaluation that asked no questions, as the page shows it."""
+
+    name: str
+    metrics: Mapping[str, Any]
+    evaluated_at: datetime
+    headline: tuple[str, float | None]
+    sheet: Sheet
+    cases: Mapping[str, Sequence[ShownCase]]
     problem: str
 
 
@@ -105,7 +116,7 @@ def report(run_path: str | Path) -> str:
 
 def _render(run: Run) -> str:
     footage = Footage(run.recipe.of_stage(-1))
-    stages = _stages(run)
+    stages, evaluated = _stages(run), _evaluated(run, footage)
     filters: dict[str, Callable[..., Any]] = {
         "percent": _percent,
         "points": _points,
@@ -120,7 +131,8 @@ def _render(run: Run) -> str:
         recipe_yaml=run.recipe.to_yaml(),
         parameters=_count_parameters(run),
         stages=stages,
-        answers=_answers(run, footage),
+        answers=[view for view in evaluated if isinstance(view, AnswersView)],
+        scores=[view for view in evaluated if isinstance(view, ScoresView)],
         reconstructions=[
             _reconstructions(run, stage, footage)
             for stage in stages
@@ -141,17 +153,19 @@ def _render(run: Run) -> str:
 def _stages(run: Run) -> list[StageView]:
     rows = run.metrics()
     return [
-        _stage(run, stage, [row for row in rows if row["stage"] == stage.name])
-        for stage in run.recipe.stages
+        _stage(run, number, [row for row in rows if row["stage"] == stage.name])
+        for number, stage in enumerate(run.recipe.stages)
     ]
 
 
-def _stage(run: Run, config: StageConfig, rows: Sequence[Mapping[str, Any]]) -> StageView:
+def _stage(run: Run, number: int, rows: Sequence[Mapping[str, Any]]) -> StageView:
+    config = run.recipe.stages[number]
+    monitor = evaluator_of_stage(run.recipe.validation(number)).monitor[0]
     kind: type[Objective] = resolve(config.objective.name, OBJECTIVES, "objective")
     best_step = _best_step(run, config.name)
     train = [row for row in rows if row["kind"] == "train"]
     validation = [row for row in rows if row["kind"] == "validation"]
-    panels = stage_panels(rows, evaluator_of(kind.evaluator).monitor[0], best_step)
+    panels = stage_panels(rows, monitor, best_step)
     state = "finished" if run.is_finished(config.name) else "not finished"
     return StageView(
         config=config,
@@ -165,6 +179,7 @@ def _stage(run: Run, config: StageConfig, rows: Sequence[Mapping[str, Any]]) -> 
         best=next((row for row in validation if row["step"] == best_step), {}),
         best_step=best_step,
         panels=[(panel, draw_panel(panel)) for panel in panels],
+        monitor=monitor,
     )
 
 
@@ -198,32 +213,60 @@ def _median(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
 # Results
 
 
-def _answers(run: Run, footage: Footage) -> list[AnswersView]:
+def _evaluated(run: Run, footage: Footage) -> list[AnswersView | ScoresView]:
     found = run.evaluated()
     ranked = {name: number for number, name in enumerate(FIRST_SPLITS)}
     names = sorted(found, key=lambda name: (ranked.get(name, len(ranked)), name))
-    views = (_split_answers(run, name, footage) for name in names)
-    return [view for view in views if view is not None]
+    return [_evaluation(run, name, footage) for name in names]
 
 
-def _split_answers(run: Run, split: str, footage: Footage) -> AnswersView | None:
-    """Return the answers of a split; None where no questions were asked."""
-    file = run.evaluation_dir(split) / "metrics.json"
+def _evaluation(run: Run, name: str, footage: Footage) -> AnswersView | ScoresView:
+    """Return the answers or scores of a split, or of one of the recipe's evaluations."""
+    file = run.evaluation_dir(name) / "metrics.json"
     rows: list[dict[str, Any]] = []
     problem = ""
     try:
-        metrics, table = run.evaluation(split)
+        metrics, table = run.evaluation(name)
         rows = table.to_pylist()
     except (OSError, ValueError) as error:
         metrics = json.loads(file.read_text(encoding="utf-8"))
         problem = f"The predictions cannot be read ({error}): run `msvqa evaluate` again."
+    evaluated_at = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc)
+    other = _footage_of(run, metrics) if "evaluation" in metrics else footage
     if "per_type" not in metrics:
+        return ScoresView(
+            name=name,
+            metrics=metrics,
+            evaluated_at=evaluated_at,
+            headline=headline(metrics),
+            sheet=evaluator_of_metrics(metrics).sheet(metrics),
+            cases=show_cases(metrics, rows, other),
+            problem=problem,
+        )
+    return _answers(name, metrics, rows, other or footage, evaluated_at, problem)
+
+
+def _footage_of(run: Run, metrics: Mapping[str, Any]) -> Footage | None:
+    """Return the frames of the data of an evaluation, if the recipe still names it."""
+    name = metrics["evaluation"]
+    if name not in run.recipe.evaluations:
         return None
+    return Footage(run.recipe.of_evaluation(name))
+
+
+def _answers(
+    name: str,
+    metrics: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    footage: Footage,
+    evaluated_at: datetime,
+    problem: str,
+) -> AnswersView:
     types = type_accuracies(metrics)
     return AnswersView(
-        split=split,
+        split=name,
         metrics=metrics,
-        evaluated_at=datetime.fromtimestamp(file.stat().st_mtime, timezone.utc),
+        evaluated_at=evaluated_at,
         types=types,
         figure=draw_types(types),
         right=show_examples(choose_examples(rows, right=True), footage),

@@ -4,7 +4,7 @@ runs/NAME/recipe.yaml             the resolved recipe
 runs/NAME/environment.json        versions and hardware
 runs/NAME/metrics.jsonl           one row per logged step and per validation
 runs/NAME/STAGE/step-00000120/    checkpoints
-runs/NAME/evaluate/SPLIT/         predictions.parquet, metrics.json
+runs/NAME/evaluate/SPLIT/         predictions.parquet, metrics.json; also evaluate/EVALUATION/
 runs/NAME/tensorboard/  logs/  report.html
 """
 
@@ -37,6 +37,17 @@ FREE_TO_CHANGE = (
 VERSIONS_OF = (
     "msvqa", "ray", "torch", "torchvision", "numpy", "av", "decord", "pyarrow", "h5py", "nltk",
 )  # fmt: skip
+
+
+def may_change(line: str, recipe: Recipe) -> bool:
+    """Whether a line of `differences` is of a field that may change when a run is resumed.
+
+    Evaluations may, but for those that its stages are validated on.
+    """
+    validated = tuple(f"evaluations.{stage.validate.on}." for stage in recipe.stages)
+    if line.startswith("evaluations"):
+        return not line.startswith(validated)
+    return line.startswith(FREE_TO_CHANGE)
 
 
 @contextmanager
@@ -113,7 +124,7 @@ class Run(Kept):
         changed = [
             line
             for line in differences(Run.open(self.location).recipe, self.recipe)
-            if not line.startswith(FREE_TO_CHANGE)
+            if not may_change(line, self.recipe)
         ]
         if changed:
             raise RunError(
@@ -228,12 +239,12 @@ class Run(Kept):
         """Whether a stage has been trained to its end."""
         return any(info["finished"] for _, info in self.checkpoints(stage))
 
-    def evaluation_dir(self, split: str) -> Path:
-        """Folder of the evaluation of a split."""
-        return self.path / "evaluate" / split
+    def evaluation_dir(self, name: str) -> Path:
+        """Folder of the evaluation of a split, or of one of the recipe's `evaluations`."""
+        return self.path / "evaluate" / name
 
     def evaluated(self) -> list[str]:
-        """Return the splits that have been evaluated."""
+        """Return the splits and evaluations whose metrics are there."""
         names = self.folder.sizes("evaluate")
         return sorted(name.split("/")[1] for name in names if name.endswith("/metrics.json"))
 

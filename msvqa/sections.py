@@ -16,6 +16,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
+from typing_extensions import TypedDict, is_typeddict
 
 from msvqa.errors import RecipeError, did_you_mean, one_of
 from msvqa.strict_yaml import read_yaml
@@ -172,6 +173,8 @@ def _type_of(field: FieldInfo, raw: Any, place: str, unresolved: dict[str, str])
         items = [typed(item, part, unresolved, f"{place}.{n}.") for n, part in enumerate(raw)]
         narrower = any(kind is not item for kind in items)
         return tuple[tuple(items)] if narrower else annotation  # type: ignore[misc]
+    if get_origin(annotation) is dict and _is_section(get_args(annotation)[1]):
+        return _mapping_of(annotation, raw, place, unresolved)
     section = _inner(annotation, _is_section)
     if not _is_section(section):
         return annotation
@@ -180,6 +183,22 @@ def _type_of(field: FieldInfo, raw: Any, place: str, unresolved: dict[str, str])
     if found is section:
         return annotation
     return found | None if NoneType in get_args(annotation) else found
+
+
+def _mapping_of(annotation: Any, raw: Any, place: str, unresolved: dict[str, str]) -> Any:
+    """Return the type of sections by name, where the names in one of them say more of its type."""
+    section = get_args(annotation)[1]
+    if not isinstance(raw, dict):
+        return annotation
+    kinds = {key: typed(section, raw[key], unresolved, f"{place}.{key}.") for key in raw}
+    if all(kind is section for kind in kinds.values()):
+        return annotation
+    return _mapping(tuple(kinds.items()))
+
+
+@lru_cache(maxsize=256)
+def _mapping(kinds: tuple[tuple[str, Any], ...]) -> Any:
+    return TypedDict("Sections", dict(kinds))  # type: ignore[operator]
 
 
 def _is_section(kind: Any) -> bool:
@@ -251,6 +270,8 @@ def _keys_at(kind: Any, location: Sequence[int | str]) -> list[str]:
             kind = get_args(kind)[min(part, len(get_args(kind)) - 1)]
         elif get_origin(kind) in (dict, Mapping):
             kind = get_args(kind)[1]
+        elif is_typeddict(kind):
+            kind = kind.__annotations__[part]
         elif hasattr(kind, "model_fields") and part in kind.model_fields:
             kind = kind.model_fields[part].annotation
     kind = _inner(kind, lambda t: hasattr(t, "model_fields"))

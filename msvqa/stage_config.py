@@ -4,12 +4,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from msvqa.data.processors import PROCESSORS
 from msvqa.data_config import DATA_SET, DataConfig, FoldsConfig
+from msvqa.evaluators import EVALUATORS
 from msvqa.objectives import OBJECTIVES
-from msvqa.sections import Config, NamedConfig, Role
+from msvqa.sections import Config, NamedConfig, Role, resolve
 
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0)]
@@ -18,10 +19,35 @@ Decay = Annotated[float, Field(ge=0)]
 class EvaluationConfig(Config):
     """How predictions are made and counted."""
 
+    name: str | None = None
+    """The evaluator; null: that of the stage's objective."""
     videos_per_batch: int = Field(default=8, ge=1)
     top_k: int = Field(default=5, ge=1)
     count_unknown_as_wrong: bool = True
     """false: predicting the unknown class is right for an unknown answer, as in DualVGR."""
+    rerank: int = Field(default=0, ge=0)
+    """Of retrieval: so many of the nearest are ordered anew by how well the model finds that they
+    match, see the objective's `match`; 0: none."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None:
+            resolve(name, EVALUATORS, "evaluator")
+        return name
+
+
+class OtherEvaluationConfig(Config):
+    """Other data that a model is evaluated on, `msvqa evaluate RUN --on NAME`."""
+
+    data: Annotated[DataConfig | None, DATA_SET] = None
+    """null: that of the last stage."""
+    processor: Annotated[NamedConfig | None, Role("processor", PROCESSORS)] = None
+    """What becomes of a medium; null: as in the last stage."""
+    evaluation: EvaluationConfig | None = None
+    """How predictions are made and counted; null: as in the last stage."""
+    split: str = "test"
+    """Which examples of the data."""
 
 
 class OptimizerConfig(Config):
@@ -119,7 +145,7 @@ class ValidateConfig(Config):
     """On what a stage is validated, and how often."""
 
     on: str = "val"
-    """A split of the stage's data."""
+    """A split of the stage's data, or one of the recipe's `evaluations`."""
     every_steps: int | None = Field(default=None, ge=1)
     """Validate after every so many steps of the stage, and at its end; null: at ends of epochs."""
     at_start: bool = False

@@ -22,7 +22,7 @@ from msvqa.engine.tracking import Row
 from msvqa.engine.trainer import stage_job, train_stage_on_ray
 from msvqa.errors import DataError
 from msvqa.extract import await_others, extract
-from msvqa.prepare import prepare_stages
+from msvqa.prepare import check_places, prepare_stages, prepare_validations
 from msvqa.recipe import Recipe, readers
 from msvqa.run import Run, only_one
 from msvqa.storage import join
@@ -56,20 +56,20 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
         StoppedError: SIGINT or SIGTERM came; a checkpoint is written.
     """
     progress = progress or Progress()
-    run, prepared = _checked(recipe)
+    run, views, prepared = _checked(recipe)
     if all(run.is_finished(stage.name) for stage in recipe.stages):
         for stage in recipe.stages:
             progress.stage(stage.name, "is finished")
         # What it was trained with stays in its files.
         return run
-    views = recipe.views()
     for number in readers(views):
-        for caution in prepared[number].info.get("cautions", ()):
-            logger.warning("%s", caution)
+        if number < len(recipe.stages):
+            for caution in prepared[number].info.get("cautions", ()):
+                logger.warning("%s", caution)
         check_features(views[number], prepared[number])
     with only_one(run.folder), _in_turn(views), cluster.connected() as resources:
         placement = cluster.place(recipe.scaling, resources, data_cpus=data_cpus(recipe))
-        extract_stages(views, prepared, progress)
+        extract_views(views, prepared, progress, len(recipe.stages))
         # Last, since the recipe of a run cannot be put right any more.
         run = Run.create(recipe)
         for index, stage in enumerate(recipe.stages):
@@ -81,20 +81,26 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
     return run
 
 
-def extract_stages(
-    views: Sequence[Recipe], prepared: Sequence[Prepared], progress: Progress
+def extract_views(
+    views: Sequence[Recipe], prepared: Sequence[Prepared], progress: Progress, stages: int
 ) -> None:
-    """Make every store that the stages read, and say what they leave out.
+    """Make every store that is read in training, and say what is left out.
+
+    Args:
+        views: those of the stages, then those that stages are validated by.
+        prepared: the prepared folder of each.
+        progress: told of what is extracted.
+        stages: how many views are of stages.
 
     Raises:
         StoreError, DataError: as `extract`; or nothing is left to train on.
     """
     for number in readers(views):
-        view, store = views[number], None
+        view, store, trains = views[number], None, number < stages
         if processor_of(view).way == "store":
-            store = extract(view, progress=progress.on_extract, checked=True)
+            store = extract(view, progress=progress.on_extract, checked=True, trains=trains)
             check_cache(store.location, store.nbytes)
-        check_coverage(view, prepared[number], store)
+        check_coverage(view, prepared[number], store, trains=trains)
 
 
 @contextmanager
@@ -112,8 +118,7 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
     Raises:
         RecipeError, DataError, RunError, ClusterError, CheckpointError: as `train`.
     """
-    _, prepared = _checked(recipe)
-    views = recipe.views()
+    _, views, prepared = _checked(recipe)
     for number in readers(views):
         view, folder = views[number], prepared[number]
         check_features(view, folder)
@@ -122,12 +127,18 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
             store = find_store(store_location(view), processor.spec())
             if store is not None:
                 check_copies(view, folder, store)
-        check_coverage(view, folder)
-    return rehearse(recipe, prepared)
+        check_coverage(view, folder, trains=number < len(recipe.stages))
+    return rehearse(recipe, prepared[: len(recipe.stages)])
 
 
-def _checked(recipe: Recipe) -> tuple[Run, list[Prepared]]:
-    """Look at all that can be known before Ray starts, but for whole feature files."""
+def _checked(recipe: Recipe) -> tuple[Run, list[Recipe], list[Prepared]]:
+    """Look at all that can be known before Ray starts, but for whole feature files.
+
+    Returns:
+        The run; the views of its stages and then those that stages are validated by; the prepared
+        folder of each view.
+    """
+    check_places(recipe)
     check(recipe)
     check_initial(recipe)
     run = Run(recipe.run_location, recipe)
@@ -137,7 +148,9 @@ def _checked(recipe: Recipe) -> tuple[Run, list[Prepared]]:
     check_own(run, prepared)
     check_initial_fit(recipe, prepared)
     check_pretrained_stages(recipe, prepared)
-    return run, prepared
+    validations = recipe.validations()
+    validated = prepare_validations(recipe)
+    return run, [*recipe.views(), *validations], [*prepared, *validated]
 
 
 def check_data(recipe: Recipe, prepared: Sequence[Prepared]) -> None:

@@ -14,16 +14,14 @@ from msvqa.engine import cluster
 from msvqa.engine.search import SearchJob, needs_dashboard, search
 from msvqa.engine.sweep import Best, Sweep, Trial
 from msvqa.errors import RecipeError, did_you_mean, one_of
-from msvqa.evaluators.evaluator import evaluator_of
-from msvqa.objectives import OBJECTIVES
+from msvqa.evaluators.evaluator import evaluator_of_stage
 from msvqa.page.search import write_page
-from msvqa.prepare import prepare_stages
+from msvqa.prepare import check_places, prepare_stages, prepare_validations
 from msvqa.recipe import Recipe, parse
 from msvqa.run import only_one
-from msvqa.sections import resolve
 from msvqa.space import Space, probe
 from msvqa.storage import absolute
-from msvqa.train import Progress, check_data, extract_stages, train
+from msvqa.train import Progress, check_data, extract_views, train
 
 MEDIA_SECTIONS = ("clips", "features", "processor")
 """What of a recipe says which processor makes what of a medium."""
@@ -63,13 +61,16 @@ def tune(
         check_initial(one)
     sweep = Sweep(recipe, space)
     sweep.refuse_changes()
+    check_places(recipe)
     prepared = prepare_stages(recipe)
+    validated = prepare_validations(recipe)
     located = _located(recipe, prepared)
     stores = _by_store(located, probes)
     for one in stores:
         check_data(one, prepared)
-        for number, view in enumerate(one.views()):
-            check_features(view, prepared[number])
+        read = zip([*one.views(), *one.validations()], [*prepared, *validated], strict=True)
+        for view, folder in read:
+            check_features(view, folder)
     for one in _by_model(probes):
         check_initial_fit(one, prepared)
         check_pretrained_stages(one, prepared)
@@ -78,7 +79,8 @@ def tune(
     with only_one(sweep.folder), cluster.connected(dashboard=dashboard) as resources:
         placement = cluster.place(recipe.scaling, resources)
         for one in stores:
-            extract_stages(one.views(), prepared, progress)
+            views, folders = [*one.views(), *one.validations()], [*prepared, *validated]
+            extract_views(views, folders, progress, len(one.stages))
         # Last, since what is wrong in recipe or space could not be put right any more.
         Sweep.create(recipe, space)
         if sweep.shared_stages:
@@ -122,8 +124,7 @@ def check_search(recipe: Recipe, space: Space) -> list[Recipe]:
 
 def _metric_problems(recipe: Recipe, space: Space) -> list[str]:
     stage = recipe.stages[-1]
-    objective = resolve(stage.objective.name, OBJECTIVES, "objective")
-    known = evaluator_of(objective.evaluator).numbers
+    known = evaluator_of_stage(recipe.validation(len(recipe.stages) - 1)).numbers
     if space.metric is None or not known or space.metric in known:
         return []
     hint = did_you_mean(space.metric, known)
@@ -143,6 +144,9 @@ def _located(recipe: Recipe, prepared: Sequence[Prepared]) -> Recipe:
             stage["data"]["prepared"] = folder.location
         if stage["init_from"] and stage["init_from"] not in names:
             stage["init_from"] = absolute(stage["init_from"])
+    for name, other in raw["evaluations"].items():
+        if other["data"]:
+            other["data"]["prepared"] = prepared_location(recipe.of_evaluation(name).data)
     return parse(raw)
 
 

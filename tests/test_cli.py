@@ -276,6 +276,7 @@ def test_prepare_hands_over_a_checked_data_section(verb, tmp_path, capsys):
 
 
 METRICS = {
+    "split": "test",
     "accuracy": 0.5, "accuracy_interval": [0.25, 0.75], "type_only_accuracy": 0.125,
     "question_only_accuracy": 0.25, "best_possible": 0.9, "n": 8, "n_expected": 9,
     "baselines": {"question_only": 0.25, "best_possible": None},
@@ -295,7 +296,7 @@ METRICS = {
 def test_evaluate_prints_counts_beside_the_baseline(verb, capsys):
     calls = verb("evaluate", METRICS)
     assert cli.main(["evaluate", "runs/demo", "--split", "test", "data.root=there"]) == 0
-    assert calls == [(("runs/demo", "test", ["data.root=there"]), {})]
+    assert calls == [(("runs/demo", "test", ["data.root=there"], None), {})]
     out = capsys.readouterr().out
     assert "runs/demo, split test: 8 of 9 questions" in out
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}

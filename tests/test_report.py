@@ -19,7 +19,7 @@ from msvqa.engine.inputs import open_inputs
 from msvqa.engine.loop import train_stage
 from msvqa.engine.prediction import objective_of, predict_split
 from msvqa.errors import RunError
-from msvqa.evaluate import record
+from msvqa.evaluate import Asked, record
 from msvqa.page.answers import choose_examples, common_mistakes
 from msvqa.page.curves import MAX_POINTS, stage_panels, thin
 from msvqa.page.figures import Line, Panel, TypeAccuracy, draw_panel, draw_types
@@ -72,7 +72,8 @@ def evaluate(run: Run, split: str) -> None:
     rows = predict_split(objective, inputs, 8)
     order = np.argsort(rows["row"])
     predictions = {name: values[order] for name, values in rows.items()}
-    record(run, checkpoint, prepared, inputs.split, predictions)
+    asked = Asked.of(run, [], split, None)
+    record(run, asked, checkpoint, prepared, inputs.split, predictions)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from msvqa.errors import (
     RunError,
     StoppedError,
 )
-from msvqa.evaluate import evaluate
+from msvqa.evaluate import evaluate, rescore
 from msvqa.recipe import Recipe, parse
 from msvqa.run import Run
 from msvqa.train import Progress, dry_run, train
@@ -114,6 +114,28 @@ def test_evaluation_where_the_data_is_elsewhere(run, folder, tmp_path):
     assert evaluate(run.path, "test", [*overrides, "scaling.data_workers=1"]) == expected
     assert (tmp_path / "p" / "prepare.json").is_file()
     assert "moved" not in (run.path / "recipe.yaml").read_text()
+
+
+@pytest.mark.ray
+def test_evaluation_on_other_data_that_the_recipe_names(run, folder, tmp_path):
+    expected = evaluate(run.path, "test")
+    before = (folder / "p" / "prepare.json").read_bytes()
+    other = shutil.copytree(folder / "data", tmp_path / "other")
+    for split in ("train", "val"):
+        (other / f"{split}_qa.json").write_text("[]")
+    data = f"{{name: msvd_qa, root: {other}, prepared: {tmp_path / 'p'}, allow_missing: true}}"
+    overrides = [f"evaluations.there.data={data}", "evaluations.there.evaluation.top_k=2"]
+    metrics = evaluate(run.path, overrides=overrides, on="there")
+    assert metrics["evaluation"] == "there" and metrics["split"] == "test"
+    assert metrics["accuracy"] == expected["accuracy"], "read in the words of the model"
+    assert metrics["baselines"]["question_only"] == 0, "nothing of it was trained on"
+    assert (run.path / "evaluate" / "there" / "predictions.parquet").is_file()
+    assert {"test", "there"} <= set(run.evaluated())
+    assert rescore(run.path, overrides=overrides, on="there") == metrics
+    with pytest.raises(RecipeError, match=r"there is no 'thre'.*did you mean 'there'"):
+        evaluate(run.path, overrides=overrides, on="thre")
+    assert (folder / "p" / "prepare.json").read_bytes() == before
+    train(two_workers(folder, "name=two", *overrides))
 
 
 @pytest.mark.ray

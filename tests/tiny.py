@@ -98,6 +98,11 @@ def make_data(folder: Path, recipe: Recipe | None = None) -> tuple[Prepared, Sto
     generate(folder / "data", videos=VIDEOS)
     recipe = recipe or make_recipe(folder)
     prepared = prepare(recipe.data)
+    return prepared, make_store(recipe, prepared)
+
+
+def make_store(recipe: Recipe, prepared: Prepared) -> Store:
+    """Extract the media of all splits without Ray."""
     splits = [prepared.split(name) for name in prepared.splits]
     ids = [video for split in splits for video in split.media.id]
     arrays = processor_of(recipe).arrays(medium for split in splits for medium in split.media)
@@ -110,4 +115,4 @@ def make_data(folder: Path, recipe: Recipe | None = None) -> tuple[Prepared, Sto
         write_shard(path, n, spec, entries[start : start + size], {})
         for n, start in enumerate(range(0, len(entries), size))
     ]
-    return prepared, write_index(path, spec, shards, {})
+    return write_index(path, spec, shards, {})

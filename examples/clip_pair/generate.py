@@ -2,7 +2,8 @@
 
 python examples/clip_pair/generate.py FOLDER [--seed N]
 
-Every held-out video shows another scene, and none that is in training.
+Every held-out video shows another scene, and none that is in training. `backwards.json` has the
+test captions with the same videos played backwards, where the directions that they name are wrong.
 """
 
 import argparse
@@ -78,20 +79,32 @@ def generate(folder: Path, seed: int = 0) -> None:
     chance = random.Random(seed)
     scenes: list[Scene] = list(itertools.product(COLORS, SHAPES, STEPS, GROUNDS))
     chance.shuffle(scenes)
-    (folder / "videos").mkdir(parents=True, exist_ok=True)
+    for name in ("videos", "backwards"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
     number = 0
     for split, count in VIDEOS.items():
         if split == "train":
             chosen = [chance.choice(scenes) for _ in range(count)]
         else:
             chosen, scenes = scenes[:count], scenes[count:]
-        rows = []
+        rows, backwards = [], []
         for scene in chosen:
-            name = f"videos/{number:04d}.mp4"
-            write_video(folder / name, draw(scene, chance))
-            rows.append({"video": name, "caption": caption_of(scene)})
+            name, caption = f"videos/{number:04d}.mp4", caption_of(scene)
+            frames = draw(scene, chance)
+            write_video(folder / name, frames)
+            rows.append({"video": name, "caption": caption})
+            if split == "test":
+                name = f"backwards/{number:04d}.mp4"
+                write_video(folder / name, frames[::-1])
+                backwards.append({"video": name, "caption": caption})
             number += 1
-        (folder / f"{split}.json").write_text(json.dumps(rows, indent=0), encoding="utf-8")
+        _write_rows(folder / f"{split}.json", rows)
+        if backwards:
+            _write_rows(folder / "backwards.json", backwards)
+
+
+def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    path.write_text(json.dumps(rows, indent=0), encoding="utf-8")
 
 
 def main() -> None:

@@ -26,23 +26,28 @@ def check_validation(recipe: Recipe, prepared: Sequence[Prepared]) -> None:
     problems = []
     for number, (stage, folder) in enumerate(zip(recipe.stages, prepared, strict=True)):
         name, splits = stage.validate.on, folder.splits
+        known = [*splits, *recipe.evaluations]
         # Data without `val` is not validated where nobody asks for it.
-        if name not in splits and name != "val":
+        if name not in known and name != "val":
             problems.append(
                 f"stages.{number}.validate.on: there is no split {name!r}"
-                f"{did_you_mean(name, splits)}; {folder.root} has {one_of(splits)}"
+                f"{did_you_mean(name, known)}; {folder.root} has {one_of(splits)}"
+                + (f", evaluations are {one_of(recipe.evaluations)}" if recipe.evaluations else "")
             )
     if problems:
         raise RecipeError(problems)
 
 
-def check_coverage(recipe: Recipe, prepared: Prepared, store: Store | None = None) -> None:
+def check_coverage(
+    recipe: Recipe, prepared: Prepared, store: Store | None = None, *, trains: bool = True
+) -> None:
     """Say how many questions are left where `data.allow_missing` leaves out videos.
 
     Args:
         recipe: the recipe.
         prepared: the prepared folder.
         store: what was made of the videos; without it those count that have a file.
+        trains: false where the data is only validated on.
 
     Raises:
         DataError: none is left to train on.
@@ -50,7 +55,10 @@ def check_coverage(recipe: Recipe, prepared: Prepared, store: Store | None = Non
     if store is not None:
         prepared = dealt(recipe, prepared, store.copies)
     told = []
-    for name, uses in {"train": "trains", recipe.stages[-1].validate.on: "validates"}.items():
+    used_for = {"train": "trains"} if trains else {}
+    if trains == (recipe.stages[-1].validate.on not in recipe.evaluations):
+        used_for[recipe.validated_split] = "validates"
+    for name, uses in used_for.items():
         if name not in prepared.splits:
             continue
         annotated = read_split(prepared, name, recipe.folds, present_only=False)

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from msvqa.engine.sweep import Trial
 
 
+NUMBERS_SHOWN = 4
+"""Of a validation; all are in metrics.jsonl."""
+
+
 class ProgressLines:
     """One line for each long job: rewritten on a terminal, repeated now and then in a log."""
 
@@ -37,7 +41,9 @@ class ProgressLines:
             if isinstance(value, float) and key not in ("time_s", "lr")
         }
         if row["kind"] == "validation":
-            shown = [f"{name} {value:.4g}" for name, value in numbers.items()]
+            shown = [f"{name} {value:.4g}" for name, value in numbers.items()][:NUMBERS_SHOWN]
+            if len(numbers) > NUMBERS_SHOWN:
+                shown.append(f"{len(numbers) - NUMBERS_SHOWN} more")
             shown += [f"{name} is not finite" for name, value in row.items() if value is None]
             self._validation = f"  validation: {', '.join(shown)}"
             line = f"{row['stage']}  step {row['step']}"

@@ -88,21 +88,33 @@ def print_search(result: "Result") -> None:
     print(f"Page: {result.page}")
 
 
-def print_metrics(metrics: Mapping[str, Any], run: str, split: str) -> None:
-    """Print what an evaluation has counted."""
+def print_metrics(metrics: Mapping[str, Any], run: str) -> None:
+    """Print what an evaluation has counted: what is in its metrics.json."""
+    name = f"split {metrics['split']}"
+    if "evaluation" in metrics:
+        name = f"evaluation {metrics['evaluation']}, {name}"
+    title = f"{run}, {name}"
     if "per_type" in metrics:
-        print_accuracy(metrics, run, split)
+        print_accuracy(metrics, title)
         return
-    table = table_of("number", "value")
-    for name, value in {**metrics, **metrics.get("baselines", {})}.items():
-        if isinstance(value, float):
-            table.add_row(name, f"{value:.4f}")
-    print_table(table, f"{run}, split {split}: {metrics['n']} of {metrics['n_expected']}")
+    from msvqa.evaluators.evaluator import evaluator_of_metrics
+
+    sheet = evaluator_of_metrics(metrics).sheet(metrics)
+    table = table_of(*sheet.columns)
+    for label, *cells in sheet.rows:
+        table.add_row(str(label), *(_cell(cell) for cell in cells))
+    print_table(table, f"{title}: {metrics['n']} of {metrics['n_expected']}")
 
 
-def print_accuracy(metrics: Mapping[str, Any], run: str, split: str) -> None:
+def _cell(value: str | float | None) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "" if value is None else str(value)
+
+
+def print_accuracy(metrics: Mapping[str, Any], title: str) -> None:
     """Print what an evaluation has counted, for each type of question."""
-    title = f"{run}, split {split}: {metrics['n']} of {metrics['n_expected']} questions"
+    title = f"{title}: {metrics['n']} of {metrics['n_expected']} questions"
     columns = ("n", "accuracy", "95 % interval", "type only", "question only", "best possible")
     table = table_of("question type", *columns)
     for name, row in metrics["per_type"].items():

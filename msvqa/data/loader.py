@@ -14,6 +14,9 @@ from msvqa.data.chance import Chance
 from msvqa.data.order import WHOLE, EpochPlan, Share, chunks
 from msvqa.data.split import Split
 
+PAIRS_PER_MEDIUM = 16
+"""Of examples that are asked about as pairs with media: how many there are in a batch at most."""
+
 
 class MediaSource(Protocol):
     """Gives the tensors of media (`clips`, or `appearance` and `motion`) in a given order."""
@@ -126,14 +129,49 @@ def evaluation_batches(
     groups = list(chunks(videos, videos_per_batch))
     for group, tensors in zip(groups, source.batches(groups), strict=True):
         rows = [order[starts[v] : starts[v + 1]] for v in group]
-        counts = torch.tensor([len(r) for r in rows])
-        batch = _tensors(split, np.concatenate(rows)) | tensors
-        batch["video"] = torch.tensor(list(group))
-        batch["video_index"] = torch.arange(len(group)).repeat_interleave(counts)
-        batch["weight"] = torch.ones(len(batch["row"]))
-        batch["normalizer"] = torch.tensor(float(len(batch["row"])))
-        batch["workers"] = torch.tensor(1.0)
-        yield batch
+        index = np.repeat(np.arange(len(group)), [len(r) for r in rows])
+        yield _evaluated(split, np.array(group), np.concatenate(rows), index) | tensors
+
+
+def pair_batches(
+    split: Split, source: MediaSource, rows: Sequence[int], media_per_batch: int
+) -> Iterator[Batch]:
+    """Yield chosen examples with their media, of many examples of one medium a part at a time.
+
+    Args:
+        split: the examples and media.
+        source: gives the tensors of the media.
+        rows: examples; those of one medium are neighbours.
+        media_per_batch: most media of a batch; it has `PAIRS_PER_MEDIUM` times as many examples at
+            most.
+    """
+    chosen = np.asarray(rows, dtype=np.int64)
+    medium = split.examples.medium[chosen]
+    starts, most = [0], media_per_batch * PAIRS_PER_MEDIUM
+    seen: set[int] = set()
+    for position, of in enumerate(medium.tolist()):
+        full = of not in seen and len(seen) == media_per_batch
+        if full or position - starts[-1] == most:
+            starts.append(position)
+            seen = set()
+        seen.add(of)
+    parts = np.split(np.arange(len(chosen)), starts[1:]) if len(chosen) else []
+    found = [np.unique(medium[part], return_inverse=True) for part in parts]
+    groups = [of.tolist() for of, _ in found]
+    for part, (of, index), tensors in zip(parts, found, source.batches(groups), strict=True):
+        yield _evaluated(split, of, chosen[part], index) | tensors
+
+
+def _evaluated(split: Split, media: np.ndarray, rows: np.ndarray, index: np.ndarray) -> Batch:
+    """Return a batch without its media: each example counts once, and one worker has them all."""
+    return {
+        **_tensors(split, rows),
+        "video": torch.from_numpy(media),
+        "video_index": torch.from_numpy(index),
+        "weight": torch.ones(len(rows)),
+        "normalizer": torch.tensor(float(len(rows))),
+        "workers": torch.tensor(1.0),
+    }
 
 
 def media_batches(

@@ -177,7 +177,9 @@ def prepared_location(config: DataConfig) -> str:
     """Return the folder that a data set is prepared in."""
     if config.prepared is not None:
         return config.prepared
-    identity = hashlib.sha256(open_root(config.root).location.encode()).hexdigest()[:8]
+    named = config.model_dump(mode="json", include={*config.names_part}, exclude_defaults=True)
+    part = json.dumps(named, sort_keys=True) if named else ""
+    identity = hashlib.sha256(f"{open_root(config.root).location}{part}".encode()).hexdigest()[:8]
     return absolute(f"prepared/{config.name}-{identity}")
 
 

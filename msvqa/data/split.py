@@ -58,6 +58,20 @@ class Split:
             examples=examples.about(new_row[whole]),
         )
 
+    def taking(self, rows: np.ndarray) -> "Split":
+        """Return the split with some of its examples; the media stay."""
+        return replace(self, examples=self.examples.take(rows), expected=len(rows))
+
+    def crossed(self, media: np.ndarray, rows: np.ndarray) -> "Split":
+        """Return chosen pairs of a medium and what an example says, for one medium per example.
+
+        Args:
+            media: (p,) rows of the media.
+            rows: (p,) rows of the examples.
+        """
+        examples = self.examples.take(rows).about(media[:, None])
+        return replace(self, examples=examples, expected=len(rows))
+
     @classmethod
     def joined(cls, name: str, parts: Sequence["Split"]) -> "Split":
         """Return the media and examples of several splits, one after another."""

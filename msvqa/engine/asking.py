@@ -1,14 +1,19 @@
 """Asking a model about a split: every example or medium exactly once, on any number of workers."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 
 from msvqa.data.batch import Batch
-from msvqa.data.loader import evaluation_batches, example_batches, media_batches
+from msvqa.data.loader import (
+    evaluation_batches,
+    example_batches,
+    media_batches,
+    pair_batches,
+)
 from msvqa.data.order import Share, evaluation_order
 from msvqa.data.split import Split
 from msvqa.engine import distributed
@@ -20,13 +25,26 @@ Rows = dict[str, np.ndarray]
 """Answers with `row`: which example or medium each is about."""
 
 
-def scope_of(objective: type[Objective] | Objective, what: str) -> str:
-    """Return what a method of an objective is about: `media`, `examples` or `both`."""
-    return objective.about.get(what, "both")
+@dataclass(frozen=True)
+class Question:
+    """A method of an objective, and what it is asked about."""
+
+    method: str
+    scope: Literal["media", "examples", "both", "pairs"]
+    """Media alone, examples alone, examples with their media (all of a medium together), or chosen
+    pairs of the two."""
+
+    @classmethod
+    def of(cls, objective: type[Objective] | Objective, method: str) -> "Question":
+        """Return the question that a method answers about a whole split."""
+        return cls(method, objective.about.get(method, "both"))
 
 
 def shares(split: Split, scope: str, workers: int) -> list[list[int]]:
-    """Return what each worker is asked about: media where they are read, else examples."""
+    """Return what each worker is asked about: rows of media where they are read, else examples."""
+    if scope == "pairs":
+        order = np.argsort(split.examples.medium, kind="stable")
+        return [part.tolist() for part in np.array_split(order, workers)]
     if scope == "both":
         # Of questions about one video its decoding is shared.
         return evaluation_order(split.examples.medium, len(split.media), workers)
@@ -35,25 +53,26 @@ def shares(split: Split, scope: str, workers: int) -> list[list[int]]:
 
 
 @torch.no_grad()
-def ask(objective: Objective, inputs: Inputs, what: str, chosen: Sequence[int], size: int) -> Rows:
+def ask(
+    objective: Objective, inputs: Inputs, question: Question, chosen: Sequence[int], size: int
+) -> Rows:
     """Return the answers of an objective's method about some media or examples.
 
     Args:
         objective: the model with its stage's objective; on its device.
         inputs: the split.
-        what: name of the method.
-        chosen: rows of the split's media, or of its examples where no media are read.
+        question: the method, and what it is about.
+        chosen: rows of the split's media, or of its examples, see `shares`.
         size: media or examples per batch.
     """
     device = next(objective.parameters()).device
     was_training = objective.training
     objective.eval()
     collected: dict[str, list[np.ndarray]] = {}
-    scope = scope_of(objective, what)
-    for batch in _batches(inputs, scope, chosen, size):
+    for batch in _batches(inputs, question.scope, chosen, size):
         on_device = inputs.to_device(batch, device)
-        about = on_device["video"] if scope == "media" else on_device["row"]
-        rows = {"row": about, **getattr(objective, what)(on_device)}
+        about = on_device["video"] if question.scope == "media" else on_device["row"]
+        rows = {"row": about, **getattr(objective, question.method)(on_device)}
         for key, value in rows.items():
             array = value.float() if value.dtype == torch.bfloat16 else value
             collected.setdefault(key, []).append(array.cpu().numpy())
@@ -64,9 +83,16 @@ def ask(objective: Objective, inputs: Inputs, what: str, chosen: Sequence[int], 
 def _batches(inputs: Inputs, scope: str, chosen: Sequence[int], size: int) -> Iterator[Batch]:
     if scope == "media":
         return media_batches(inputs.split, inputs.source, chosen, size)
+    if scope == "pairs":
+        return pair_batches(inputs.split, inputs.source, chosen, size)
     if scope == "examples":
         return example_batches(inputs.split, chosen, size)
     return evaluation_batches(inputs.split, inputs.source, chosen, size)
+
+
+def crossed(inputs: Inputs, media: np.ndarray, rows: np.ndarray) -> Inputs:
+    """Return the same source of media, with chosen pairs in place of the examples."""
+    return replace(inputs, split=inputs.split.crossed(media, rows))
 
 
 def together(parts: Sequence[Rows], split: Split, scope: str) -> Rows:
@@ -96,10 +122,20 @@ class LoopPredictor:
 
     def __call__(self, what: str = "predict") -> Rows:
         """Return the answers about every row of the split, the same on every worker."""
-        scope = scope_of(self.objective, what)
-        own = shares(self.inputs.split, scope, self.share.workers)[self.share.worker]
+        return self._ask(Question.of(self.objective, what), self.inputs)
+
+    def pairs(self, what: str, media: np.ndarray, rows: np.ndarray) -> Rows:
+        """Return the answers about chosen pairs, in their order, the same on every worker."""
+        return self._ask(Question(what, "pairs"), crossed(self.inputs, media, rows))
+
+    def answers(self, what: str) -> bool:
+        """Whether the objective has such a method."""
+        return hasattr(self.objective, what)
+
+    def _ask(self, question: Question, inputs: Inputs) -> Rows:
+        own = shares(inputs.split, question.scope, self.share.workers)[self.share.worker]
         device = next(self.objective.parameters()).device
         with autocast(device, self.precision):
-            found = ask(self.objective, self.inputs, what, own, self.size)
+            found = ask(self.objective, inputs, question, own, self.size)
         # A worker without media has no answers.
-        return together(distributed.gather_objects(found), self.inputs.split, scope)
+        return together(distributed.gather_objects(found), inputs.split, question.scope)

@@ -53,7 +53,7 @@ from msvqa.engine.tracking import Tracker
 from msvqa.engine.watchdog import Watchdog
 from msvqa.engine.words import keeps_words
 from msvqa.errors import CheckpointError, NonFiniteLossError, StoppedError
-from msvqa.evaluators.evaluator import evaluator_of
+from msvqa.evaluators.evaluator import evaluator_of_stage
 from msvqa.metrics import is_finite
 from msvqa.models.model import Model
 from msvqa.objectives import OBJECTIVES
@@ -81,6 +81,9 @@ class StageJob:
     store: str | None
     init_from: str | None = None
     """Checkpoint whose weights the stage starts from."""
+    validated_on: str | None = None
+    """Prepared folder of the evaluation that the stage is validated on; None: the stage's own."""
+    validation_store: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as a dictionary; `StageJob(**job)` reads it back."""
@@ -150,7 +153,8 @@ class StageLoop:
         resume = host.latest_checkpoint()
         self.prepared = self._open_prepared(job, resume)
         self.training = open_inputs(self.view, self.prepared, job.store, "train", self.device)
-        self.validation = self._open_validation(job.store)
+        self.validated_by = self.recipe.validation(job.stage)
+        self.validation = self._open_validation(job)
         if self.device.type == "cpu":
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Filling fresh memory only serves to find reads of it, and costs time in every step.
@@ -160,7 +164,7 @@ class StageLoop:
         self.objective: Objective = resolve(self.stage.objective.name, OBJECTIVES, "objective")(
             self.stage.objective, self.model
         )
-        self.evaluator = evaluator_of(self.objective.evaluator)(self.view.evaluation)
+        self.evaluator = evaluator_of_stage(self.validated_by)(self.validated_by.evaluation)
         self._prepare_parameters()
         self.optimizer = build_optimizer(self.model, self.stage.optimizer)
         self.position = self._restore(resume)
@@ -214,11 +218,15 @@ class StageLoop:
             return prepared
         return prepared.reading(read_lexicon(source))
 
-    def _open_validation(self, store: str | None) -> Inputs | None:
-        name = self.stage.validate.on
-        if name not in self.prepared.splits:
+    def _open_validation(self, job: StageJob) -> Inputs | None:
+        """Open what the stage is validated on; its texts are read with the stage's words."""
+        prepared, name, store = self.prepared, self.view.validated_split, job.store
+        if job.validated_on is not None:
+            prepared = Prepared.open(job.validated_on).reading(self.prepared.lexicon)
+            store = job.validation_store
+        if name not in prepared.splits:
             return None
-        inputs = open_inputs(self.view, self.prepared, store, name, self.device)
+        inputs = open_inputs(self.validated_by, prepared, store, name, self.device)
         return inputs if len(inputs.split) else None
 
     def _build_model(self, job: StageJob, resume: str | Path | None) -> Model:
@@ -479,7 +487,7 @@ class StageLoop:
             self.objective,
             self.validation,
             self._share(),
-            self.view.evaluation.videos_per_batch,
+            self.validated_by.evaluation.videos_per_batch,
             self.stage.precision,
         )
         answers = self.evaluator.ask(predictor, split)

@@ -1,15 +1,17 @@
 """Predictions for a split: every question exactly once, whatever the number of workers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from msvqa.data.loader import PAIRS_PER_MEDIUM
 from msvqa.data.order import WHOLE, Share, chunks
 from msvqa.data.prepared import Prepared
 from msvqa.data.split import Split
-from msvqa.engine.asking import ask, scope_of, shares, together
+from msvqa.engine.asking import Question, ask, crossed, shares, together
 from msvqa.engine.checkpoint import Loaded, load_checkpoint, read_lexicon, read_sound
 from msvqa.engine.inputs import Inputs, open_inputs
 from msvqa.engine.precision import autocast
@@ -31,7 +33,7 @@ def predict_split(
     The shares of all workers together hold every row once. Workers do not communicate.
     """
     chosen = shares(inputs.split, "both", share.workers)[share.worker]
-    return ask(objective, inputs, "predict", chosen, size)
+    return ask(objective, inputs, Question("predict", "both"), chosen, size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,16 @@ class PredictionJob:
     split: str
     recipe: dict[str, Any]
     """That of the stage whose model it is: its data, processor and evaluation are used."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the rows that are asked about; travels to the process that answers."""
+
+    question: Question
+    chosen: Sequence[int]
+    pairs: tuple[np.ndarray, np.ndarray] | None = None
+    """Of pairs: the medium and the example of each that is chosen."""
 
 
 class Predictor:
@@ -60,11 +72,16 @@ class Predictor:
         self.videos_per_batch = recipe.evaluation.videos_per_batch
         self.precision = recipe.stages[-1].precision
 
-    def __call__(self, part: tuple[str, list[int]]) -> "Result":
+    def __call__(self, part: "Part") -> "Result":
         """Return the answers of a method about media or examples, given by rows of the split."""
-        what, chosen = part
+        inputs, chosen = self.inputs, part.chosen
+        if part.pairs is not None:
+            inputs, chosen = crossed(inputs, *part.pairs), list(range(len(part.chosen)))
         with autocast(self.device, self.precision):
-            return ask(self.objective, self.inputs, what, chosen, self.videos_per_batch)
+            found = ask(self.objective, inputs, part.question, chosen, self.videos_per_batch)
+        if part.pairs is not None:
+            found["row"] = np.array(part.chosen)[found["row"]]
+        return found
 
 
 def objective_of(loaded: Loaded) -> Objective:
@@ -120,16 +137,43 @@ class PoolPredictor:
             MSVQAError: what a worker could not do.
             RuntimeError: something was answered twice or not at all.
         """
+        question = Question.of(self._objective, what)
+        (chosen,) = shares(self.split, question.scope, 1)
+        # In the order of the files: what is read together lies together.
+        parts = [Part(question, part) for part in chunks(sorted(chosen), self._size)]
+        return together(self._perform(parts), self.split, question.scope)
+
+    def pairs(self, what: str, media: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the answers about chosen pairs, in their order.
+
+        Raises:
+            MSVQAError: what a worker could not do.
+            RuntimeError: something was answered twice or not at all.
+        """
+        question, split = Question(what, "pairs"), self.split.crossed(media, rows)
+        (chosen,) = shares(split, question.scope, 1)
+        parts = [
+            Part(question, part, (media[part], rows[part]))
+            for part in chunks(chosen, self._size * PAIRS_PER_MEDIUM)
+        ]
+        return together(self._perform(parts), split, question.scope)
+
+    def answers(self, what: str) -> bool:
+        """Whether the objective has such a method."""
+        return hasattr(self._objective, what)
+
+    @property
+    def _objective(self) -> type[Objective]:
+        stage = parse(self.job.recipe).stages[-1]
+        found: type[Objective] = resolve(stage.objective.name, OBJECTIVES, "objective")
+        return found
+
+    @property
+    def _size(self) -> int:
+        return parse(self.job.recipe).evaluation.videos_per_batch
+
+    def _perform(self, parts: Sequence[Part]) -> list["Result"]:
         from msvqa.engine.actors import Pool, Work, perform
 
-        recipe = parse(self.job.recipe)
-        objective = resolve(recipe.stages[-1].objective.name, OBJECTIVES, "objective")
-        scope = scope_of(objective, what)
-        (chosen,) = shares(self.split, scope, 1)
-        # In the order of the files: what is read together lies together.
-        parts = [
-            (what, part) for part in chunks(sorted(chosen), recipe.evaluation.videos_per_batch)
-        ]
         work = Work(worker=Predictor, arguments=(self.job,), parts=parts)
-        found = list(perform(work, Pool(self.workers, self.gpus_per_worker)))
-        return together(found, self.split, scope)
+        return list(perform(work, Pool(self.workers, self.gpus_per_worker)))

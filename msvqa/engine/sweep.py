@@ -18,12 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from msvqa.errors import RunError, one_of
-from msvqa.evaluators.evaluator import evaluator_of
+from msvqa.evaluators.evaluator import evaluator_of_stage
 from msvqa.files import write_json, written_aside
-from msvqa.objectives import OBJECTIVES
 from msvqa.recipe import Recipe, differences, load, parse
-from msvqa.run import CHECKPOINT_INFO, FREE_TO_CHANGE, Run
-from msvqa.sections import resolve
+from msvqa.run import CHECKPOINT_INFO, Run, may_change
 from msvqa.space import (
     Space,
     Values,
@@ -181,7 +179,7 @@ class Sweep(Kept):
         if not self.folder.get(SPACE, BASE).is_file():
             return [], []
         lines = differences(load(self.path / BASE), self.recipe)
-        in_recipe = [line for line in lines if not line.startswith(FREE_TO_CHANGE)]
+        in_recipe = [line for line in lines if not may_change(line, self.recipe)]
         keys = changes(read_file(self.path / SPACE), json.loads(json.dumps(plain(self.space))))
         return in_recipe, [f"space: {key}" for key in keys if key not in FREE_IN_SPACE]
 
@@ -361,8 +359,7 @@ def _outcome(run: Folder) -> dict[str, Any]:
 
 
 def _goal(recipe: Recipe, space: Space) -> Goal:
-    objective = recipe.stages[-1].objective.name
-    monitor = evaluator_of(resolve(objective, OBJECTIVES, "objective").evaluator).monitor
+    monitor = evaluator_of_stage(recipe.validation(len(recipe.stages) - 1)).monitor
     name, direction = (space.metric, space.mode) if space.metric and space.mode else monitor
     return Goal(name, direction, monitor)
 

@@ -32,7 +32,7 @@ from msvqa.errors import (
     StorageError,
 )
 from msvqa.files import lock
-from msvqa.recipe import StageConfig, parse
+from msvqa.recipe import Recipe, StageConfig, parse
 from msvqa.run import CHECKPOINT_INFO, Run
 from msvqa.storage import Folder
 
@@ -265,15 +265,21 @@ def _train_stage(
 def stage_job(run: Run, number: int) -> StageJob:
     """Return what a worker needs to train a stage of a run, whose data and store are there."""
     recipe, view = run.recipe, run.recipe.of_stage(number)
-    stored = processor_of(view).way == "store"
+    other = recipe.validation(number) if view.stages[0].validate.on in recipe.evaluations else None
     return StageJob(
         recipe=recipe.to_dict(),
         stage=number,
         run=run.location,
         prepared=prepared_location(view.data),
-        store=store_location(view) if stored else None,
+        store=_store_of(view),
         init_from=initial_checkpoint(recipe.stages[number], run),
+        validated_on=prepared_location(other.data) if other else None,
+        validation_store=_store_of(other) if other else None,
     )
+
+
+def _store_of(view: Recipe) -> str | None:
+    return store_location(view) if processor_of(view).way == "store" else None
 
 
 def initial_checkpoint(stage: StageConfig, run: Run) -> str | None:

@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from msvqa.evaluators import EVALUATORS
-from msvqa.recipe import EvaluationConfig
+from msvqa.objectives import OBJECTIVES
+from msvqa.recipe import EvaluationConfig, Recipe
 from msvqa.sections import resolve
 
 if TYPE_CHECKING:
@@ -26,10 +28,44 @@ class Predictor(Protocol):
         """Return the answers of an objective's method about every example or medium, each once."""
         ...
 
+    def pairs(self, what: str, media: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the answers about chosen pairs of a medium and what an example says.
+
+        Args:
+            what: name of the method.
+            media: (p,) rows of the split's media.
+            rows: (p,) rows of the split's examples.
+        """
+        ...
+
+    def answers(self, what: str) -> bool:
+        """Whether the objective has such a method."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of numbers, as the console prints it and the page draws it."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | float | None]]
+    """The first cell of a row says what it is about."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One example with its answer, for people who look."""
+
+    said: str
+    media: Sequence[tuple[str, str]]
+    """Ids of media to be shown, and what is written below each."""
+
 
 class Evaluator(ABC):
     """Asks, and counts. Counting needs no model, so it can be done again."""
 
+    name: ClassVar[str]
+    """As the table `EVALUATORS` lists it."""
     monitor: ClassVar[tuple[str, Literal["max", "min"]]]
     """Validation number that chooses the best checkpoint, and its direction."""
     numbers: ClassVar[tuple[str, ...]] = ()
@@ -76,11 +112,37 @@ class Evaluator(ABC):
         shown = {name: list(values) for name, values in split.examples.shown(every).items()}
         return pa.table(columns | shown | {name: list(rows) for name, rows in answers.items()})
 
+    @classmethod
+    def sheet(cls, metrics: Mapping[str, Any]) -> Sheet:
+        """Return the numbers of metrics.json as a table."""
+        rows = [(name, value) for name, value in metrics.items() if isinstance(value, float)]
+        return Sheet(("number", "value"), rows)
+
+    @classmethod
+    def cases(cls, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Sequence[Case]]:
+        """Return examples that are worth a look, under what they have in common.
+
+        Args:
+            rows: those of `table`.
+        """
+        return {}
+
     def answers(self, table: pa.Table, split: "Split", lexicon: "Lexicon") -> Answers:
         """Return what `table` was made of, to count again."""
         known = {"medium", *split.examples.shown(np.arange(0))}
         names = [name for name in table.column_names if name not in known]
         return {name: np.array(table[name].to_pylist()) for name in names}
+
+
+def evaluator_of_stage(view: Recipe) -> type[Evaluator]:
+    """Return what asks the model of a view's last stage: by name, or as its objective says."""
+    objective = resolve(view.stages[-1].objective.name, OBJECTIVES, "objective")
+    return evaluator_of(view.evaluation.name or objective.evaluator)
+
+
+def evaluator_of_metrics(metrics: Mapping[str, Any]) -> type[Evaluator]:
+    """Return what has counted the content of a metrics.json."""
+    return evaluator_of(metrics.get("evaluator", "losses"))
 
 
 def evaluator_of(name: str) -> type[Evaluator]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 class Losses(Evaluator):
     """Means over the examples of a split; a batch's loss counts for each of its examples."""
 
+    name = "losses"
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("loss", "min")
 
     def ask(self, predictor: Predictor, split: "Split") -> dict[str, np.ndarray]:

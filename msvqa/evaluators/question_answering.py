@@ -29,6 +29,7 @@ class QuestionAnswering(Evaluator):
     A question that the model answers with numbers which are not finite is not answered: wrong.
     """
 
+    name = "question_answering"
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     numbers: ClassVar[tuple[str, ...]] = ("accuracy",)
 

@@ -17,6 +17,7 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 class Reconstruction(Evaluator):
     """Adds up the sums that the objective returns per question."""
 
+    name = "reconstruction"
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("mse", "min")
     numbers: ClassVar[tuple[str, ...]] = ("mse", "mse_255", "r2_appearance", "r2_motion")
 

@@ -7,15 +7,16 @@ Legend: n pairs, N media, E embedding width, D numbers of a frame, S words of a 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from msvqa import metrics
+from msvqa.data.examples.examples import NO_MEDIUM
 from msvqa.errors import DataError
-from msvqa.evaluators.evaluator import Answers, Evaluator, Predictor
+from msvqa.evaluators.evaluator import Answers, Case, Evaluator, Predictor, Sheet
 
 if TYPE_CHECKING:
     from msvqa.data.lexicon import Lexicon
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 FOUND, FRAMES, TITLES = "cosine", "mean_frame_cosine", "shared_words"
 BASELINES = (FRAMES, TITLES)
-SEED = 0
+SEED, CASES = 0, 4
 LEAST = -2.0
 """In place of a cosine that is not finite: less alike than anything else."""
 
@@ -34,6 +35,7 @@ class Similarity(Evaluator):
     A pair whose cosine is not finite is counted, as the least alike of all.
     """
 
+    name = "similarity"
     monitor: ClassVar[tuple[str, Literal["max", "min"]]] = ("spearman", "max")
     numbers: ClassVar[tuple[str, ...]] = ("spearman",)
 
@@ -96,6 +98,36 @@ class Similarity(Evaluator):
         }
         return pa.table(columns | {name: values.tolist() for name, values in answers.items()})
 
+    @classmethod
+    def sheet(cls, metrics: Mapping[str, Any]) -> Sheet:
+        """Return the correlations: the model's, and of what takes no model."""
+        low, high = metrics["spearman_interval"]
+        interval = None if low is None else f"{low:.3f} to {high:.3f}"
+        others = [
+            (name.replace("_", " "), value, None) for name, value in metrics["baselines"].items()
+        ]
+        rows = [("model", metrics["spearman"], interval), *others]
+        return Sheet(("cosines of", "spearman", "95 % interval"), rows)
+
+    @classmethod
+    def cases(cls, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Sequence[Case]]:
+        """Return the pairs whose ranks by the model and by people are the furthest apart."""
+        known = [row for row in rows if math.isfinite(row[FOUND])]
+        ranks = [
+            metrics.scaled_ranks(np.array([row[name] for row in known], dtype=np.float64))
+            for name in (FOUND, "similarity")
+        ]
+        apart = ranks[0] - ranks[1]
+        order = np.argsort(apart, kind="stable")
+        return {
+            "Pairs that are less alike to the model than to people": [
+                _case(known[n]) for n in order[:CASES] if apart[n] < 0
+            ],
+            "Pairs that are more alike to the model than to people": [
+                _case(known[n]) for n in order[: -CASES - 1 : -1] if apart[n] > 0
+            ],
+        }
+
     def answers(self, table: pa.Table, split: "Split", lexicon: "Lexicon") -> Answers:
         """Return the cosines and baselines that a table holds.
 
@@ -135,6 +167,11 @@ def _no_pairs(split: "Split") -> DataError:
     )
 
 
+def _case(row: Mapping[str, Any]) -> Case:
+    media = [(row[video], row.get(f"title_{video[-1]}") or "") for video in ("video_a", "video_b")]
+    return Case(f"{row['similarity']:.2f} to people, cosine {row[FOUND]:.2f}", media)
+
+
 def _finite(cosines: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(cosines), cosines, LEAST)
 
@@ -152,7 +189,8 @@ def _shared_words(tokens: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 def _shared_with_training(split: "Split", train: "Split") -> float | None:
     """Return the part of the pairs that have a video which training pairs have too."""
-    known = set(train.media.id) if split.name != train.name else set()
+    trained = np.unique(train.examples.media)
+    known = {train.media.id[row] for row in trained.tolist() if row != NO_MEDIUM}
     seen = np.array([name in known for name in split.media.id], dtype=bool)
     return _number(metrics.mean(seen[_pairs(split)].any(axis=1)))
 

@@ -30,6 +30,14 @@ def test_what_is_no_number_is_said(capsys):
     assert capsys.readouterr().out == "reconstruct  step 3  validation: mse is not finite\n"
 
 
+def test_of_many_numbers_the_first_are_shown(capsys):
+    row = {"stage": "align", "kind": "validation", "step": 3, "epoch": 0}
+    numbers = {f"recall_at_{k}": 0.5 for k in range(9)}
+    ProgressLines(log_every_s=0).on_row(row | numbers)
+    shown = "recall_at_0 0.5, recall_at_1 0.5, recall_at_2 0.5, recall_at_3 0.5, 5 more"
+    assert capsys.readouterr().out == f"align  step 3  validation: {shown}\n"
+
+
 def test_a_log_gets_a_line_now_and_then(capsys):
     lines = ProgressLines(log_every_s=1000)
     for done in range(1, 101):

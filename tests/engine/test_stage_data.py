@@ -17,7 +17,7 @@ from msvqa.engine.prediction import PredictionJob, Predictor
 from msvqa.engine.rehearsal import rehearse
 from msvqa.engine.trainer import stage_job
 from msvqa.errors import DataError, RecipeError
-from msvqa.evaluate import _changed, _with_words
+from msvqa.evaluate import Asked, _changed, _with_words
 from msvqa.prepare import prepare_stages
 from msvqa.recipe import parse, readers
 from msvqa.run import Run
@@ -111,7 +111,7 @@ def test_evaluation_uses_the_data_of_the_last_stage_in_the_words_of_its_model(ru
     view = run.recipe.of_stage(-1)
     checkpoint = run.locate(run.checkpoint())
     assert view.data.answer_top == 2
-    read = _with_words(run.recipe, prepared[1], checkpoint)
+    read = _with_words(Asked.of(run, [], "test", None), prepared[1], checkpoint)
     assert not read.lexicon.differing(read_lexicon(checkpoint))
     job = PredictionJob(
         checkpoint=checkpoint, prepared=prepared[1].location, store=view.clips.store,

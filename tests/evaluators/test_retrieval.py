@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from msvqa.errors import RecipeError
 from msvqa.evaluators.retrieval import Retrieval
 from msvqa.metrics import retrieval_ranks
 from msvqa.recipe import EvaluationConfig
@@ -72,3 +73,54 @@ def test_what_is_not_finite_is_found_last():
     found = numbers(text, np.eye(3), [0, 1, 2])
     assert found["text_to_video_recall_at_1"] == pytest.approx(2 / 3)
     assert found["text_to_video_mean_rank"] == pytest.approx((1 + 3 + 1) / 3)
+
+
+class Asked:
+    """Answers from arrays: vectors, and how well every medium matches every caption."""
+
+    def __init__(self, text, video, match):
+        self.vectors = {
+            "encode_text": np.array(text, float),
+            "encode_video": np.array(video, float),
+        }
+        self.match = match
+
+    def __call__(self, what):
+        return {"vector": self.vectors[what]}
+
+    def answers(self, what):
+        return self.match is not None
+
+    def pairs(self, what, media, rows):
+        assert what == "match"
+        return {"score": np.array(self.match, float)[media, rows]}
+
+
+def reranked(text, video, match, medium, k):
+    evaluator = Retrieval(EvaluationConfig(rerank=k))
+    return evaluator.ask(Asked(text, video, match), split_of(medium))
+
+
+def test_the_nearest_are_ordered_anew_by_how_well_they_match():
+    video, text = np.eye(3), [[0.9, 0.8, 0.1], [0.1, 0.9, 0.8], [0.3, 0.2, 0.9]]
+    # Media by captions: the second caption matches its medium less than the third one.
+    match = [[5, 0, 0], [6, 1, 0], [0, 2, 3]]
+    found = reranked(text, video, match, [0, 1, 2], k=2)
+    assert found["text_to_video_rank_by_vectors"].tolist() == [1, 1, 1]
+    assert found["text_to_video_rank"].tolist() == [2, 2, 1]
+    assert found["video_to_text_rank"].tolist() == [1, 2, 1]
+
+
+def test_what_is_not_among_the_nearest_stays_behind_them():
+    video, text = np.eye(3), [[0.1, 0.8, 0.9]]
+    best = [[9], [0], [0]]
+    assert reranked(text, video, best, [0], k=2)["text_to_video_rank"].tolist() == [3]
+    assert reranked(text, video, best, [0], k=3)["text_to_video_rank"].tolist() == [1]
+    assert reranked(text, video, [[np.nan], [0], [0]], [0], k=5)["text_to_video_rank"].tolist() == [
+        pytest.approx(np.nan, nan_ok=True)
+    ]
+
+
+def test_matching_needs_an_objective_that_matches():
+    with pytest.raises(RecipeError, match=r"evaluation\.rerank.*no answer `match`"):
+        reranked(np.eye(2), np.eye(2), None, [0, 1], k=1)

@@ -162,6 +162,17 @@ def test_the_same_is_counted_again_without_the_model():
         EVALUATOR.answers(table.take([1, 0, 2, 3, 4]), SPLIT, Lexicon())
 
 
+def test_the_page_shows_the_numbers_and_the_worst_pairs():
+    cosine = np.array([0.9, 0.5, 0.6, 0.1, 0.2])
+    metrics_of_page = evaluated(cosine, shared_words=np.zeros(5))
+    sheet = EVALUATOR.sheet(metrics_of_page)
+    assert [row[0] for row in sheet.rows] == ["model", "shared words", "shuffled labels"]
+    rows = EVALUATOR.table({"cosine": cosine}, SPLIT, Lexicon()).to_pylist()
+    less, more = EVALUATOR.cases(rows).values()
+    assert less[0].media == [("v6", ""), ("v7", "")]
+    assert more[0].said == "0.00 to people, cosine 0.90"
+
+
 @pytest.mark.parametrize("size", [3, 8])
 def test_each_medium_is_embedded_once_and_pairs_are_compared(size):
     objective = Objective(Objective.Config(), make_model("mix_nextvlad"))

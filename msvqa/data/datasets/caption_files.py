@@ -45,6 +45,7 @@ class CaptionFiles(Dataset):
     class Config(Dataset.Config):
         """Where the files are."""
 
+        names_part = ("files", "sources")
         files: Files | None = None
         """By default `train.json`, `val.json` and `test.json` (or .jsonl), those that are there."""
         sources: tuple[SourceConfig, ...] = ()
