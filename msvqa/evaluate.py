@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,27 @@ def evaluate(
     recipe = asked.recipe
     checkpoint = opened.checkpoint()
     check_answers(recipe)
+    with asking(opened, asked, checkpoint) as (prepared, questions, predictor):
+        evaluator = _evaluator(recipe)
+        predictions = evaluator.ask(predictor, questions)
+        predictions |= evaluator.ask_besides(predictor, questions)
+    return record(opened, asked, checkpoint, prepared, questions, predictions)
+
+
+@contextmanager
+def asking(
+    run: Run, asked: "Asked", checkpoint: Path
+) -> Iterator[tuple[Prepared, Split, PoolPredictor]]:
+    """Give the data of what a run is asked about, what that is, and a pool that answers.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or was trained on other words.
+        DataError: no such split, or none of its videos is present.
+    """
+    recipe = asked.recipe
     # An hour of answers would be for nothing.
-    opened.folder.create()
-    prepared = _with_words(asked, asked.prepare(), opened.locate(checkpoint))
+    run.folder.create()
+    prepared = _with_words(asked, asked.prepare(), run.locate(checkpoint))
     questions = _questions(recipe, prepared, asked.split)
     check_extraction(recipe)
     check_features(recipe, prepared)
@@ -84,7 +103,7 @@ def evaluate(
             if not len(questions):
                 raise DataError(f"{store.location} has none of the videos of {asked}")
         job = PredictionJob(
-            checkpoint=opened.locate(checkpoint),
+            checkpoint=run.locate(checkpoint),
             prepared=prepared.location,
             store=store.location if store else None,
             split=asked.split,
@@ -92,11 +111,7 @@ def evaluate(
         )
         workers = recipe.scaling.data_workers or int(resources.gpus or resources.cpus)
         gpus = cluster.gpu_share(workers, resources.gpus)
-        predictor = PoolPredictor(job, questions, workers, gpus)
-        evaluator = _evaluator(recipe)
-        predictions = evaluator.ask(predictor, questions)
-        predictions |= evaluator.ask_besides(predictor, questions)
-    return record(opened, asked, checkpoint, prepared, questions, predictions)
+        yield prepared, questions, PoolPredictor(job, questions, workers, gpus)
 
 
 def rescore(

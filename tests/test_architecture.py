@@ -36,8 +36,8 @@ NOT_OURS = re.compile(
 )
 
 VERBS = (
-    "doctor", "prepare", "extract", "train", "tune", "evaluate", "predict", "export", "report",
-    "serve",
+    "doctor", "prepare", "extract", "train", "tune", "evaluate", "merge", "predict", "export",
+    "report", "serve",
 )  # fmt: skip
 LEAVES = {
     "errors", "failures", "content", "text_files", "files", "storage", "cache", "strict_yaml",
@@ -62,6 +62,7 @@ MAY_IMPORT = {
     "run": {"errors", "files", "recipe", "storage"},
     "space": {"errors", "recipe", "sections", "strict_yaml"},
     "collectives": set(),
+    "ensemble": set(),
     "losses": LEAVES,
     "metrics": LEAVES,
     "data": LEAVES,
@@ -80,7 +81,7 @@ MAY_IMPORT = {
 }
 for verb in VERBS:
     engine = {"engine", *MAY_IMPORT["engine"]}
-    MAY_IMPORT[verb] = engine | {"checks", "page", *VERBS}
+    MAY_IMPORT[verb] = engine | {"checks", "page", "ensemble", *VERBS}
 
 NESTING = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match, ast.AsyncFor, ast.AsyncWith)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

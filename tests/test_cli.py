@@ -122,7 +122,7 @@ def subcommands(parser):
 def test_every_verb_is_there_and_says_what_it_does():
     verbs = subcommands(cli.build_parser())
     known = {"doctor", "prepare", "extract", "train", "tune", "evaluate", "predict", "report"}
-    assert set(verbs) == {*known, "recipe", "completion"}
+    assert set(verbs) == {*known, "merge", "recipe", "completion"}
     assert set(subcommands(verbs["recipe"])) == {"show", "diff"}
     for action in cli.build_parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
