@@ -9,7 +9,7 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,11 +18,12 @@ from msvqa import __version__
 from msvqa.console.progress import ProgressLines
 from msvqa.console.streams import failure_of, open_streams, takes_all_characters
 from msvqa.console.tables import (
+    print_accuracy,
     print_answers,
     print_merged,
-    print_metrics,
     print_report,
     print_search,
+    print_sheet,
     print_store,
 )
 from msvqa.console.words import Parser
@@ -404,7 +405,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     else:
         from msvqa.evaluate import evaluate as count
     metrics = count(arguments.path, arguments.split, arguments.overrides, arguments.on)
-    print_metrics(metrics, arguments.path)
+    _print_metrics(metrics, arguments.path)
     return 0
 
 
@@ -416,6 +417,20 @@ def _merge(arguments: argparse.Namespace) -> int:
     )
     print_merged(merge(arguments.paths, arguments.out, wanted))
     return 0
+
+
+def _print_metrics(metrics: Mapping[str, Any], run: str) -> None:
+    """Print what an evaluation has counted: what is in its metrics.json."""
+    name = f"split {metrics['split']}"
+    if "evaluation" in metrics:
+        name = f"evaluation {metrics['evaluation']}, {name}"
+    title = f"{run}, {name}: {metrics['n']} of {metrics['n_expected']}"
+    if "per_type" in metrics:
+        print_accuracy(metrics, f"{title} questions")
+        return
+    from msvqa.evaluate import sheet_of
+
+    print_sheet(sheet_of(metrics), title)
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -445,7 +460,7 @@ def _report(arguments: argparse.Namespace) -> int:
     run = Run.open(arguments.path)
     for name in run.evaluated():
         metrics, _ = run.evaluation(name)
-        print_metrics(metrics, arguments.path)
+        _print_metrics(metrics, arguments.path)
     print(f"Report: {page}")
     return 0
 

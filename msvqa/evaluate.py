@@ -24,7 +24,7 @@ from msvqa.engine.checkpoint import read_lexicon, read_sound
 from msvqa.engine.prediction import PoolPredictor, PredictionJob, check_answers, check_lexicon
 from msvqa.engine.words import keeps_words
 from msvqa.errors import CheckpointError, DataError, RecipeError, RunError, StorageError, one_of
-from msvqa.evaluators.evaluator import Evaluator, evaluator_of_stage
+from msvqa.evaluators.evaluator import Evaluator, Sheet, evaluator_of_metrics, evaluator_of_stage
 from msvqa.extract import check_extraction, extract
 from msvqa.files import write_json, written_aside
 from msvqa.metrics import is_finite
@@ -68,24 +68,22 @@ def evaluate(
     recipe = asked.recipe
     checkpoint = opened.checkpoint()
     check_answers(recipe)
-    with asking(opened, asked, checkpoint) as (prepared, questions, predictor):
+    with asking(asked, checkpoint) as (prepared, questions, predictor):
         evaluator = _evaluator(recipe)
         predictions = evaluator.ask(predictor, questions)
         predictions |= evaluator.ask_besides(predictor, questions)
-    return record(opened, asked, checkpoint, prepared, questions, predictions)
+    return record(asked, checkpoint, prepared, questions, predictions)
 
 
 @contextmanager
-def asking(
-    run: Run, asked: "Asked", checkpoint: Path
-) -> Iterator[tuple[Prepared, Split, PoolPredictor]]:
+def asking(asked: "Asked", checkpoint: Path) -> Iterator[tuple[Prepared, Split, PoolPredictor]]:
     """Give the data of what a run is asked about, what that is, and a pool that answers.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or was trained on other words.
         DataError: no such split, or none of its videos is present.
     """
-    recipe = asked.recipe
+    run, recipe = asked.run, asked.recipe
     # An hour of answers would be for nothing.
     run.folder.create()
     prepared = _with_words(asked, asked.prepare(), run.locate(checkpoint))
@@ -150,13 +148,14 @@ def rescore(
             "the data has changed since; evaluate again"
         )
     answers = _evaluator(recipe).answers(table, asked, prepared.lexicon)
-    return record(opened, what, opened.path / metrics["checkpoint"], prepared, asked, answers)
+    return record(what, opened.path / metrics["checkpoint"], prepared, asked, answers)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a run is asked about."""
+    """A run, and what it is asked about."""
 
+    run: Run
     recipe: Recipe
     """That of the last stage, or of the evaluation; it names the data."""
     split: str
@@ -184,12 +183,12 @@ class Asked:
         if on is not None:
             view, other = changed.of_evaluation(on), changed.evaluations[on]
             own_data = other.data is not None
-            return cls(view, split or other.split, on, not own_data, own_data or in_others)
+            return cls(run, view, split or other.split, on, not own_data, own_data or in_others)
         if split is None:
             raise RecipeError(
                 ["name a split, `--split test`, or an evaluation of the recipe, `--on NAME`"]
             )
-        return cls(changed.of_stage(-1), split, split, keeps_words=in_others)
+        return cls(run, changed.of_stage(-1), split, split, keeps_words=in_others)
 
     def prepare(self) -> Prepared:
         """Return the prepared data, made where it is not there yet."""
@@ -199,7 +198,6 @@ class Asked:
 
 
 def record(
-    run: Run,
     asked: Asked,
     checkpoint: Path,
     prepared: Prepared,
@@ -211,7 +209,7 @@ def record(
     Raises:
         CheckpointError: no prediction is finite.
     """
-    evaluator, recipe = _evaluator(asked.recipe), asked.recipe
+    run, recipe, evaluator = asked.run, asked.recipe, _evaluator(asked.recipe)
     train = questions.taking(np.arange(0))
     if "train" in prepared.splits:
         train = read_split(prepared, "train", recipe.folds, present_only=False)
@@ -239,6 +237,11 @@ def record(
             f"What it has counted: {', '.join(f'{key} {metrics[key]:.6g}' for key in numbers)}"
         ) from error
     return metrics
+
+
+def sheet_of(metrics: Mapping[str, Any]) -> Sheet:
+    """Return the numbers of an evaluation as a table."""
+    return evaluator_of_metrics(metrics).sheet(metrics)
 
 
 def _with_words(asked: Asked, prepared: Prepared, checkpoint: str) -> Prepared:

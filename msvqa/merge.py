@@ -129,7 +129,7 @@ def embedded(run: Run, wanted: Wanted) -> Embedded:
     if (kept := _kept(file, made_of)) is not None:
         return kept
     logger.info("%s: embeds the videos of %s", run.location, asked)
-    with asking(run, asked, checkpoint) as (_, split, predictor):
+    with asking(asked, checkpoint) as (_, split, predictor):
         if not predictor.answers("embed"):
             raise RunError(
                 f"{run.location}: its last stage, {asked.recipe.stages[-1].name!r}, does not embed "

@@ -243,7 +243,21 @@ def _evaluation(run: Run, name: str, footage: Footage) -> AnswersView | ScoresVi
             cases=show_cases(metrics, rows, other),
             problem=problem,
         )
-    return _answers(name, metrics, rows, other or footage, evaluated_at, problem)
+    if other is None:
+        problem = problem or "The recipe does not name the data of this evaluation any more."
+    types = type_accuracies(metrics)
+    shown = [] if problem else rows
+    return AnswersView(
+        split=name,
+        metrics=metrics,
+        evaluated_at=evaluated_at,
+        types=types,
+        figure=draw_types(types),
+        right=show_examples(choose_examples(shown, right=True), other or footage),
+        wrong=show_examples(choose_examples(shown, right=False), other or footage),
+        mistakes=common_mistakes(rows),
+        problem=problem,
+    )
 
 
 def _footage_of(run: Run, metrics: Mapping[str, Any]) -> Footage | None:
@@ -252,28 +266,6 @@ def _footage_of(run: Run, metrics: Mapping[str, Any]) -> Footage | None:
     if name not in run.recipe.evaluations:
         return None
     return Footage(run.recipe.of_evaluation(name))
-
-
-def _answers(
-    name: str,
-    metrics: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
-    footage: Footage,
-    evaluated_at: datetime,
-    problem: str,
-) -> AnswersView:
-    types = type_accuracies(metrics)
-    return AnswersView(
-        split=name,
-        metrics=metrics,
-        evaluated_at=evaluated_at,
-        types=types,
-        figure=draw_types(types),
-        right=show_examples(choose_examples(rows, right=True), footage),
-        wrong=show_examples(choose_examples(rows, right=False), footage),
-        mistakes=common_mistakes(rows),
-        problem=problem,
-    )
 
 
 def _reconstructions(run: Run, stage: StageView, footage: Footage) -> ReconstructionView:

@@ -21,10 +21,11 @@ import torch
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.processor import processor_of
 from msvqa.data.store import Store
+from msvqa.engine.asking import Question
 from msvqa.engine.checkpoint import WEIGHTS, checkpoint_name
 from msvqa.engine.loop import train_stage
-from msvqa.engine.prediction import PredictionJob, Predictor
-from msvqa.evaluate import record
+from msvqa.engine.prediction import Part, PredictionJob, Predictor
+from msvqa.evaluate import Asked, record
 from msvqa.recipe import Recipe
 from msvqa.run import Run
 from tests import featured, tiny
@@ -64,10 +65,11 @@ def finish(folder: Path, recipe: Recipe, prepared: Prepared, store: Store) -> Ru
         recipe=recipe.to_dict(),
     )
     questions = prepared.split("test", processor_of(recipe).reads_files)
-    rows = Predictor(job, "cpu")(("predict", list(range(len(questions.media)))))
+    part = Part(Question("predict", "both"), range(len(questions.media)))
+    rows = Predictor(job, "cpu")(part)
     order = np.argsort(rows["row"])
     predictions = {key: value[order] for key, value in rows.items()}
-    record(run, start, prepared, questions, predictions)
+    record(Asked.of(run, [], questions.name, None), start, prepared, questions, predictions)
     return run
 
 

@@ -18,12 +18,13 @@ from msvqa.data.order import count_visits, plan_epoch
 from msvqa.data.processors.processor import processor_of, store_location, store_spec
 from msvqa.data.store import write_index, write_shard
 from msvqa.doctor import doctor
+from msvqa.engine.asking import Question
 from msvqa.engine.checkpoint import read_weights
 from msvqa.engine.inputs import make_resident, model_sizes, open_inputs
 from msvqa.engine.loop import StageJob, StageLoop, train_stage
-from msvqa.engine.prediction import PredictionJob, Predictor
+from msvqa.engine.prediction import Part, PredictionJob, Predictor
 from msvqa.errors import CheckpointError, DataError, NonFiniteLossError, RunError
-from msvqa.evaluate import evaluate, record
+from msvqa.evaluate import Asked, evaluate, record
 from msvqa.extract import extract
 from msvqa.models.layers.network import ClipEncoder
 from msvqa.models.model import build_model
@@ -296,10 +297,12 @@ def count(run: Run) -> dict:
         checkpoint=run.locate(checkpoint), prepared=prepared.location,
         store=store_location(run.recipe), split="test", recipe=run.recipe.to_dict(),
     )  # fmt: skip
-    rows = Predictor(job, "cpu")(("predict", list(range(len(questions.media)))))
+    rows = Predictor(job, "cpu")(Part(Question("predict", "both"), range(len(questions.media))))
     order = np.argsort(rows["row"])
     predictions = {key: value[order] for key, value in rows.items()}
-    return record(run, checkpoint, prepared, questions, predictions)
+    return record(
+        Asked.of(run, [], questions.name, None), checkpoint, prepared, questions, predictions
+    )
 
 
 def test_answers_that_are_not_finite_are_named_counted_and_wrong(stored, tmp_path, caplog, broken):

@@ -73,7 +73,7 @@ def evaluate(run: Run, split: str) -> None:
     order = np.argsort(rows["row"])
     predictions = {name: values[order] for name, values in rows.items()}
     asked = Asked.of(run, [], split, None)
-    record(run, asked, checkpoint, prepared, inputs.split, predictions)
+    record(asked, checkpoint, prepared, inputs.split, predictions)
 
 
 @pytest.fixture(scope="module")
@@ -278,6 +278,18 @@ def test_the_best_checkpoint_is_marked_on_the_monitored_metric():
     ]
     (panel,) = stage_panels(rows, "mse", 2)
     assert panel.best == (2.0, 1.0)
+
+
+def test_what_is_measured_alike_is_in_one_panel():
+    names = ["a_to_b_recall_at_1", "a_to_b_recall_at_10", "a_to_b_median_rank", "a_to_b_mean_rank"]
+    row = {"stage": "s", "kind": "validation", "step": 1, "epoch": 0, "time_s": 1.0}
+    panels = stage_panels([row | dict.fromkeys(names, 0.5)], names[0], 1)
+    assert [panel.title for panel in panels] == [
+        "A to b recall, validation",
+        "A to b rank, validation",
+    ]
+    assert [line.label for line in panels[0].lines] == ["at 1", "at 10"]
+    assert [line.label for line in panels[1].lines] == ["median rank", "mean rank"]
 
 
 def test_labels_may_hold_any_character():

@@ -344,5 +344,6 @@ def test_trials_with_two_workers_are_stopped_early_and_leave_nothing(folder):
     command = [program(), "-c", NESTED, str(folder), program()]
     subprocess.run(command, env=environment, check=True, timeout=400)
     table = pq.read_table(folder / "runs" / "tiny-nested" / "trials.parquet").to_pylist()
-    assert len(table) == 3 and {row["state"] for row in table} <= {"finished", "stopped"}
+    said = [(row["trial"], row["state"], row["message"]) for row in table]
+    assert len(table) == 3 and {row["state"] for row in table} <= {"finished", "stopped"}, said
     assert None not in [row["accuracy"] for row in table]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from msvqa.checks.report import Report
     from msvqa.data.store import Store
+    from msvqa.evaluators.evaluator import Sheet
     from msvqa.merge import Merged
     from msvqa.predict import Answer
     from msvqa.tune import Result
@@ -89,22 +90,12 @@ def print_search(result: "Result") -> None:
     print(f"Page: {result.page}")
 
 
-def print_metrics(metrics: Mapping[str, Any], run: str) -> None:
-    """Print what an evaluation has counted: what is in its metrics.json."""
-    name = f"split {metrics['split']}"
-    if "evaluation" in metrics:
-        name = f"evaluation {metrics['evaluation']}, {name}"
-    title = f"{run}, {name}"
-    if "per_type" in metrics:
-        print_accuracy(metrics, title)
-        return
-    from msvqa.evaluators.evaluator import evaluator_of_metrics
-
-    sheet = evaluator_of_metrics(metrics).sheet(metrics)
+def print_sheet(sheet: "Sheet", title: str) -> None:
+    """Print a table of what an evaluation has counted."""
     table = table_of(*sheet.columns)
     for label, *cells in sheet.rows:
         table.add_row(str(label), *(_cell(cell) for cell in cells))
-    print_table(table, f"{title}: {metrics['n']} of {metrics['n_expected']}")
+    print_table(table, title)
 
 
 def _cell(value: str | float | None) -> str:
@@ -115,7 +106,6 @@ def _cell(value: str | float | None) -> str:
 
 def print_accuracy(metrics: Mapping[str, Any], title: str) -> None:
     """Print what an evaluation has counted, for each type of question."""
-    title = f"{title}: {metrics['n']} of {metrics['n_expected']} questions"
     columns = ("n", "accuracy", "95 % interval", "type only", "question only", "best possible")
     table = table_of("question type", *columns)
     for name, row in metrics["per_type"].items():

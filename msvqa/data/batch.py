@@ -26,8 +26,8 @@ Of titled videos (V media, B examples; S words of a title, T frames, D numbers o
     masked_tokens    int64 (B, S), the title with some words masked or replaced
     token_labels     int64 (B, S), what stood there, -100 where nothing is to be guessed
     similarity       float32 (B,), how alike the two media of a pair are
-    Examples that are pairs have one axis more: `video_index` is (B, 2), and so are what is said of
-    titles and tags, (B, 2, ...). Batches of media alone have titles of media, (V, S).
+    Of examples that are pairs all that is said of media is (B, 2, ...), `video` too, and there is
+    no `video_index`. Batches of media alone have titles of media, (V, S).
 
 For the whole batch:
     normalizer       float32 (), what sums over questions are divided by to become means: the

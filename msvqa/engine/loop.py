@@ -362,7 +362,9 @@ class StageLoop:
         self.optimizer.zero_grad(set_to_none=True)
         self.window.steps.append(position.step)
         self.window.parts.append(sums | {"gradient_norm": norm.detach()})
-        self.window.videos.append([int(v) for batch in micro_batches for v in batch["video"]])
+        self.window.videos.append(
+            [v for batch in micro_batches for v in batch["video"].flatten().tolist()]
+        )
         self.window.questions += counting
         self.position = replace(
             position, step=position.step + 1, step_in_epoch=position.step_in_epoch + 1

@@ -52,8 +52,10 @@ class Similarity(Evaluator):
         return {FRAMES: metrics.cosines(frames, pairs), TITLES: _shared_words(tokens, pairs)}
 
     def validate(self, answers: Answers, split: "Split") -> dict[str, float]:
-        """Return `spearman`."""
-        return {"spearman": metrics.spearman(_finite(answers[FOUND]), _labels(split))}
+        """Return `spearman`, over the pairs that people have compared."""
+        wanted = _labels(split)
+        known = np.isfinite(wanted)
+        return {"spearman": metrics.spearman(_finite(answers[FOUND][known]), wanted[known])}
 
     def evaluate(
         self, answers: Answers, split: "Split", train: "Split", kinds: Sequence[str] = ()
@@ -63,9 +65,14 @@ class Similarity(Evaluator):
         Raises:
             DataError: the answers are not one row per pair.
         """
-        found, wanted, pairs = answers[FOUND], _labels(split), _pairs(split)
-        if len(found) != len(split):
-            raise DataError(f"{len(found)} cosines for {len(split)} pairs of {split.name!r}")
+        if len(answers[FOUND]) != len(split):
+            raise DataError(
+                f"{len(answers[FOUND])} cosines for {len(split)} pairs of {split.name!r}"
+            )
+        known = np.isfinite(_labels(split))
+        wanted, pairs = _labels(split)[known], _pairs(split)[known]
+        answers = {name: values[known] for name, values in answers.items()}
+        found = answers[FOUND]
         interval = metrics.spearman_interval(_finite(found), wanted, pairs, seed=SEED)
         shuffled = np.random.default_rng(SEED).permutation(wanted)
         baselines = {
@@ -75,7 +82,7 @@ class Similarity(Evaluator):
         }
         return {
             "split": split.name,
-            "n": len(split),
+            "n": len(wanted),
             "n_expected": split.expected,
             "n_media": len(split.media),
             "n_not_finite": int((~np.isfinite(found)).sum()),

@@ -84,13 +84,15 @@ def videos_of(batch: Batch, side: int | None = None) -> Batch:
     """Return what a batch says of the medium of every example, one row (B, ...) for each.
 
     Args:
-        batch: vectors have the batch's media as their first axis, titles and tags its examples.
+        batch: of examples with one medium each, which may share media; or with m of them, and then
+            everything is (B, m, ...).
         side: which of its media, where an example has several.
     """
-    index = batch["video_index"] if side is None else batch["video_index"][:, side]
-    media = {key: batch[key][index] for key in VECTOR_KEYS}
-    said = {key: batch[key] for key in TITLE_KEYS if key in batch}
-    return media | (said if side is None else {key: value[:, side] for key, value in said.items()})
+    said = {key: batch[key] for key in (*VECTOR_KEYS, *TITLE_KEYS) if key in batch}
+    if side is not None:
+        return {key: value[:, side] for key, value in said.items()}
+    index = batch["video_index"]
+    return said | {key: batch[key][index] for key in VECTOR_KEYS}
 
 
 def multi_hot(indices: Tensor, tags: int) -> Tensor:

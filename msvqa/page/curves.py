@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from msvqa.page.figures import Line, Panel
@@ -80,12 +81,27 @@ def _groups(names: Sequence[str]) -> list[list[str]]:
     """Put columns such as `r2_appearance` and `r2_motion` together; they have one scale."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(name.partition("_")[0], []).append(name)
+        groups.setdefault(_quantity(name), []).append(name)
     return list(groups.values())
 
 
+def _quantity(name: str) -> str:
+    """Return what is measured, without the depth or the direction that it is measured in."""
+    before, recall, _ = name.partition("_recall_at_")
+    if recall:
+        return f"{before} recall"
+    if name.endswith("_rank"):
+        return f"{name.rsplit('_', 2)[0]} rank"
+    return name.partition("_")[0]
+
+
 def _panel(names: Sequence[str], rows: Sequence[Row]) -> Panel:
-    labels = [name.partition("_")[2] if len(names) > 1 else name for name in names]
+    words = [name.split("_") for name in names]
+    alike = takewhile(lambda same: len(set(same)) == 1, zip(*words, strict=False))
+    # As the title says; `at 1` is more of a label than `1`.
+    titled = len(_quantity(names[0]).replace("_", " ").split())
+    shared = min(len(list(alike)), titled) if len(names) > 1 else 0
+    labels = ["_".join(of[shared:]) for of in words]
     lines = [_line(name, label, rows) for name, label in zip(names, labels, strict=True)]
     return Panel(
         title=_title(names),
@@ -125,5 +141,5 @@ def _spans_decades(lines: Sequence[Line]) -> bool:
 
 
 def _title(names: Sequence[str]) -> str:
-    name = names[0].partition("_")[0] if len(names) > 1 else names[0]
+    name = _quantity(names[0]) if len(names) > 1 else names[0]
     return TITLES.get(name, name.replace("_", " ").capitalize())

@@ -8,8 +8,9 @@ from msvqa.data.medium import Medium
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.processor import processor_of, store_location, store_spec
 from msvqa.engine.actors import Work
+from msvqa.engine.asking import Question
 from msvqa.engine.ingest import ShardJob, ShardWriter
-from msvqa.engine.prediction import PredictionJob, Predictor
+from msvqa.engine.prediction import Part, PredictionJob, Predictor
 from msvqa.errors import MSVQAError
 from msvqa.recipe import parse
 from tests.raising import CLASSES, WORDS
@@ -54,7 +55,9 @@ def prediction(folder, name):
         checkpoint=str(checkpoint), prepared=prepared.location, store=store, split="test",
         recipe=recipe.to_dict(),
     )  # fmt: skip
-    return Work(worker=Predictor, arguments=(job,), parts=[("predict", [0, 1])])
+    return Work(
+        worker=Predictor, arguments=(job,), parts=[Part(Question("predict", "both"), [0, 1])]
+    )
 
 
 def check_told(error, name, capsys):

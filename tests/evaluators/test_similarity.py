@@ -29,6 +29,7 @@ class TitledPairs(Examples):
     name = "titled_pairs"
     columns = pa.schema([("similarity", pa.float32())])
     media_per_example = 2
+    said_of_media = ("tokens", "token_mask")
     batch = make_batch(VIDEOS)
 
     @classmethod
@@ -40,9 +41,8 @@ class TitledPairs(Examples):
         return []
 
     def tensors(self, rows, chance=None):
-        raise AssertionError("media alone are asked about")
-
-    def of_media(self, media):
+        media = self.media[rows]
+        assert (rows >= 0).all()
         return {key: self.batch[key][media] for key in ("tokens", "token_mask")}
 
     def shown(self, rows):
@@ -141,6 +141,23 @@ def test_what_is_not_finite_is_the_least_alike():
     assert found["spearman"] == pytest.approx(evaluated([0.1, 0.5, 0.6, -1, 0.2])["spearman"])
     with pytest.raises(DataError, match="4 cosines for 5 pairs"):
         evaluated([0.1, 0.2, 0.3, 0.4])
+
+
+def test_pairs_that_nobody_has_compared_are_not_counted():
+    split = split_of(PAIRS, [0.0, 0.5, 0.5, 1.0, np.nan])
+    answers = {"cosine": np.array([0.1, 0.5, 0.6, 0.9, -1.0])}
+    found = EVALUATOR.evaluate(answers, split, TRAIN)
+    assert (found["n"], found["n_expected"]) == (4, 6)
+    assert found["spearman"] == EVALUATOR.validate(answers, split)["spearman"] > 0.9
+
+
+def test_media_have_the_title_of_the_first_example_that_names_them():
+    pairs = SPLIT.examples
+    found = pairs.of_media(np.array([7, 0, 2]))
+    assert torch.equal(found["tokens"], TitledPairs.batch["tokens"][[7, 0, 2]])
+    fewer = pairs.take(np.array([1])).of_media(np.array([2, 5]))
+    assert torch.equal(fewer["tokens"][0], TitledPairs.batch["tokens"][2])
+    assert not fewer["tokens"][1].any() and not fewer["token_mask"][1].any()
 
 
 def test_examples_that_are_no_pairs_are_refused():

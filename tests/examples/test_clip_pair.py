@@ -21,7 +21,7 @@ def importable(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
 
 
-def test_every_held_out_scene_is_new_and_another(tmp_path):
+def test_every_held_out_scene_is_new_and_another(tmp_path, monkeypatch):
     from generate import VIDEOS, generate
 
     generate(tmp_path)
@@ -35,6 +35,10 @@ def test_every_held_out_scene_is_new_and_another(tmp_path):
     assert not set(held_out) & set(said["train"])
     recipe = load(FOLDER / "recipe.yaml", [f"data.root={tmp_path}", f"data.prepared={tmp_path}/p"])
     assert len(prepare(recipe.data).split("test")) == VIDEOS["test"]
+    other = load(FOLDER / "recipe.yaml", [f"evaluations.backwards.data.root={tmp_path}"])
+    monkeypatch.chdir(tmp_path)
+    backwards = prepare(other.of_evaluation("backwards").data, trains=False)
+    assert len(backwards.split("test")) == VIDEOS["test"]
 
 
 def test_the_loss_reaches_every_weight_and_is_that_of_guessing_at_first():

@@ -51,18 +51,12 @@ def make_batch(videos=6, seed=0):
 
 
 def make_pairs(pairs=4, seed=0):
-    """Return a batch of pairs: media one after another, titles and tags by pair."""
+    """Return a batch of pairs: all that is said of media has both sides of each."""
     media = make_batch(2 * pairs, seed)
-    said = {key: media[key].unflatten(0, (pairs, 2)) for key in ("tokens", "token_mask")}
-    return {
-        **{key: media[key] for key in ("vectors", "num_frames")},
-        **said,
-        "tag_indices": media["tag_indices"].unflatten(0, (pairs, 2)),
-        **whole(pairs),
-        "video": torch.arange(2 * pairs),
-        "video_index": torch.arange(2 * pairs).view(pairs, 2),
-        "similarity": torch.linspace(0, 1, pairs),
-    }
+    said = ("vectors", "num_frames", "tokens", "token_mask", "tag_indices", "video")
+    batch = whole(pairs) | {key: media[key].unflatten(0, (pairs, 2)) for key in said}
+    del batch["video_index"]
+    return batch | {"similarity": torch.linspace(0, 1, pairs)}
 
 
 def whole(examples):

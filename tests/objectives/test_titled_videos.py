@@ -29,13 +29,15 @@ def test_tags_are_listed_and_become_hot_on_the_device():
     assert hot.tolist() == [[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 1]]
 
 
-def test_titles_follow_examples_and_vectors_media():
+def test_each_example_has_its_medium():
     batch = make_pairs(3)
-    batch["video_index"] = torch.tensor([[5, 0], [1, 1], [2, 4]])
     second = videos_of(batch, 1)
-    assert torch.equal(second["vectors"], batch["vectors"][[0, 1, 4]])
-    assert torch.equal(second["num_frames"], batch["num_frames"][[0, 1, 4]])
+    assert torch.equal(second["vectors"], batch["vectors"][:, 1])
     assert torch.equal(second["tokens"], batch["tokens"][:, 1])
+    shared = make_batch(3) | {"video_index": torch.tensor([2, 0, 2])}
+    found = videos_of(shared)
+    assert torch.equal(found["num_frames"], shared["num_frames"][[2, 0, 2]])
+    assert torch.equal(found["tokens"], shared["tokens"])
 
 
 @pytest.mark.parametrize("name", ["uniter", "mix_nextvlad"])
@@ -92,8 +94,7 @@ def test_what_fills_up_a_batch_counts_nothing():
     pairs = make_pairs(4)
     objective = similarity(correlation=1.0)
     light = pairs | {"weight": torch.tensor([1.0, 1, 1, 0]), "normalizer": torch.tensor(3.0)}
-    fewer = {k: v[:3] if v.ndim and k != "vectors" else v for k, v in light.items()}
-    fewer["num_frames"] = pairs["num_frames"]
+    fewer = {k: v[:3] if v.ndim else v for k, v in light.items()}
     first, second = objective(light), objective(fewer)
     assert all(torch.allclose(first[part], second[part]) for part in first)
 
@@ -205,19 +206,13 @@ def test_what_does_not_go_together_is_refused():
 
 def of_worker(batch, rank, workers):
     """Return one worker's part of a batch, as the loader shares it."""
-    examples = len(batch["weight"])
-    own = slice(rank * examples // workers, (rank + 1) * examples // workers)
-    of_media = ("vectors", "num_frames", "video")
-    shared = {k: v[own] for k, v in batch.items() if v.ndim and k not in of_media}
-    index = batch["video_index"][own]
-    media = {k: batch[k][index.flatten()] for k in of_media}
-    return {
-        **shared,
-        **media,
-        "video_index": torch.arange(index.numel()).view_as(index),
-        "normalizer": batch["normalizer"] / workers,
-        "workers": torch.tensor(float(workers)),
-    }
+    size = len(batch["weight"]) // workers
+    own = slice(rank * size, (rank + 1) * size)
+    shared = {key: value[own] if value.ndim else value for key, value in batch.items()}
+    if "video_index" in batch:
+        shared["video_index"] = torch.arange(size)
+    whole = {"normalizer": batch["normalizer"] / workers, "workers": torch.tensor(float(workers))}
+    return shared | whole
 
 
 def step_of_worker(rank, workers):

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
 from msvqa.data.chance import Chance
+from msvqa.data.loader import training_batches
+from msvqa.data.order import Share, plan_epoch
 from msvqa.data.text import Vocabulary
 from msvqa.prepare import prepare, summary
-from msvqa.recipe import parse_data
+from msvqa.recipe import BatchConfig, parse_data
 from tests.caption_folder import write_captions
 
 ROWS = {
@@ -71,3 +74,36 @@ def test_captions_of_the_same_words_have_one_number_and_others_others(tmp_path):
     numbers = prepare(config).split("val").examples.tensors(np.arange(4))["text_id"].tolist()
     assert numbers[0] == numbers[1]
     assert len(set(numbers)) == 3
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_several_workers_together_have_the_batches_of_one(tmp_path, workers):
+    rows = [{"video": f"{n}.mp4", "caption": [f"word{n} {k}" for k in range(3)]} for n in range(19)]
+    write_captions(tmp_path / "data", {"train": rows})
+    data = parse_data("caption_files", root=str(tmp_path / "data"), prepared=str(tmp_path / "p"))
+    split = prepare(data).split("train")
+    plan = plan_epoch(split.examples, BatchConfig(examples=8), seed=3, epoch=2)
+
+    def drawn(workers):
+        """Return step by step what all workers have, and what each draws of a medium."""
+        shares = [Share(worker, workers) for worker in range(workers)]
+        lanes = [training_batches(split, Drawing(), plan, share) for share in shares]
+        return [
+            {
+                key: torch.cat([part[key] for part in of_step]).tolist()
+                for key in ("video", "text_id", "drawn", "weight")
+            }
+            for of_step in zip(*lanes, strict=True)
+        ]
+
+    assert drawn(workers) == drawn(1)
+    assert len(drawn(1)) == plan.steps == 3
+
+
+class Drawing:
+    """Gives one random number for each medium."""
+
+    def batches(self, groups, chance=None):
+        for group in groups:
+            numbers = [chance.of_medium(row).integers(1 << 40) for row in group]
+            yield {"drawn": torch.tensor(numbers)}
