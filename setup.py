@@ -28,6 +28,7 @@ REQUIREMENTS = [
     "rich>=13",
     "safetensors>=0.4",
     "shtab>=1.7",
+    "transformers>=5",
     "typing-extensions>=4.6",
 ]
 TENSORBOARD = ["tensorboard>=2.14"]

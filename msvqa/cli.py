@@ -21,6 +21,7 @@ from msvqa.console.streams import failure_of, open_streams, takes_all_characters
 from msvqa.console.tables import (
     print_accuracy,
     print_answers,
+    print_merged,
     print_report,
     print_search,
     print_sheet,
@@ -144,6 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(verbs)
     _add_tune(verbs)
     _add_evaluate(verbs)
+    _add_merge(verbs)
     _add_predict(verbs)
     _add_report(verbs)
     _add_recipe(verbs)
@@ -228,6 +230,20 @@ def _add_evaluate(verbs: Any) -> None:
         "--rescore", action="store_true", help="count the answers of the last time again: no model"
     )
     _add_overrides(verb, "where data is and how much runs at once, this time: data.root=DIR")
+
+
+def _add_merge(verbs: Any) -> None:
+    verb = _verb(verbs, "merge", _merge, "make one embedding of each video from those of all runs")
+    verb.add_argument("paths", metavar="RUN", nargs="+", help="folds and models, in any order")
+    verb.add_argument("--on", metavar="NAME", help="one of the recipes' `evaluations`")
+    verb.add_argument("--split", metavar="SPLIT", help="for example test")
+    verb.add_argument(
+        "--weights", metavar="W", nargs="+", type=float, help="of the models, as they come first"
+    )
+    verb.add_argument(
+        "--how", choices=["sum", "concatenate"], default="sum", help="how models are joined"
+    )
+    verb.add_argument("--out", metavar="DIR", required=True, help="folder of the results")
 
 
 def _add_predict(verbs: Any) -> None:
@@ -399,6 +415,16 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         from msvqa.evaluate import evaluate as count
     metrics = count(arguments.path, arguments.split, arguments.overrides, arguments.on)
     _print_metrics(metrics, arguments.path)
+    return 0
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    from msvqa.merge import Wanted, merge
+
+    wanted = Wanted(
+        on=arguments.on, split=arguments.split, weights=arguments.weights, how=arguments.how
+    )
+    print_merged(merge(arguments.paths, arguments.out, wanted))
     return 0
 
 

@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from msvqa.checks.features import check_features
 from msvqa.data.annotations import several
+from msvqa.data.examples.examples import NO_MEDIUM
 from msvqa.data.folds import dealt, read_split
 from msvqa.data.found_store import find_store
 from msvqa.data.prepared import Prepared
@@ -66,9 +68,25 @@ def evaluate(
     recipe = asked.recipe
     checkpoint = opened.checkpoint()
     check_answers(recipe)
+    with asking(asked, checkpoint) as (prepared, questions, predictor):
+        evaluator = _evaluator(recipe)
+        predictions = evaluator.ask(predictor, questions)
+        predictions |= evaluator.ask_besides(predictor, questions)
+    return record(asked, checkpoint, prepared, questions, predictions)
+
+
+@contextmanager
+def asking(asked: "Asked", checkpoint: Path) -> Iterator[tuple[Prepared, Split, PoolPredictor]]:
+    """Give the data of what a run is asked about, what that is, and a pool that answers.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or was trained on other words.
+        DataError: no such split, or none of its videos is present.
+    """
+    run, recipe = asked.run, asked.recipe
     # An hour of answers would be for nothing.
-    opened.folder.create()
-    prepared = _with_words(asked, asked.prepare(), opened.locate(checkpoint))
+    run.folder.create()
+    prepared = _with_words(asked, asked.prepare(), run.locate(checkpoint))
     questions = _questions(recipe, prepared, asked.split)
     check_extraction(recipe)
     check_features(recipe, prepared)
@@ -83,7 +101,7 @@ def evaluate(
             if not len(questions):
                 raise DataError(f"{store.location} has none of the videos of {asked}")
         job = PredictionJob(
-            checkpoint=opened.locate(checkpoint),
+            checkpoint=run.locate(checkpoint),
             prepared=prepared.location,
             store=store.location if store else None,
             split=asked.split,
@@ -91,9 +109,7 @@ def evaluate(
         )
         workers = recipe.scaling.data_workers or int(resources.gpus or resources.cpus)
         gpus = cluster.gpu_share(workers, resources.gpus)
-        predictor = PoolPredictor(job, questions, workers, gpus)
-        predictions = _evaluator(recipe).ask(predictor, questions)
-    return record(asked, checkpoint, prepared, questions, predictions)
+        yield prepared, questions, PoolPredictor(job, questions, workers, gpus)
 
 
 def rescore(
@@ -246,7 +262,8 @@ def _name_not_finite(checkpoint: str, questions: Split, finite: np.ndarray) -> N
     bad = np.flatnonzero(~finite)
     if not len(bad):
         return
-    videos = dict.fromkeys(questions.media.id[questions.examples.medium[row]] for row in bad)
+    rows = [row for row in questions.examples.media[bad].flat if row != NO_MEDIUM]
+    videos = dict.fromkeys(questions.media.id[row] for row in rows)
     found = f"{len(bad)} of {len(questions)} questions of split {questions.name!r}"
     if len(bad) == len(questions):
         raise CheckpointError(

@@ -115,6 +115,82 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * tail / (1 << n))
 
 
+def average_ranks(values: np.ndarray) -> np.ndarray:
+    """Return the ranks (n,) of values (n,), from 1; equal values share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks
+
+
+def scaled_ranks(values: np.ndarray) -> np.ndarray:
+    """Return average ranks (n,) from 0, the lowest, to 1: labels of which the order alone counts.
+
+    Ma, Lou and Ouyang, 2021, https://arxiv.org/abs/2111.01677; all alike they are 0.
+    """
+    ranks = average_ranks(values) - 1
+    lowest, highest = ranks.min(initial=np.inf), ranks.max(initial=0.0)
+    found: np.ndarray = (ranks - lowest) / (highest - lowest or 1.0)
+    return found
+
+
+def spearman(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Return Spearman's correlation of two lists (n,), NaN where one of them is all alike.
+
+    With average ranks for ties: the correlation of the ranks (Spearman, 1904).
+    """
+    return _correlation(average_ranks(found), average_ranks(wanted), np.ones(len(found)))
+
+
+def spearman_interval(
+    found: np.ndarray, wanted: np.ndarray, videos: np.ndarray, *, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return a bootstrap interval (95 %) of Spearman's correlation that draws whole videos.
+
+    A pair counts as often as both of its videos (n, 2) are drawn, multiplied: pairs that share a
+    video are not independent. For pairs that share none this is wider than need be (Owen, "The
+    pigeonhole bootstrap", 2007).
+    """
+    _, video = np.unique(videos, return_inverse=True)
+    video = video.reshape(videos.shape)  # (n, 2)
+    count = int(video.max(initial=-1)) + 1
+    places = [np.unique(values, return_inverse=True)[1] for values in (found, wanted)]
+    generator, drawn = np.random.default_rng(seed), []
+    for _ in range(draws if count else 0):
+        times = generator.multinomial(count, np.full(count, 1 / count))
+        weight = times[video].prod(axis=1).astype(np.float64)
+        ranks = [_weighted_ranks(place, weight) for place in places]
+        drawn.append(_correlation(ranks[0], ranks[1], weight))
+    known = [value for value in drawn if np.isfinite(value)]
+    if not known:
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _weighted_ranks(place: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return average ranks (n,) of values that count several times, by their place in order."""
+    counts = np.bincount(place, weights=weight)
+    ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks
+
+
+def _correlation(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> float:
+    if not weight.sum():
+        return float("nan")
+    centred = [values - np.average(values, weights=weight) for values in (first, second)]
+    spread = np.sqrt(np.prod([(weight * values**2).sum() for values in centred]))
+    return float((weight * centred[0] * centred[1]).sum() / spread) if spread else float("nan")
+
+
+def cosines(vectors: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return the cosine (n,) of pairs (n, 2) of rows of vectors (N, D); 0 where one is zero."""
+    precise = vectors.astype(np.float64)
+    norms = np.linalg.norm(precise, axis=1, keepdims=True)
+    unit = np.divide(precise, norms, out=np.zeros_like(precise), where=norms != 0)
+    found: np.ndarray = np.einsum("nd,nd->n", unit[pairs[:, 0]], unit[pairs[:, 1]])
+    return found
+
+
 def text_baselines(train: Questions, test: Questions) -> dict[str, np.ndarray]:
     """Return the classes (n,) that the train text alone suggests for the test questions.
 

@@ -36,8 +36,8 @@ NOT_OURS = re.compile(
 )
 
 VERBS = (
-    "doctor", "prepare", "extract", "train", "tune", "evaluate", "predict", "export", "report",
-    "serve",
+    "doctor", "prepare", "extract", "train", "tune", "evaluate", "merge", "predict", "export",
+    "report", "serve",
 )  # fmt: skip
 LEAVES = {
     "errors", "failures", "content", "text_files", "files", "storage", "cache", "strict_yaml",
@@ -63,6 +63,7 @@ MAY_IMPORT = {
     "space": {"errors", "recipe", "sections", "strict_yaml"},
     "collectives": set(),
     "mvbench.tasks": set(),
+    "ensemble": set(),
     "losses": LEAVES,
     "metrics": LEAVES,
     "data": LEAVES,
@@ -82,7 +83,7 @@ MAY_IMPORT = {
 }
 for verb in VERBS:
     engine = {"engine", *MAY_IMPORT["engine"]}
-    MAY_IMPORT[verb] = engine | {"checks", "page", *VERBS}
+    MAY_IMPORT[verb] = engine | {"checks", "page", "ensemble", *VERBS}
 
 NESTING = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match, ast.AsyncFor, ast.AsyncWith)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

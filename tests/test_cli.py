@@ -122,7 +122,7 @@ def subcommands(parser):
 def test_every_verb_is_there_and_says_what_it_does():
     verbs = subcommands(cli.build_parser())
     known = {"doctor", "prepare", "extract", "train", "tune", "evaluate", "predict", "report"}
-    assert set(verbs) == {*known, "recipe", "mvbench", "completion"}
+    assert set(verbs) == {*known, "merge", "recipe", "mvbench", "completion"}
     assert set(subcommands(verbs["recipe"])) == {"show", "diff"}
     of_mvbench = {"run", "score", "compare", "doctor", "make-mini"}
     assert set(subcommands(verbs["mvbench"])) == of_mvbench

@@ -112,15 +112,27 @@ class Recording:
                 elif dtype == torch.float64:
                     yield self.compare(name, value)
                 else:
-                    yield self._compare_single(name, value)
+                    yield self.compare_single(name, value)
 
-    def _compare_single(self, name: str, found: Tensor) -> Comparison:
-        expected = torch.from_numpy(np.asarray(self[name])).double()
+    def compare_single(
+        self, quantity: str, found: Tensor | None, relative: float = SINGLE_RELATIVE
+    ) -> Comparison:
+        """Compare runs in single precision: the difference is what exceeds a part of the value.
+
+        Args:
+            quantity: name of the recorded array; one that was not recorded is a failure.
+            found: what we computed; None where there is nothing.
+            relative: that part.
+        """
+        if quantity not in self or found is None:
+            what = "not computed" if found is None else "not recorded"
+            return Comparison(self.file, f"{quantity}: {what}", float("inf"), SINGLE)
+        expected = torch.from_numpy(np.asarray(self[quantity])).double()
         if found.shape != expected.shape:
-            return Comparison(self.file, name, float("inf"), SINGLE)
-        beyond = (found.detach().double() - expected).abs() - SINGLE_RELATIVE * expected.abs()
+            return Comparison(self.file, quantity, float("inf"), SINGLE)
+        beyond = (found.detach().double() - expected).abs() - relative * expected.abs()
         worst = float(beyond.max().clamp(min=0)) if beyond.numel() else 0.0
-        return Comparison(self.file, name, worst, SINGLE)
+        return Comparison(self.file, quantity, worst, SINGLE)
 
 
 def compare(

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from msvqa.data.folds import dealt, read_split
+from msvqa.data.folds import dealt, has_split, read_split
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.processor import processor_of
 from msvqa.data.store import Store
@@ -59,7 +59,7 @@ def check_coverage(
     if trains == (recipe.stages[-1].validate.on not in recipe.evaluations):
         used_for[recipe.validated_split] = "validates"
     for name, uses in used_for.items():
-        if name not in prepared.splits:
+        if not has_split(prepared, name, recipe.folds):
             continue
         annotated = read_split(prepared, name, recipe.folds, present_only=False)
         used = read_split(

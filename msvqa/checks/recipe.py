@@ -16,6 +16,7 @@ from msvqa.errors import RecipeError
 from msvqa.models.encoders import ENCODERS
 from msvqa.models.model import Model, build_model
 from msvqa.objectives import OBJECTIVES
+from msvqa.objectives.objective import Objective
 from msvqa.recipe import Recipe
 from msvqa.sections import resolve
 
@@ -106,9 +107,10 @@ def _assembled(view: Recipe, whole: Model) -> Model:
     check_parts(whole, stage)
     model = _on_meta(view, stage.absent) if stage.absent else whole
     kind: Any = resolve(stage.objective.name, OBJECTIVES, "objective")
-    choose_trained(model, kind(stage.objective, model), stage)
+    objective: Objective = kind(stage.objective, model)
+    choose_trained(model, objective, stage)
     build_optimizer(model, stage.optimizer)
-    if stage.batch.accumulate > 1 and kind.sees_whole_batch:
+    if stage.batch.accumulate > 1 and objective.sees_whole_batch:
         raise RecipeError(
             [
                 f"batch.accumulate: objective {stage.objective.name} compares all examples of a "

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from msvqa.checks.report import Report
     from msvqa.data.store import Store
     from msvqa.evaluators.evaluator import Sheet
+    from msvqa.merge import Merged
     from msvqa.predict import Answer
     from msvqa.tune import Result
 
@@ -126,6 +127,15 @@ def _accuracy_cells(row: Mapping[str, Any]) -> list[str]:
     low, high = row["accuracy_interval"]
     interval = "" if low is None else f"{low:.3f} to {high:.3f}"
     return [str(row["n"]), accuracy, interval, *others]
+
+
+def print_merged(merged: "Merged") -> None:
+    """Print what each model has given to the merged embeddings."""
+    table = table_of("model", "runs", "weight")
+    for names, weight in zip(merged.models, merged.weights, strict=True):
+        table.add_row(names[0], str(len(names)), f"{weight:g}")
+    count, width = merged.shape
+    print_table(table, f"{merged.folder}: {count} videos, {width} numbers each")
 
 
 def print_answers(answers: Sequence["Answer"], title: str) -> None:

@@ -17,6 +17,18 @@ Per question (first axis Q):
                      which repeats questions of the same batch
     row              int64 (Q,), row of the question in its split
 
+Of titled videos (V media, B examples; S words of a title, T frames, D numbers of a frame):
+    vectors          float16/32 (V, T, D), rows of each medium, such as features of frames
+    num_frames       int64 (V,), how many of the rows are no padding
+    tokens           int64 (B, S), word pieces of the title, with [CLS], [SEP] and [PAD]
+    token_mask       bool (B, S), which of them are no padding
+    tag_indices      int64 (B, most), numbers of the tags, -1 where there are no more
+    masked_tokens    int64 (B, S), the title with some words masked or replaced
+    token_labels     int64 (B, S), what stood there, -100 where nothing is to be guessed
+    similarity       float32 (B,), how alike the two media of a pair are
+    Of examples that are pairs all that is said of media is (B, 2, ...), `video` too, and there is
+    no `video_index`. Batches of media alone have titles of media, (V, S).
+
 For the whole batch:
     normalizer       float32 (), what sums over questions are divided by to become means: the
                      number of counting questions of the global batch divided by the number of
@@ -34,7 +46,10 @@ from torch import Tensor
 Batch = dict[str, Tensor]
 
 VIDEO_KEYS = ("clips", "appearance", "motion", "video")
+VECTOR_KEYS = ("vectors", "num_frames")
+TITLE_KEYS = ("tokens", "token_mask", "tag_indices", "masked_tokens", "token_labels")
 QUESTION_KEYS = ("question", "question_length", "video_index", "answer", "weight", "row")
+NO_TAG, NO_LABEL = -1, -100
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> Batch:

@@ -66,5 +66,12 @@ def _held_out(
     return {video for video, first in first_of.items() if first in chosen}
 
 
+def has_split(prepared: Prepared, name: str, folds: FoldsConfig | None) -> bool:
+    """Whether there is a split, as the data has it or as folds make it of the others."""
+    if folds is None or name not in DEALT:
+        return name in prepared.splits
+    return any(source in prepared.splits for source in DEALT)
+
+
 def _digest(video_id: str) -> str:
     return hashlib.sha256(video_id.encode()).hexdigest()

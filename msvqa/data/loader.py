@@ -175,12 +175,13 @@ def _evaluated(split: Split, media: np.ndarray, rows: np.ndarray, index: np.ndar
 
 
 def media_batches(
-    source: MediaSource, media: Sequence[int], media_per_batch: int
+    split: Split, source: MediaSource, media: Sequence[int], media_per_batch: int
 ) -> Iterator[Batch]:
-    """Yield media alone, each once."""
+    """Yield media, each once, with what the examples say of them alone."""
     groups = list(chunks(media, media_per_batch))
     for group, tensors in zip(groups, source.batches(groups), strict=True):
-        yield {**tensors, "video": torch.tensor(list(group))}
+        rows = np.array(group, dtype=np.int64)
+        yield {**tensors, **split.examples.of_media(rows), "video": torch.from_numpy(rows)}
 
 
 def example_batches(split: Split, rows: Sequence[int], examples_per_batch: int) -> Iterator[Batch]:

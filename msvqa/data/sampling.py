@@ -70,6 +70,17 @@ def middles(num_frames: int, count: int) -> np.ndarray:
     return parts(num_frames, count).sum(axis=1) // 2
 
 
+def evenly(num_frames: int, count: int) -> np.ndarray:
+    """Return frames that are spread over a whole video, int64 (T,) or all where there are fewer.
+
+    As in the winning system of the contest of the QQ Browser, Ma, Lou and Ouyang, 2021,
+    https://arxiv.org/abs/2111.01677
+    """
+    if num_frames <= count:
+        return np.arange(num_frames)
+    return np.rint((np.arange(count) + 0.5) * (num_frames - 1) / count).astype(np.int64)
+
+
 def candidates(num_frames: int, count: int, each: int) -> np.ndarray:
     """Return K frames of each of T equal parts in their order, int64 (T·K,).
 

@@ -82,7 +82,7 @@ def ask(
 
 def _batches(inputs: Inputs, scope: str, chosen: Sequence[int], size: int) -> Iterator[Batch]:
     if scope == "media":
-        return media_batches(inputs.source, chosen, size)
+        return media_batches(inputs.split, inputs.source, chosen, size)
     if scope == "pairs":
         return pair_batches(inputs.split, inputs.source, chosen, size)
     if scope == "examples":

@@ -10,7 +10,7 @@ import torch
 from msvqa.data.batch import Batch, to_device
 from msvqa.data.buffers import Buffers
 from msvqa.data.chance import Chance
-from msvqa.data.examples.questions import Questions
+from msvqa.data.examples import EXAMPLES
 from msvqa.data.folds import dealt, read_split
 from msvqa.data.loader import MediaSource
 from msvqa.data.order import chunks
@@ -21,9 +21,12 @@ from msvqa.data.store import Arrays, Store
 from msvqa.errors import DataError
 from msvqa.models.model import Sizes
 from msvqa.recipe import Recipe
+from msvqa.sections import resolve
 
 VIDEOS_PER_COPY = 64
-OF_NO_DATA = {words.name: 2 for words in Questions.lists}
+OF_NO_DATA = {
+    words.name: 2 for name in EXAMPLES for words in resolve(name, EXAMPLES, "kind of example").lists
+}
 """Sizes of word lists that hold nothing yet."""
 
 

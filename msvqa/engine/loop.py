@@ -21,6 +21,7 @@ from torch import Tensor
 from msvqa.collectives import worker_count
 from msvqa.data.augmentation import augment
 from msvqa.data.batch import Batch
+from msvqa.data.folds import has_split
 from msvqa.data.loader import Prefetched, training_batches
 from msvqa.data.order import EpochPlan, Share, count_steps, plan_epoch
 from msvqa.data.prepared import Prepared
@@ -224,7 +225,7 @@ class StageLoop:
         if job.validated_on is not None:
             prepared = Prepared.open(job.validated_on).reading(self.prepared.lexicon)
             store = job.validation_store
-        if name not in prepared.splits:
+        if not has_split(prepared, name, self.validated_by.folds):
             return None
         inputs = open_inputs(self.validated_by, prepared, store, name, self.device)
         return inputs if len(inputs.split) else None
@@ -362,7 +363,9 @@ class StageLoop:
         self.optimizer.zero_grad(set_to_none=True)
         self.window.steps.append(position.step)
         self.window.parts.append(sums | {"gradient_norm": norm.detach()})
-        self.window.videos.append([int(v) for batch in micro_batches for v in batch["video"]])
+        self.window.videos.append(
+            [v for batch in micro_batches for v in batch["video"].flatten().tolist()]
+        )
         self.window.questions += counting
         self.position = replace(
             position, step=position.step + 1, step_in_epoch=position.step_in_epoch + 1

@@ -138,11 +138,11 @@ def lr_factor(schedule: ScheduleConfig, moment: Moment) -> float:
     step = moment.step
     warmup = schedule.warmup_steps or round(schedule.warmup_epochs * moment.epoch_steps)
     if step < warmup:
-        return (step + 1) / (warmup + 1)
+        return step / warmup if schedule.warmup_from_zero else (step + 1) / (warmup + 1)
     if schedule.name == "step":
         return float(schedule.factor ** (moment.epoch // schedule.every_epochs))
     if schedule.name in ("cosine", "linear"):
-        length = max(1, moment.total_steps - warmup)
+        length = max(1, (schedule.length_steps or moment.total_steps) - warmup)
         progress = min(1.0, (step - warmup) / length)
         cosine = schedule.name == "cosine"
         falling = 0.5 * (1 + math.cos(math.pi * progress)) if cosine else 1 - progress

@@ -5,4 +5,5 @@ EVALUATORS: dict[str, str] = {
     "question_answering": "msvqa.evaluators.question_answering:QuestionAnswering",
     "reconstruction": "msvqa.evaluators.reconstruction:Reconstruction",
     "retrieval": "msvqa.evaluators.retrieval:Retrieval",
+    "similarity": "msvqa.evaluators.similarity:Similarity",
 }

@@ -78,6 +78,10 @@ class Evaluator(ABC):
         """Return what there is to count, one row for each example of the split."""
         return predictor()
 
+    def ask_besides(self, predictor: Predictor, split: "Split") -> dict[str, np.ndarray]:
+        """Return more to count, one row for each example: what validations take no time for."""
+        return {}
+
     @abstractmethod
     def validate(self, answers: Answers, split: "Split") -> dict[str, float]:
         """Return the numbers of a validation."""

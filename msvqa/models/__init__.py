@@ -3,4 +3,6 @@
 MODELS: dict[str, str] = {
     "msvqa": "msvqa.models.msvqa:MSVQA",
     "dualvgr": "msvqa.models.dualvgr:DualVGR",
+    "mix_nextvlad": "msvqa.models.mix_nextvlad:MixNeXtVLAD",
+    "uniter": "msvqa.models.uniter:Uniter",
 }

@@ -4,4 +4,6 @@ OBJECTIVES: dict[str, str] = {
     "alignment": "msvqa.objectives.alignment:Alignment",
     "reconstruction": "msvqa.objectives.reconstruction:Reconstruction",
     "answering": "msvqa.objectives.answering:Answering",
+    "similarity": "msvqa.objectives.similarity:Similarity",
+    "tagging": "msvqa.objectives.tagging:Tagging",
 }

@@ -51,7 +51,7 @@ class Alignment(Objective):
         name: str = "alignment"
 
     evaluator: ClassVar[str] = "retrieval"
-    sees_whole_batch: ClassVar[bool] = True
+    sees_whole_batch: bool = True
     about: ClassVar[Mapping[str, Literal["media", "examples", "both"]]] = {
         "encode_video": "media",
         "encode_text": "examples",

@@ -28,7 +28,7 @@ class Objective(nn.Module):
     answers_questions: ClassVar[bool] = True
     """Whether a run that ends with this stage can be evaluated, and asked by `predict`."""
 
-    sees_whole_batch: ClassVar[bool] = False
+    sees_whole_batch: bool = False
     """Whether the loss compares the examples of a batch with each other, over all workers: then a
     step in several passes (`batch.accumulate`) would be another step, and is refused."""
 

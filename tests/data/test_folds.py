@@ -1,12 +1,13 @@
 """Folds: every video is validated on exactly once, whatever else is there."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from msvqa.data.datasets.synthetic import generate
-from msvqa.data.folds import _held_out, dealt, read_split
+from msvqa.data.folds import _held_out, dealt, has_split, read_split
 from msvqa.prepare import prepare
 from msvqa.recipe import DataConfig, FoldsConfig, parse
 from tests.msvd_folder import write_msvd
@@ -108,6 +109,21 @@ def test_two_ids_of_one_file_are_in_one_fold(tmp_path):
         assert {int(v) % 6 for v in held_out.media.id if int(v) < 6} == {
             int(v) % 6 for v in held_out.media.id if int(v) >= 6
         }
+
+
+@pytest.mark.parametrize(
+    ("there", "found"),
+    [
+        (["train"], ["train", "val"]),
+        (["train", "test"], ["train", "val", "test"]),
+        (["test"], ["test"]),
+    ],
+)
+def test_folds_make_splits_that_the_data_does_not_have(there, found):
+    data = SimpleNamespace(splits=there)
+    fold = FoldsConfig(count=4, index=0)
+    assert [split for split in ("train", "val", "test") if has_split(data, split, fold)] == found
+    assert [split for split in ("train", "val", "test") if has_split(data, split, None)] == there
 
 
 def test_a_copy_moves_to_the_fold_of_its_first_and_nobody_else_moves():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from msvqa.data.batch import Batch
 from msvqa.data.chance import Chance
@@ -54,6 +55,8 @@ class Examples(ABC):
     media_per_example: ClassVar[int] = 1
     lists: ClassVar[tuple[type[WordList], ...]] = ()
     """Word lists of the lexicon that the texts are read with."""
+    said_of_media: ClassVar[tuple[str, ...]] = ()
+    """Which of the tensors are about the media alone, see `of_media`."""
     planned: ClassVar[Literal["by_medium", "plainly"]] = "plainly"
     """How an epoch is ordered: examples of one medium together, or a permutation of all."""
 
@@ -133,6 +136,40 @@ class Examples(ABC):
             rows: (b,) which examples.
             chance: random numbers of a training epoch; None: nothing is random.
         """
+
+    def of_media(self, media: np.ndarray) -> Batch:
+        """Return tensors of what examples say of some media alone, such as their titles.
+
+        A model that is asked about media gets them beside the media's arrays; nothing is random. Of
+        a medium that no example names there is nothing but zeros.
+
+        Args:
+            media: (V,) rows of the split's media.
+        """
+        if not self.said_of_media or not len(self):
+            return {}
+        first = self._first_of(media)  # (V,), places in the flattened (n, m)
+        named = torch.from_numpy(first >= 0)
+        row, side = np.divmod(first.clip(min=0), self.media_per_example)
+        said = self.tensors(row)
+        found: Batch = {}
+        for key in self.said_of_media:
+            rows = said[key]  # (V, ...) or (V, m, ...)
+            if self.media_per_example > 1:
+                rows = rows[torch.arange(len(rows)), torch.from_numpy(side)]
+            found[key] = rows * named.view(-1, *(1,) * (rows.ndim - 1))
+        return found
+
+    def _first_of(self, media: np.ndarray) -> np.ndarray:
+        """Return where in the flattened media of all examples each is named first; -1: nowhere."""
+        names, places = self._first_places
+        found = np.searchsorted(names, media).clip(max=len(names) - 1)
+        return np.where(names[found] == media, places[found], -1)
+
+    @cached_property
+    def _first_places(self) -> tuple[np.ndarray, np.ndarray]:
+        names, places = np.unique(self.media, return_index=True)
+        return names, places
 
     @abstractmethod
     def shown(self, rows: np.ndarray) -> Mapping[str, Sequence[Any]]:

@@ -1,0 +1,21 @@
+"""Video similarity: models, losses, learning rates, rank correlation, ensemble."""
+
+from collections.abc import Callable, Iterator
+
+from benchmarks.parity.recording import Comparison, Recording
+from benchmarks.parity.similarity import models, scoring, training
+
+CHECKS: dict[str, Callable[[Recording], Iterator[Comparison]]] = {
+    "asl": training.asl,
+    "contrastive": training.contrastive,
+    "finetune": training.finetune,
+    "lr_schedule": training.lr_schedule,
+    "extensions": training.extensions,
+    "nextvlad": models.nextvlad,
+    "mix_head": models.mix_head,
+    "uniter_bert": models.uniter,
+    "uniter_roformer": models.uniter,
+    "spearman": scoring.spearman,
+    "ensemble": scoring.ensemble,
+}
+"""Recorded files and what compares them."""

@@ -1,0 +1,1 @@
+"""Encoders of text, with weights from folders of the user."""
