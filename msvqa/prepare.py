@@ -321,6 +321,9 @@ def _expected_and_present(expected: int, present: int) -> dict[str, int]:
 
 
 def _write_word_vectors(aside: Path, config: DataConfig, lexicon: Lexicon) -> dict[str, Any]:
+    if Vocabulary.name not in lexicon.sizes():
+        said = "no words are learned from these examples"
+        return {"file": None, "found": 0, "words": 0, "size": config.word_size, "said": said}
     vocabulary = lexicon.of(Vocabulary)
     n_words = len(vocabulary) - 2
     if config.word_vectors is None:

@@ -5,6 +5,8 @@ DATASETS: dict[str, str] = {
     "msrvtt_qa": "msvqa.data.datasets.msrvtt_qa:MSRVTTQA",
     "svqa": "msvqa.data.datasets.svqa:SVQA",
     "caption_files": "msvqa.data.datasets.caption_files:CaptionFiles",
+    "qq_browser": "msvqa.data.datasets.qq_browser:QQBrowser",
     "table": "msvqa.data.datasets.table:Table",
     "synthetic": "msvqa.data.datasets.synthetic:Synthetic",
+    "synthetic_similarity": "msvqa.data.datasets.synthetic_similarity:SyntheticSimilarity",
 }

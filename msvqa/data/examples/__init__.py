@@ -2,5 +2,7 @@
 
 EXAMPLES: dict[str, str] = {
     "captions": "msvqa.data.examples.captions:Captions",
+    "pairs": "msvqa.data.examples.pairs:Pairs",
     "questions": "msvqa.data.examples.questions:Questions",
+    "tags": "msvqa.data.examples.tags:Tags",
 }
