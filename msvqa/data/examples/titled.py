@@ -169,7 +169,7 @@ def _counts(whole: pa.Table, table: pa.Table, split: str) -> dict[str, int]:
     chosen = whole.filter(pc.equal(table["split"], split))
     lengths = pc.list_value_length(pc.list_flatten(chosen["tag_indices"]))
     return {
-        "tags": pc.sum(lengths).as_py() or 0,
+        "tags_given": pc.sum(lengths).as_py() or 0,
         "media_without_tags": pc.sum(pc.equal(lengths, 0)).as_py() or 0,
     }
 

@@ -43,8 +43,9 @@ class Vectors(Processor):
         zeros; `strided`: rows at a whole number of rows from each other, and the last of fewer is
         repeated, as in the similarity systems."""
         feature: str = "frame_feature"
-        """Of TensorFlow's records: which feature holds the rows, one entry of bytes each. Whether
-        they are float16 or float32 is seen by their length."""
+        """Of TensorFlow's records: which feature holds the rows, one entry of bytes each."""
+        feature_dtype: Literal["float16", "float32"] = "float16"
+        """Of the numbers of `feature`, lowest byte first."""
         dtype: Literal["float16", "float32"] = "float32"
         """Of records of plain numbers, of the store and of batches."""
         batch_dtype: Literal["float16", "float32"] | None = None
@@ -143,8 +144,9 @@ class VectorReader(Extractor):
         return array
 
     def _feature(self, path: Path, start: int, end: int) -> np.ndarray:
-        """Return (n, D) of the entries of a feature, float16 or float32."""
-        name, width = self._config.feature, self._config.width
+        """Return (n, D) of the entries of a feature."""
+        name, dtype = self._config.feature, np.dtype(self._config.feature_dtype).newbyteorder("<")
+        needed = dtype.itemsize * self._config.width
         place = f"{path}: record at byte {start}"
         try:
             entries = parse_example(read_record(path, start, end)).get(name, ())
@@ -152,16 +154,13 @@ class VectorReader(Extractor):
             raise VideoError("bad_record", f"{place}: {error}") from None
         rows = [entry for entry in entries if isinstance(entry, bytes)]
         sizes = {len(row) for row in rows}
-        size = sizes.pop() if len(sizes) == 1 else 0
-        dtype = {2 * width: "<f2", 4 * width: "<f4"}.get(size)
-        if dtype is None:
-            found = f"entries of {sorted({*sizes, size})} bytes" if entries else "nothing"
+        if sizes != {needed}:
+            found = f"entries of {sorted(sizes)} bytes" if sizes else "no entries of bytes"
             raise VideoError(
                 "bad_record",
-                f"{place}: {name!r} holds {found}, {2 * width} or {4 * width} bytes each are "
-                f"{width} numbers",
+                f"{place}: {name!r} holds {found}; {needed} each are {self._config.width} {dtype}",
             )
-        return np.frombuffer(b"".join(rows), dtype).reshape(-1, width)
+        return np.frombuffer(b"".join(rows), dtype).reshape(-1, self._config.width)
 
     def _record(self, path: Path, start: int, end: float | None) -> np.ndarray:
         """Return (D,) or (n, D) of a range of bytes."""
