@@ -10,6 +10,7 @@ REQUIREMENTS = [
     "torch>=2.6,!=2.13.0",
     "torchvision>=0.21",
     "charset-normalizer>=3.3",
+    "google-crc32c>=1.5",
     "h5py>=3.10",
     "decord>=0.6",
     "av>=17,<19",
@@ -22,11 +23,15 @@ REQUIREMENTS = [
     "numpy>=1.26",
     "optuna>=4",
     "pillow>=10",
+    "protobuf>=4.25",
     "pydantic>=2.7",
     "pyyaml>=6.0",
     "rich>=13",
+    "rjieba>=0.2",
     "safetensors>=0.4",
     "shtab>=1.7",
+    "tokenizers>=0.20",
+    "transformers>=5",
     "typing-extensions>=4.6",
 ]
 TENSORBOARD = ["tensorboard>=2.14"]
