@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from msvqa.checks.features import check_features
 from msvqa.data.annotations import several
+from msvqa.data.examples.examples import NO_MEDIUM
 from msvqa.data.folds import dealt, read_split
 from msvqa.data.found_store import find_store
 from msvqa.data.prepared import Prepared
@@ -246,7 +247,8 @@ def _name_not_finite(checkpoint: str, questions: Split, finite: np.ndarray) -> N
     bad = np.flatnonzero(~finite)
     if not len(bad):
         return
-    videos = dict.fromkeys(questions.media.id[questions.examples.medium[row]] for row in bad)
+    asked = questions.examples.media[bad].reshape(-1)
+    videos = dict.fromkeys(questions.media.id[row] for row in asked if row != NO_MEDIUM)
     found = f"{len(bad)} of {len(questions)} questions of split {questions.name!r}"
     if len(bad) == len(questions):
         raise CheckpointError(
