@@ -53,6 +53,9 @@ class FoldsConfig(Config):
     count: int = Field(default=5, ge=2, le=100)
     index: int = Field(ge=0)
     """The part that takes the place of val; the others are train. test stays as it is."""
+    by: Literal["video", "example"] = "video"
+    """`example`: the examples are dealt whatever videos they are about, as in the similarity
+    system of team 618; then most videos of val are in train as well."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "FoldsConfig":

@@ -6,6 +6,8 @@ DATASETS: dict[str, str] = {
     "svqa": "msvqa.data.datasets.svqa:SVQA",
     "caption_files": "msvqa.data.datasets.caption_files:CaptionFiles",
     "mvbench": "msvqa.data.datasets.mvbench:MVBench",
+    "qq_browser": "msvqa.data.datasets.qq_browser:QQBrowser",
     "table": "msvqa.data.datasets.table:Table",
     "synthetic": "msvqa.data.datasets.synthetic:Synthetic",
+    "synthetic_similarity": "msvqa.data.datasets.synthetic_similarity:SyntheticSimilarity",
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from msvqa.data.examples.examples import Examples
+from msvqa.data.examples.examples import NO_MEDIUM, Examples
 from msvqa.data.media import COLUMNS
 from msvqa.data.schema import Problem
 
@@ -62,5 +62,7 @@ class Annotated:
         flat = self.examples["media"].combine_chunks().flatten().to_numpy()
         rows = flat.reshape(-1, width) + first[:, None]
         present = np.asarray(self.media["present"].to_numpy(), dtype=bool)
-        found: np.ndarray = present[rows].all(axis=1)
+        has_none = flat.reshape(-1, width) == NO_MEDIUM
+        there = present[np.where(has_none, 0, rows)] if len(present) else np.zeros_like(has_none)
+        found: np.ndarray = (there | has_none).all(axis=1)
         return found

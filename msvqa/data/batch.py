@@ -17,17 +17,19 @@ Per question (first axis Q):
                      which repeats questions of the same batch
     row              int64 (Q,), row of the question in its split
 
-Of titled videos (V media, B examples; S words of a title, T frames, D numbers of a frame):
-    vectors          float16/32 (V, T, D), rows of each medium, such as features of frames
-    num_frames       int64 (V,), how many of the rows are no padding
-    tokens           int64 (B, S), word pieces of the title, with [CLS], [SEP] and [PAD]
-    token_mask       bool (B, S), which of them are no padding
-    tag_indices      int64 (B, most), numbers of the tags, -1 where there are no more
-    masked_tokens    int64 (B, S), the title with some words masked or replaced
-    token_labels     int64 (B, S), what stood there, -100 where nothing is to be guessed
-    similarity       float32 (B,), how alike the two media of a pair are
-    Of examples that are pairs all that is said of media is (B, 2, ...), `video` too, and there is
-    no `video_index`. Batches of media alone have titles of media, (V, S).
+Of examples about m media each (m > 1), what is said of media has the first two axes (Q, m), `video`
+too, and there is no `video_index`. In place of a medium that an example does not have, -1, there
+are zeros.
+
+Tags of videos (first axis B), and pairs of videos (first axes B, 2):
+    vectors          float16/32 (B, T, D), features of frames; rows from `num_frames` on are filling
+    num_frames       int64 (B,), at least 1
+    tokens           int64 (B, S), ids of the pieces of the title, with what begins and ends a text
+    token_mask       bool (B, S), which of `tokens` are no padding
+    tag_indices      int64 (B, most), columns of the tags in ascending order, padded with -1
+    masked_tokens    int64 (B, S), `tokens` of which some are masked; in training with tags only
+    token_labels     int64 (B, S), what they were, -100 where there is nothing to predict
+    similarity       float32 (B,), of pairs
 
 For the whole batch:
     normalizer       float32 (), what sums over questions are divided by to become means: the

@@ -26,7 +26,8 @@ class Buffers:
 
     def stack(self, videos: Sequence[VideoArrays]) -> Batch:
         """Return the arrays of the videos as tensors, first axis the videos, by one copy."""
-        return {key: self._gather([video[key] for video in videos]) for key in videos[0]}
+        keys = videos[0] if videos else ()
+        return {key: self._gather([video[key] for video in videos]) for key in keys}
 
     def _gather(self, arrays: Sequence[np.ndarray]) -> Tensor:
         target = self._take((len(arrays), *arrays[0].shape), arrays[0].dtype)

@@ -11,6 +11,7 @@ import torch
 
 from msvqa.data.batch import Batch
 from msvqa.data.chance import Chance
+from msvqa.data.examples.examples import NO_MEDIUM
 from msvqa.data.order import WHOLE, EpochPlan, Share, chunks
 from msvqa.data.split import Split
 
@@ -97,40 +98,81 @@ def training_batches(
         )
     own = plan.lanes_of(share)
     size = lanes // share.workers // accumulate
-    # M micro batches of `size` visits, each k examples about m media
-    media = plan.media[:, own].reshape(-1, size * plan.media.shape[2])  # (M, size·m)
+    # M micro batches of `size` visits, each k examples about one medium, or one about m media
+    m = plan.media.shape[2]
+    media = plan.media[:, own].reshape(-1, *((size,) if m == 1 else (size, m)))  # (M, size[, m])
     rows = plan.rows[:, own].reshape(len(media), -1)  # (M, size·k)
     weight = plan.weight[:, own].reshape(len(media), -1)  # (M, size·k)
     normalizer = (plan.weight.sum(axis=(1, 2)) / share.workers).repeat(accumulate)  # (M,)
-    index = _positions(size, plan.media.shape[2], plan.rows.shape[2])
-    for number, tensors in enumerate(source.batches(media.tolist(), plan.chance)):
+    index = torch.arange(size).repeat_interleave(plan.rows.shape[2])
+    for number, tensors in enumerate(_read(source, list(media), plan.chance)):
         batch = _tensors(split, rows[number], plan.chance) | tensors
         batch["video"] = torch.from_numpy(media[number].copy())
-        batch["video_index"] = index
+        if m == 1:
+            batch["video_index"] = index
         batch["weight"] = torch.from_numpy(weight[number].copy())
         batch["normalizer"] = torch.tensor(float(normalizer[number]))
         batch["workers"] = torch.tensor(float(share.workers))
         yield batch
 
 
-def _positions(visits: int, media: int, examples: int) -> torch.Tensor:
-    """Return which of a batch's media each example is about, (Q,), or (Q, m) for several."""
-    if media == 1:
-        return torch.arange(visits).repeat_interleave(examples)
-    return torch.arange(visits * media).view(visits, media).repeat_interleave(examples, dim=0)
+def _read(
+    source: MediaSource, media: Sequence[np.ndarray], chance: Chance | None = None
+) -> Iterator[Batch]:
+    """Yield the tensors of media, each group in its shape (n, ...) or (n, m, ...); zeros for none.
+
+    A group that has no media at all has no tensors of any.
+    """
+    groups = [group[group != NO_MEDIUM].tolist() for group in media]
+    for group, tensors in zip(media, source.batches(groups, chance), strict=True):
+        yield {key: _placed(found, group) for key, found in tensors.items()}
+
+
+def _placed(found: torch.Tensor, media: np.ndarray) -> torch.Tensor:
+    there = media.reshape(-1) != NO_MEDIUM
+    if not there.all():
+        whole = found.new_zeros((media.size, *found.shape[1:]))
+        whole[torch.from_numpy(there)] = found
+        found = whole
+    return found if media.ndim == 1 else found.unflatten(0, media.shape)
 
 
 def evaluation_batches(
-    split: Split, source: MediaSource, videos: Sequence[int], videos_per_batch: int
+    split: Split, source: MediaSource, asked: Sequence[int], per_batch: int
 ) -> Iterator[Batch]:
-    """Yield all questions of the given videos, every question once, grouped by video."""
+    """Yield examples with their media, every example once.
+
+    Args:
+        split: the examples and media.
+        source: gives the tensors of the media.
+        asked: rows of media, all of whose examples are yielded together; rows of examples where
+            these are not `asked_by_medium`.
+        per_batch: how many of `asked` are in a batch.
+    """
+    if not split.examples.asked_by_medium:
+        yield from _examples_with_media(split, source, asked, per_batch)
+        return
     order = np.argsort(split.examples.medium, kind="stable")
     starts = np.searchsorted(split.examples.medium[order], np.arange(len(split.media) + 1))
-    groups = list(chunks(videos, videos_per_batch))
+    groups = list(chunks(asked, per_batch))
     for group, tensors in zip(groups, source.batches(groups), strict=True):
         rows = [order[starts[v] : starts[v + 1]] for v in group]
         index = np.repeat(np.arange(len(group)), [len(r) for r in rows])
         yield _evaluated(split, np.array(group), np.concatenate(rows), index) | tensors
+
+
+def _examples_with_media(
+    split: Split, source: MediaSource, rows: Sequence[int], per_batch: int
+) -> Iterator[Batch]:
+    groups = [np.array(group, dtype=np.int64) for group in chunks(rows, per_batch)]
+    width = split.examples.media_per_example
+    media = [split.examples.media[group] for group in groups]  # (b, m) each
+    shaped = [of[:, 0] if width == 1 else of for of in media]
+    for group, of, tensors in zip(groups, shaped, _read(source, shaped), strict=True):
+        batch = _evaluated(split, of, group, np.arange(len(group))) | tensors
+        if width > 1:
+            del batch["video_index"]
+        yield batch
 
 
 def pair_batches(

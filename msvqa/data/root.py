@@ -131,6 +131,10 @@ class Root(ABC):
             raise DataError(f"{location} is larger than {MAX_FILE_BYTES} bytes")
         return SourceFile(location, self._bring(name))
 
+    def local(self, name: str) -> Path:
+        """Return a file that is there, of any size, brought here."""
+        return self._bring(name)
+
     @abstractmethod
     def _bring(self, name: str) -> Path:
         """Return where a file is on this machine."""

@@ -81,6 +81,21 @@ def evenly(num_frames: int, count: int) -> np.ndarray:
     return np.rint((np.arange(count) + 0.5) * (num_frames - 1) / count).astype(np.int64)
 
 
+def strided(num_frames: int, count: int) -> np.ndarray:
+    """Return T frames at a whole number of frames from each other, int64 (T,).
+
+    The last of fewer than T is repeated. The arithmetic is that of the similarity system of team
+    618 (QQ Browser AI Algorithm Competition, 2021): of up to 2T - 1 frames the first T are taken,
+    and what comes after them is left out.
+    """
+    if num_frames < 1:
+        raise ValueError("a medium without frames cannot be sampled")
+    stride = num_frames // count
+    if not stride:
+        return np.minimum(np.arange(count), num_frames - 1)
+    return np.arange(count) * stride + stride // 2
+
+
 def candidates(num_frames: int, count: int, each: int) -> np.ndarray:
     """Return K frames of each of T equal parts in their order, int64 (T·K,).
 

@@ -40,6 +40,8 @@ PROBLEM_KINDS: dict[str, str] = {
     "outside_root": "a path that leaves the data root",
     "two_files": "one video with more than one file",
     "shared_file": "one file, or equal ones, of more than one video id",
+    "damaged_record": "a record that cannot be read",
+    "duplicate_record": "a record with an id that another one has as well",
     "two_splits": "a video that is in more than one split",
     "duplicate_options": "a question with two options of the same text",
     "odd_bound": "a span of a video that ends before it begins, or begins before the video",

@@ -63,18 +63,19 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 class WordList:
-    """Words in the order of their ids; the first two are reserved."""
+    """Words in the order of their ids; the first ones may be reserved."""
 
     name: ClassVar[str]
     """How a lexicon calls it; its file is `NAME.json`."""
     noun: ClassVar[str]
     """What its entries are, for messages"""
-    reserved: ClassVar[tuple[str, str]]
+    reserved: ClassVar[tuple[str, ...]]
 
     def __init__(self, words: Sequence[str]) -> None:
-        if tuple(words[:2]) != self.reserved or not all(isinstance(word, str) for word in words):
+        first = tuple(words[: len(self.reserved)])
+        if first != self.reserved or not all(isinstance(word, str) for word in words):
             raise DataError(
-                f"a list of texts that starts with {', '.join(self.reserved)} is needed"
+                f"a list of texts that starts with {', '.join(self.reserved) or 'any'} is needed"
             )
         self._words = list(words)
         self._ids = {word: number for number, word in enumerate(words)}

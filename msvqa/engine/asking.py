@@ -41,11 +41,14 @@ class Question:
 
 
 def shares(split: Split, scope: str, workers: int) -> list[list[int]]:
-    """Return what each worker is asked about: rows of media where they are read, else examples."""
+    """Return what each worker is asked about: rows of media where they are read, else examples.
+
+    Examples with their media are asked one by one where some are about several media or none.
+    """
     if scope == "pairs":
         order = np.argsort(split.examples.medium, kind="stable")
         return [part.tolist() for part in np.array_split(order, workers)]
-    if scope == "both":
+    if scope == "both" and split.examples.asked_by_medium:
         # Of questions about one video its decoding is shared.
         return evaluation_order(split.examples.medium, len(split.media), workers)
     count = len(split.media) if scope == "media" else len(split)

@@ -1,9 +1,9 @@
-"""Video similarity: models, losses, learning rates, rank correlation, ensemble."""
+"""Video similarity: models, losses, learning rates, rank correlation, ensemble, data."""
 
 from collections.abc import Callable, Iterator
 
 from benchmarks.parity.recording import Comparison, Recording
-from benchmarks.parity.similarity import models, scoring, training
+from benchmarks.parity.similarity import data, models, scoring, training
 
 CHECKS: dict[str, Callable[[Recording], Iterator[Comparison]]] = {
     "asl": training.asl,
@@ -17,5 +17,6 @@ CHECKS: dict[str, Callable[[Recording], Iterator[Comparison]]] = {
     "uniter_roformer": models.uniter,
     "spearman": scoring.spearman,
     "ensemble": scoring.ensemble,
+    **data.CHECKS,
 }
 """Recorded files and what compares them."""

@@ -92,6 +92,11 @@ class Examples(ABC):
             raise ValueError(f"each of the {self.name} has {self.media_per_example} media")
         return self.media[:, 0]
 
+    @cached_property
+    def asked_by_medium(self) -> bool:
+        """Whether each is about exactly one medium: then all of a medium are asked together."""
+        return self.media_per_example == 1 and not (self.media == NO_MEDIUM).any()
+
     def take(self: Kind, rows: np.ndarray) -> Kind:
         """Return some of the examples."""
         return type(self)(self.table.take(pa.array(rows, type=pa.int64())))

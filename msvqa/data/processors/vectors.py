@@ -1,7 +1,9 @@
 """Vectors: arrays that another program made of each medium, from .npy files or records of a file.
 
 A medium of kind `record` is the bytes from `start` to `end` of its file: numbers of `dtype`, row
-after row, lowest byte first. Any other medium names a .npy file, with one vector or several rows.
+after row, lowest byte first; in a file of TensorFlow's records (`.tfrecords`) one whole record with
+its checksums, of which a feature holds the rows. Any other medium names a .npy file, with one
+vector or several rows.
 """
 
 import os
@@ -14,7 +16,8 @@ from pydantic import Field
 from msvqa.data.finite import as_stored
 from msvqa.data.medium import Medium
 from msvqa.data.processors.processor import Extractor, Processor, Way
-from msvqa.data.sampling import middles
+from msvqa.data.records import SUFFIXES, RecordError, parse_example, read_record
+from msvqa.data.sampling import middles, strided
 from msvqa.data.store import Arrays, ArraySpec, StoreSpec
 from msvqa.data.video import video_file
 from msvqa.errors import VideoError
@@ -25,7 +28,7 @@ from msvqa.storage import Location
 
 
 class Vectors(Processor):
-    """`vectors` (T, D) with `vectors_length`, or (D,) for media of a single vector."""
+    """`vectors` (T, D) with `num_frames`, or (D,) for media of a single vector."""
 
     class Config(NamedConfig):
         """What the arrays are like, and where they are read."""
@@ -34,10 +37,19 @@ class Vectors(Processor):
         width: int = Field(ge=1)
         """D"""
         frames: int | None = Field(default=None, ge=1, le=4096)
-        """T: of more rows the middle ones of T equal parts, fewer are filled up with zeros; null:
-        every medium is a single vector."""
+        """T; null: every medium is a single vector."""
+        sampling: Literal["middles", "strided"] = "middles"
+        """`middles`: of more than T rows the middle ones of T equal parts, fewer are filled up with
+        zeros; `strided`: rows at a whole number of rows from each other, and the last of fewer is
+        repeated, as in the similarity systems."""
+        feature: str = "frame_feature"
+        """Of TensorFlow's records: which feature holds the rows, one entry of bytes each."""
+        feature_dtype: Literal["float16", "float32"] = "float16"
+        """Of the numbers of `feature`, lowest byte first."""
         dtype: Literal["float16", "float32"] = "float32"
-        """Of records, and of batches."""
+        """Of records of plain numbers, of the store and of batches."""
+        batch_dtype: Literal["float16", "float32"] | None = None
+        """Of batches alone; null: as `dtype`."""
         cache: Literal["none", "store"] = "none"
         """`none` reads the files while training runs, `store` copies and checks them before."""
         store: Location | None = None
@@ -62,15 +74,25 @@ class Vectors(Processor):
         else:
             arrays = {
                 "vectors": ArraySpec(shape=(config.frames, config.width), dtype=config.dtype),
-                "vectors_length": ArraySpec(shape=(), dtype="int64"),
+                "num_frames": ArraySpec(shape=(), dtype="int64"),
             }
-        return StoreSpec(kind="vectors", arrays=arrays)
+        # Stores of middle rows say nothing of it: so they were before there was a choice.
+        settings = {} if config.sampling == "middles" else {"sampling": config.sampling}
+        return StoreSpec(kind="vectors", arrays=arrays, settings=settings)
 
     def folder_name(self) -> str:
         """Return a name that says what the arrays are like."""
         config = self.config
         rows = "" if config.frames is None else f"{config.frames}x"
-        return f"vectors-{rows}{config.width}-{config.dtype}"
+        drawn = "" if config.sampling == "middles" else f"-{config.sampling}"
+        return f"vectors-{rows}{config.width}-{config.dtype}{drawn}"
+
+    def draw(self, arrays: Arrays, generator: np.random.Generator | None) -> Arrays:
+        """Return the arrays in the type of batches; nothing is random."""
+        dtype = self.config.batch_dtype
+        if dtype is None or dtype == self.config.dtype:
+            return arrays
+        return {**arrays, "vectors": arrays["vectors"].astype(dtype)}
 
     def extractor(self) -> "VectorReader":
         """Return what reads the files."""
@@ -98,7 +120,9 @@ class VectorReader(Extractor):
                 f"{path}: shape {found.shape}, {shape} with D = {config.width} is needed",
             )
         values = as_stored(np.asarray(found), config.dtype, str(path))
-        return {"vectors": values} if config.frames is None else _filled(values, config.frames)
+        if config.frames is None:
+            return {"vectors": values}
+        return _DRAWN[config.sampling](values, config.frames)
 
     def _made(self, medium: Medium, facts: dict[str, Any]) -> tuple[Arrays, str]:
         with video_file(medium.path) as path:
@@ -110,12 +134,33 @@ class VectorReader(Extractor):
         if not path.is_file():
             raise VideoError("unreadable", f"{path}: no such file")
         try:
+            if medium.kind == "record" and path.name.endswith(SUFFIXES):
+                return self._feature(path, int(medium.start or 0), int(medium.end or 0))
             if medium.kind == "record":
                 return self._record(path, int(medium.start or 0), medium.end)
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise VideoError("bad_array", f"{path}: no array that can be read: {error}") from None
         return array
+
+    def _feature(self, path: Path, start: int, end: int) -> np.ndarray:
+        """Return (n, D) of the entries of a feature."""
+        name, dtype = self._config.feature, np.dtype(self._config.feature_dtype).newbyteorder("<")
+        needed = dtype.itemsize * self._config.width
+        place = f"{path}: record at byte {start}"
+        try:
+            entries = parse_example(read_record(path, start, end)).get(name, ())
+        except RecordError as error:
+            raise VideoError("bad_record", f"{place}: {error}") from None
+        rows = [entry for entry in entries if isinstance(entry, bytes)]
+        sizes = {len(row) for row in rows}
+        if sizes != {needed}:
+            found = f"entries of {sorted(sizes)} bytes" if sizes else "no entries of bytes"
+            raise VideoError(
+                "bad_record",
+                f"{place}: {name!r} holds {found}; {needed} each are {self._config.width} {dtype}",
+            )
+        return np.frombuffer(b"".join(rows), dtype).reshape(-1, self._config.width)
 
     def _record(self, path: Path, start: int, end: float | None) -> np.ndarray:
         """Return (D,) or (n, D) of a range of bytes."""
@@ -138,4 +183,13 @@ def _filled(rows: np.ndarray, count: int) -> Arrays:
         rows = rows[middles(len(rows), count)]
     vectors = np.zeros((count, rows.shape[1]), rows.dtype)
     vectors[: len(rows)] = rows
-    return {"vectors": vectors, "vectors_length": np.array(len(rows), np.int64)}
+    return {"vectors": vectors, "num_frames": np.array(len(rows), np.int64)}
+
+
+def _repeated(rows: np.ndarray, count: int) -> Arrays:
+    """Return T rows of n at equal distances, with how many of them are no repetition."""
+    length = np.array(min(len(rows), count), np.int64)
+    return {"vectors": rows[strided(len(rows), count)], "num_frames": length}
+
+
+_DRAWN = {"middles": _filled, "strided": _repeated}

@@ -27,10 +27,10 @@ def test_a_vector_comes_as_it_is(tmp_path):
 def test_fewer_rows_are_filled_up_and_of_more_the_middle_ones_are_taken(tmp_path):
     few = read(saved(tmp_path, ROWS), frames=8)
     np.testing.assert_array_equal(few["vectors"], np.concatenate([ROWS, np.zeros((2, 4))]))
-    assert few["vectors_length"] == 6
+    assert few["num_frames"] == 6
     many = read(saved(tmp_path, ROWS), frames=3)
     np.testing.assert_array_equal(many["vectors"], ROWS[[0, 2, 4]])
-    assert many["vectors_length"] == 3
+    assert many["num_frames"] == 3
 
 
 def test_a_record_is_a_range_of_bytes(tmp_path):

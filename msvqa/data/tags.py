@@ -1,0 +1,51 @@
+"""The list of tags that a model knows: one column each, in ascending order of the tags."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from msvqa.data.text import WordList
+from msvqa.errors import DataError
+
+MAX_TAGS = 1_000_000
+
+
+class TagList(WordList):
+    """Tags in the order of their columns."""
+
+    name, noun = "tags", "tags"
+    reserved = ()
+
+    @classmethod
+    def ascending(cls, tags: Iterable[str]) -> "TagList":
+        """Return the list of some tags: whole numbers by their size, before texts.
+
+        Raises:
+            DataError: there are too many.
+        """
+        ordered = sorted(set(tags), key=lambda tag: (_number(tag), tag))
+        if len(ordered) > MAX_TAGS:
+            raise DataError(f"{len(ordered)} tags, at most {MAX_TAGS} are possible")
+        return cls(ordered)
+
+    def columns(self, tags: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the columns of lists of tags, one list after another, and how many of each.
+
+        A column is there once for each list, ascending; tags that are not in the list are left out.
+        """
+        owner = np.repeat(np.arange(len(tags)), pc.list_value_length(tags).fill_null(0).to_numpy())
+        listed = pa.array(self._words, pa.string())
+        found = pc.index_in(pc.list_flatten(tags), value_set=listed)
+        column = np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
+        known = column >= 0
+        # Each list and column once, in the order of both.
+        keys = np.unique(owner[known] * max(len(self), 1) + column[known])
+        owner, column = np.divmod(keys, max(len(self), 1))
+        return column, np.bincount(owner, minlength=len(tags))
+
+
+def _number(tag: str) -> int:
+    """Return a whole number of 64 bits as it is, and a larger one for what is none."""
+    return int(tag) if tag.isdecimal() and len(tag) < 19 else 10**19
