@@ -1,10 +1,13 @@
 """Every loss: functions of tensors that return one value per question, or row of the batch."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Legend: Q questions, N nodes (clips), D width, A answers; B rows against N of all workers.
+# Legend: Q questions, N nodes (clips), D width, A answers; B rows against N of all workers; K
+# layers, n tokens, C channels; F vectors of a medium, such as those of its frames.
 
 SMALLEST_NORM = 1e-6
 """Nodes nearer than this to their mean have no direction.
@@ -60,6 +63,46 @@ def contrastive(logits: Tensor, matches: Tensor) -> Tensor:
     found = matches.to(_precise(logits).dtype)
     target = found / found.sum(dim=1, keepdim=True).clamp(min=1)  # (B, N)
     return -(functional.log_softmax(_precise(logits), dim=1) * target).sum(dim=1)
+
+
+def similarity(media: Tensor, texts: Tensor, aggregate: Literal["mean", "max"] = "mean") -> Tensor:
+    """Return the similarities (M, B) of media (M, F, D) and texts (B, D), which have length 1.
+
+    That of a medium is the mean or the largest of those of its F vectors.
+    """
+    each = media @ texts.T  # (M, F, B)
+    return each.mean(dim=1) if aggregate == "mean" else each.amax(dim=1)
+
+
+Comparison = Literal["l2", "mse", "smooth_l1"]
+
+
+def imitation(
+    student: Tensor, teacher: Tensor, kind: Comparison = "l2", *, unit: bool = True
+) -> Tensor:
+    """Return how far tokens (K, B, n, C) of a student are from those of its teacher, (B,).
+
+    UMT, section 3.1. `l2` is C times `mse` where vectors have length 1: another kind is another
+    weight. Without unit length `l2` has no least value.
+
+    Args:
+        student: layers of tokens.
+        teacher: the same tokens of the teacher.
+        kind: `l2` is 2 - 2 s·t, the squared distance of unit vectors.
+        unit: whether both are brought to length 1 first.
+    """
+    student, teacher = _precise(student), _precise(teacher)
+    with _full_precision(student):
+        if unit:
+            student = functional.normalize(student, dim=-1)
+            teacher = functional.normalize(teacher, dim=-1)
+        if kind == "l2":
+            apart = 2 - 2 * (student * teacher).sum(dim=-1, keepdim=True)
+        elif kind == "mse":
+            apart = (student - teacher).square()
+        else:
+            apart = functional.smooth_l1_loss(student, teacher, reduction="none")
+        return apart.mean(dim=(0, 2, 3))
 
 
 def squared_error(output: Tensor, target: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from benchmarks.parity.recording import EXACT, Comparison, Recording
 Check = Callable[[Recording], Iterator[Comparison]]
 
 SYSTEMS: dict[str, str] = {
+    "umt": "benchmarks.parity.umt:CHECKS",
     "videoqa": "benchmarks.parity.videoqa:CHECKS",
 }
 """Systems by the name of their folder, and the tables of what compares each recorded file."""
