@@ -3,4 +3,5 @@
 MODELS: dict[str, str] = {
     "msvqa": "msvqa.models.msvqa:MSVQA",
     "dualvgr": "msvqa.models.dualvgr:DualVGR",
+    "umt": "msvqa.models.umt:UMT",
 }

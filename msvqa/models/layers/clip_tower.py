@@ -6,7 +6,7 @@ Paper: Radford et al., "Learning Transferable Visual Models From Natural Languag
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from einops import rearrange
@@ -83,7 +83,7 @@ class ClipTower(nn.Module):
         """Return what the last so many layers say of images (I, 3, height, width)."""
         tokens = self._embed(images)  # (I, 1 + N, W)
         layers: list[Tensor] = []
-        blocks = [*self.transformer["resblocks"]]  # type: ignore[operator]
+        blocks = self._blocks()
         for number, block in enumerate(blocks, start=1):
             if number == len(blocks):
                 attention = block.class_attention(tokens)
@@ -100,9 +100,12 @@ class ClipTower(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return CLIP's vector (I, C) of images (I, 3, height, width)."""
         tokens = self._embed(images)
-        for block in self.transformer["resblocks"]:  # type: ignore[union-attr]
+        for block in self._blocks():
             tokens = block(tokens)
         return self.project(tokens[:, 0])
+
+    def _blocks(self) -> list["_Block"]:
+        return [cast(_Block, block) for block in self.transformer["resblocks"].children()]
 
     def _embed(self, images: Tensor) -> Tensor:
         patches = self.conv1(images)
@@ -169,7 +172,8 @@ class _Block(nn.Module):
         query, key = (v.to(torch.promote_types(v.dtype, torch.float32)) for v in (query, key))
         with torch.autocast(tokens.device.type, enabled=False):
             scores = query[:, :, :1] @ key.transpose(2, 3) / query.shape[-1] ** 0.5
-        return scores.softmax(dim=-1).mean(dim=1)[:, 0, 1:]  # (I, N)
+        attention: Tensor = scores.softmax(dim=-1).mean(dim=1)[:, 0, 1:]  # (I, N)
+        return attention
 
 
 _TRANSFORMERS = (

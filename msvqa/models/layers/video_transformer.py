@@ -5,7 +5,7 @@ Papers: Li et al., "Unmasked Teacher: Towards Training-Efficient Video Foundatio
 The names of weights are those of the published files.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -87,7 +87,8 @@ class VideoTransformer(nn.Module):
         # Not persistent: the published files have no table. Kept in double precision, so that what
         # lies between its rows is exact before it is rounded.
         self.register_buffer("table", table, persistent=False)
-        steps = torch.linspace(0, config.drop_path, config.depth).tolist()
+        rise = config.drop_path / max(1, config.depth - 1)
+        steps = [rise * number for number in range(config.depth)]
         self.blocks = nn.ModuleList(Block(config, step) for step in steps)
         self.norm = nn.LayerNorm(config.width, NORM_EPS)
         initialize(self)
@@ -239,18 +240,15 @@ def initialize(module: nn.Module) -> None:
 
 
 def published(
-    weights: Mapping[str, Tensor], depth: int, starts: Sequence[str] = ("",)
+    weights: Mapping[str, Tensor], depth: int, start: str = ""
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Return a video transformer's weights in a published file, and the names that are not used.
+    """Return a video transformer's weights in a published file, and which of its own it leaves.
 
     Args:
         weights: of the whole file.
-        depth: how many of its layers are wanted; above them neither layers nor norm.
-        starts: what may stand before the names, such as `vision_encoder.encoder.`.
+        depth: how many layers are wanted; those above are left.
+        start: what stands before the names, such as `vision_encoder.encoder.`.
     """
-    start = next(s for s in starts if f"{s}patch_embed.proj.weight" in weights)
     own = {n.removeprefix(start): v for n, v in weights.items() if n.startswith(start)}
-    layers = {int(name.split(".")[1]) for name in own if name.startswith("blocks.")}
-    above = tuple(f"blocks.{layer}." for layer in layers if layer >= depth)
-    unused = [name for name in own if above and name.startswith((*above, "norm."))]
-    return {n: v for n, v in own.items() if n not in unused}, [f"{start}{n}" for n in unused]
+    above = [n for n in own if n.startswith("blocks.") and int(n.split(".")[1]) >= depth]
+    return {n: v for n, v in own.items() if n not in above}, [f"{start}{n}" for n in above]
