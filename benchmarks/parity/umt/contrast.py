@@ -1,6 +1,7 @@
 """Losses: imitation of the teacher, contrast of media and texts, matching of hard negatives."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Literal, get_args
 
 import numpy as np
@@ -35,17 +36,15 @@ def close(
 
 def imitation(recording: Recording) -> Iterator[Comparison]:
     """UTA: every kind, with and without unit length, with gradients where they are recorded."""
-    for case in ("a", "b", "c"):
+    for case, unit, kind in product("abc", (True, False), get_args(losses.Comparison)):
         teacher = leaf(recording, f"{case}_teacher").detach()
-        for unit in (True, False):
-            for kind in get_args(losses.Comparison):
-                student = leaf(recording, f"{case}_student")
-                loss = losses.imitation(student, teacher, kind, unit=unit).mean()
-                name = f"{case}_{'l2' if unit else 'none'}_{kind}"
-                yield close(recording, name, loss)
-                if f"{name}_grad" in recording:
-                    loss.backward()
-                    yield close(recording, f"{name}_grad", student.grad, STORED_AS_FLOAT)
+        student = leaf(recording, f"{case}_student")
+        loss = losses.imitation(student, teacher, kind, unit=unit).mean()
+        name = f"{case}_{'l2' if unit else 'none'}_{kind}"
+        yield close(recording, name, loss)
+        if f"{name}_grad" in recording:
+            loss.backward()
+            yield close(recording, f"{name}_grad", student.grad, STORED_AS_FLOAT)
 
 
 def contrastive(recording: Recording) -> Iterator[Comparison]:
