@@ -1,13 +1,15 @@
 """Every loss: functions of tensors that return one value per question, or row of the batch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 # Legend: Q questions, N nodes (clips), D width, A answers; B rows against N of all workers;
-# L tags, X experts.
+# L tags, X experts; K layers, n tokens, C channels; F vectors of a medium, such as those of its
+# frames.
 
 SMALLEST_NORM = 1e-6
 """Nodes nearer than this to their mean have no direction.
@@ -183,6 +185,46 @@ def pearson(similarity: Tensor, wanted: Tensor, temperature: float = 0.2) -> Ten
     norms = [values.norm() for values in centred]
     loss: Tensor = -(centred[0] @ centred[1]) / (norms[0] * norms[1] + ADDED_TO_NORMS)
     return loss
+
+
+def similarity(media: Tensor, texts: Tensor, aggregate: Literal["mean", "max"] = "mean") -> Tensor:
+    """Return the similarities (M, B) of media (M, F, D) and texts (B, D), which have length 1.
+
+    That of a medium is the mean or the largest of those of its F vectors.
+    """
+    each = media @ texts.T  # (M, F, B)
+    return each.mean(dim=1) if aggregate == "mean" else each.amax(dim=1)
+
+
+Comparison = Literal["l2", "mse", "smooth_l1"]
+
+
+def imitation(
+    student: Tensor, teacher: Tensor, kind: Comparison = "l2", *, unit: bool = True
+) -> Tensor:
+    """Return how far tokens (K, B, n, C) of a student are from those of its teacher, (B,).
+
+    UMT, section 3.1. `l2` is C times `mse` where vectors have length 1: another kind is another
+    weight. Without unit length `l2` has no least value.
+
+    Args:
+        student: layers of tokens.
+        teacher: the same tokens of the teacher.
+        kind: `l2` is 2 - 2 s·t, the squared distance of unit vectors.
+        unit: whether both are brought to length 1 first.
+    """
+    student, teacher = _precise(student), _precise(teacher)
+    with _full_precision(student):
+        if unit:
+            student = functional.normalize(student, dim=-1)
+            teacher = functional.normalize(teacher, dim=-1)
+        if kind == "l2":
+            apart = 2 - 2 * (student * teacher).sum(dim=-1, keepdim=True)
+        elif kind == "mse":
+            apart = (student - teacher).square()
+        else:
+            apart = functional.smooth_l1_loss(student, teacher, reduction="none")
+        return apart.mean(dim=(0, 2, 3))
 
 
 def squared_error(output: Tensor, target: Tensor) -> Tensor:

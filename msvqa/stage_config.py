@@ -81,9 +81,11 @@ class ScheduleConfig(Config):
     """The rate rises to its full height over so many steps, whatever follows."""
     warmup_epochs: float = Field(default=0.0, ge=0)
     """The same in epochs, also parts of one."""
-    warmup_from_zero: bool = False
-    """true: the first step of a rise has a rate of 0, as where k of n steps give k / n; false: all
-    have some of it, (k + 1) / (n + 1)."""
+    rise: Literal["between", "from_zero", "whole"] = "between"
+    """The first and the last of n warm-up steps: `between` (1 and n of n + 1 parts of the rate, so
+    that no step is for nothing), `from_zero` (0 and n - 1 of n), `whole` (0 and all of it)."""
+    least_factor: float = Field(default=0.0, ge=0, le=1)
+    """No step has less than this part of the rate, also in the warm-up."""
     length_steps: int | None = Field(default=None, ge=1)
     """`cosine` and `linear`: the step that has the last rate; null: the last of the stage. A stage
     that ends before stays above that rate, one that ends after stays at it."""

@@ -11,27 +11,32 @@ from benchmarks import parity
 from benchmarks.parity.recording import Recording, compare_content
 
 SLOW = {"full_dims_formula", "resnext3d_formula", "questions_full"}
-VIDEOQA = sorted(parity.checks_of("videoqa"))
+FILES = [
+    pytest.param(system, name, marks=[pytest.mark.slow] if name in SLOW else [])
+    for system in sorted(parity.SYSTEMS)
+    for name in sorted(parity.checks_of(system))
+]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in VIDEOQA]
-)
-def test_equals_the_reference(golden, name):
-    results = parity.compare_file(golden / "videoqa" / f"{name}.npz")
+@pytest.mark.parametrize(("system", "name"), FILES)
+def test_equals_the_reference(golden, system, name):
+    results = parity.compare_file(golden / system / f"{name}.npz")
     assert results
     assert [result for result in results if not result.passed] == []
 
 
-def test_every_recorded_file_is_compared(golden):
-    files = parity.recordings_of(golden / "videoqa")
-    assert {path.stem for path in files} == set(VIDEOQA)
+@pytest.mark.parametrize("system", sorted(parity.SYSTEMS))
+def test_every_recorded_file_is_compared(golden, system):
+    files = parity.recordings_of(golden / system)
+    assert {path.stem for path in files} == set(parity.checks_of(system))
 
 
-def copied(golden: Path, name: str, folder: Path, **changed: np.ndarray) -> Path:
-    """Write a copy of a recording with other arrays."""
-    arrays = dict(np.load(golden / "videoqa" / f"{name}.npz", allow_pickle=False))
-    path = folder / "videoqa" / f"{name}.npz"
+def copied(golden: Path, recorded: str, folder: Path, **changed: np.ndarray) -> Path:
+    """Write a copy of a recording, `SYSTEM/NAME` or a name of videoqa, with other arrays."""
+    system, _, name = recorded.rpartition("/")
+    system = system or "videoqa"
+    arrays = dict(np.load(golden / system / f"{name}.npz", allow_pickle=False))
+    path = folder / system / f"{name}.npz"
     path.parent.mkdir(exist_ok=True)
     np.savez(path, **{k: v for k, v in (arrays | changed).items() if v is not None})
     return path
@@ -39,7 +44,8 @@ def copied(golden: Path, name: str, folder: Path, **changed: np.ndarray) -> Path
 
 def damaged(array: np.ndarray) -> np.ndarray:
     if np.issubdtype(array.dtype, np.number):
-        return array + np.ones_like(array)
+        # Another amount in each place: a norm would take the same amount away.
+        return array + np.arange(1, 1 + array.size, dtype=array.dtype).reshape(array.shape)
     return np.char.add(array, "x")
 
 
@@ -52,10 +58,23 @@ def damaged(array: np.ndarray) -> np.ndarray:
         ("losses", "out64/consistency_01"),
         ("pixels", "clips_motion"),
         ("train_steps_units2", "after"),
+        ("umt/attention_mask", "image50_exp_noise"),
+        ("umt/frame_sampling", "middle_30_8"),
+        ("umt/positions", "P3_to_P5_then_T8"),
+        ("umt/schedules", "stage2_multiplier"),
+        ("umt/student_tiny", "b1_q_b"),
+        ("umt/student_tiny", "expected_aligned"),
+        ("umt/teacher_tiny", "cls"),
+        ("umt/teacher_tiny", "expected_cls_attn"),
+        ("umt/uta_loss", "a_none_smooth_l1_grad"),
+        ("umt/vtc_loss", "dup_max_grad_text"),
+        ("umt/vtc_loss", "gather_grad_temp"),
+        ("umt/vtm_loss", "b_neg_vision_for_text"),
     ],
 )
 def test_a_damaged_copy_fails(golden, tmp_path, name, quantity):
-    arrays = np.load(golden / "videoqa" / f"{name}.npz", allow_pickle=False)
+    file = golden / (name if "/" in name else f"videoqa/{name}")
+    arrays = np.load(f"{file}.npz", allow_pickle=False)
     chosen = next(k for k in arrays.files if k == quantity or k.startswith(f"{quantity}/"))
     assert all(r.passed for r in parity.compare_file(copied(golden, name, tmp_path)))
     path = copied(golden, name, tmp_path, **{chosen: damaged(arrays[chosen])})

@@ -15,6 +15,7 @@ Check = Callable[[Recording], Iterator[Comparison]]
 SYSTEMS: dict[str, str] = {
     "mvbench": "benchmarks.parity.mvbench:CHECKS",
     "similarity": "benchmarks.parity.similarity:CHECKS",
+    "umt": "benchmarks.parity.umt:CHECKS",
     "videoqa": "benchmarks.parity.videoqa:CHECKS",
 }
 """Systems by the name of their folder, and the tables of what compares each recorded file."""

@@ -135,10 +135,14 @@ def unknown_parts(key: str, named: Iterable[str], parts: Mapping[str, Any]) -> l
 
 def lr_factor(schedule: ScheduleConfig, moment: Moment) -> float:
     """Return what the learning rates are multiplied by at a step."""
+    return max(schedule.least_factor, _factor(schedule, moment))
+
+
+def _factor(schedule: ScheduleConfig, moment: Moment) -> float:
     step = moment.step
     warmup = schedule.warmup_steps or round(schedule.warmup_epochs * moment.epoch_steps)
     if step < warmup:
-        return step / warmup if schedule.warmup_from_zero else (step + 1) / (warmup + 1)
+        return _rise(schedule.rise, step, warmup)
     if schedule.name == "step":
         return float(schedule.factor ** (moment.epoch // schedule.every_epochs))
     if schedule.name in ("cosine", "linear"):
@@ -148,6 +152,15 @@ def lr_factor(schedule: ScheduleConfig, moment: Moment) -> float:
         falling = 0.5 * (1 + math.cos(math.pi * progress)) if cosine else 1 - progress
         return schedule.final_factor + (1 - schedule.final_factor) * falling
     return 1.0
+
+
+def _rise(kind: str, step: int, warmup: int) -> float:
+    """Return the factor of one of the warm-up's steps, see `ScheduleConfig.rise`."""
+    if kind == "from_zero":
+        return step / warmup
+    if kind == "whole":
+        return step / max(1, warmup - 1)
+    return (step + 1) / (warmup + 1)
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -5,4 +5,5 @@ MODELS: dict[str, str] = {
     "dualvgr": "msvqa.models.dualvgr:DualVGR",
     "mix_nextvlad": "msvqa.models.mix_nextvlad:MixNeXtVLAD",
     "uniter": "msvqa.models.uniter:Uniter",
+    "umt": "msvqa.models.umt:UMT",
 }

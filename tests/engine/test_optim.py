@@ -172,3 +172,14 @@ def test_adamw_decays_weights_where_adam_adds_to_the_gradient():
         optimizer = build_optimizer(Layered(), OptimizerConfig(name=name, weight_decay=0.1))
         assert type(optimizer) is kind
         assert optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
+def test_a_warmup_may_begin_at_nothing_and_a_floor_holds_in_it():
+    def factors(**settings):
+        schedule = ScheduleConfig(name="cosine", warmup_steps=3, **settings)
+        return [lr_factor(schedule, Moment(step, 0, 9)) for step in range(4)]
+
+    assert factors() == [0.25, 0.5, 0.75, 1.0]
+    assert factors(rise="from_zero") == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert factors(rise="whole") == [0, 0.5, 1, 1]
+    assert factors(rise="whole", least_factor=0.25) == [0.25, 0.5, 1, 1]

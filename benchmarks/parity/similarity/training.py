@@ -115,7 +115,7 @@ def lr_schedule(recording: Recording) -> Iterator[Comparison]:
     """Learning rates of every phase and part, as the optimizer of a stage gets them."""
     for case in (name.removesuffix("_cfg") for name in recording.names() if name.endswith("_cfg")):
         peak, length, warmup = recording[f"{case}_cfg"].tolist()
-        schedule = {"name": "linear", "warmup_steps": int(warmup), "warmup_from_zero": True,
+        schedule = {"name": "linear", "warmup_steps": int(warmup), "rise": "from_zero",
                     "length_steps": int(length)}  # fmt: skip
         stage = StageConfig.model_validate(
             {"name": "any", "objective": {"name": "tagging"}, "steps": int(length),

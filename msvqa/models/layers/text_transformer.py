@@ -1,0 +1,168 @@
+"""BERT in two halves: one reads a text alone, the other with what a clip shows.
+
+Papers: Devlin et al., "BERT", 2019, https://arxiv.org/abs/1810.04805; Li et al., "Align before
+Fuse", NeurIPS 2021, for the split.
+"""
+
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from msvqa.models.layers.presets import with_preset
+from msvqa.sections import Config
+
+# Legend: Q texts, L words with the class token in front, D width, n tokens of a clip, H heads.
+
+NORM_EPS = 1e-12
+FIRST_STD = 0.02
+EXTRA_WORDS = 2
+"""The class token and the one in place of a hidden word; they follow the words of the lexicon."""
+PRESETS = {
+    "base": {"width": 768, "depth": 9, "fusion_depth": 3, "heads": 12},
+    "large": {"width": 1024, "depth": 19, "fusion_depth": 5, "heads": 16},
+}
+
+
+class TextConfig(Config):
+    """Size of both halves; the preset gives what is not said."""
+
+    preset: Literal["base", "large"] = "base"
+    width: int = Field(default=768, ge=4)
+    depth: int = Field(default=9, ge=1)
+    """Layers that see the text alone."""
+    fusion_depth: int = Field(default=3, ge=1)
+    """Layers that see the clip too."""
+    heads: int = Field(default=12, ge=1)
+    longest: int = Field(default=512, ge=2)
+    """Words of a text, with the class token; what is beyond is cut off."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        return with_preset(values, PRESETS)
+
+
+class TextHalf(nn.Module):
+    """Word ids to states, by layers that see the text alone."""
+
+    def __init__(self, config: TextConfig, vocabulary: int) -> None:
+        super().__init__()
+        self.class_id, self.hidden_id = vocabulary, vocabulary + 1
+        self.longest = config.longest
+        self.words = nn.Embedding(vocabulary + EXTRA_WORDS, config.width)
+        self.places = nn.Embedding(config.longest, config.width)
+        self.norm = nn.LayerNorm(config.width, NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(_Layer(config, None) for _ in range(config.depth))
+        initialize(self)
+
+    def ids(self, text: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ids int64 (Q, L) with the class token in front, and which are there, bool (Q, L).
+
+        Args:
+            text: word ids, padded on the right.
+            length: words of each text.
+        """
+        first = text.new_full((len(text), 1), self.class_id)
+        ids = torch.cat([first, text], dim=1)[:, : self.longest]
+        place = torch.arange(ids.shape[1], device=ids.device)
+        return ids, place <= length[:, None]
+
+    def forward(self, ids: Tensor, there: Tensor) -> Tensor:
+        """Return states (Q, L, D)."""
+        place = torch.arange(ids.shape[1], device=ids.device)
+        states: Tensor = self.dropout(self.norm(self.words(ids) + self.places(place)))
+        for layer in self.layers:
+            states = layer(states, there)
+        return states
+
+
+class FusionHalf(nn.Module):
+    """States of a text to those that know the clip."""
+
+    def __init__(self, config: TextConfig, video_width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Layer(config, video_width) for _ in range(config.fusion_depth))
+        initialize(self)
+
+    def forward(self, states: Tensor, there: Tensor, tokens: Tensor) -> Tensor:
+        """Return states (Q, L, D) of a text's states and its clip's tokens (Q, n, width)."""
+        for layer in self.layers:
+            states = layer(states, there, tokens)
+        return states
+
+
+class WordHead(nn.Module):
+    """Which word stood where one is hidden."""
+
+    def __init__(self, config: TextConfig, words: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.width, config.width)
+        self.norm = nn.LayerNorm(config.width, NORM_EPS)
+        self.bias = nn.Parameter(torch.zeros(words))
+        initialize(self)
+
+    def forward(self, states: Tensor, embedding: Tensor) -> Tensor:
+        """Return logits (..., words) of states (..., D), by the embedding of the text half."""
+        inner = self.norm(functional.gelu(self.dense(states)))
+        return functional.linear(inner, embedding, self.bias)
+
+
+def initialize(module: nn.Module) -> None:
+    """Start linear layers and embeddings as BERT does."""
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(part.weight, std=FIRST_STD)
+        if isinstance(part, nn.Linear):
+            nn.init.zeros_(part.bias)
+
+
+class _Attention(nn.Module):
+    """Attention with dropout, shortcut and norm after it."""
+
+    def __init__(self, config: TextConfig, source_width: int) -> None:
+        super().__init__()
+        self.heads, self.rate = config.heads, config.dropout
+        self.query = nn.Linear(config.width, config.width)
+        self.key = nn.Linear(source_width, config.width)
+        self.value = nn.Linear(source_width, config.width)
+        self.output = nn.Linear(config.width, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(config.width, NORM_EPS)
+
+    def forward(self, states: Tensor, source: Tensor, there: Tensor | None) -> Tensor:
+        query, key, value = (
+            rearrange(part, "q l (h d) -> q h l d", h=self.heads)
+            for part in (self.query(states), self.key(source), self.value(source))
+        )
+        mask = None if there is None else there[:, None, None]
+        seen = functional.scaled_dot_product_attention(
+            query, key, value, mask, dropout_p=self.rate if self.training else 0.0
+        )
+        change = self.dropout(self.output(rearrange(seen, "q h l d -> q l (h d)")))
+        normed: Tensor = self.norm(states + change)
+        return normed
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: TextConfig, video_width: int | None) -> None:
+        super().__init__()
+        width = config.width
+        self.own = _Attention(config, width)
+        self.cross = None if video_width is None else _Attention(config, video_width)
+        self.inner, self.outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(width, NORM_EPS)
+
+    def forward(self, states: Tensor, there: Tensor, tokens: Tensor | None = None) -> Tensor:
+        states = self.own(states, states, there)
+        if self.cross is not None:
+            states = self.cross(states, tokens, None)
+        change = self.dropout(self.outer(functional.gelu(self.inner(states))))
+        normed: Tensor = self.norm(states + change)
+        return normed
