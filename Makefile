@@ -29,17 +29,18 @@ $(INSTALLED): setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $@
 
-# Quick tests run two at once; then, whatever became of them, those that take the machine for
-# themselves. Each part has a summary of its own.
+# Quick tests run two at once, one by one as they come; then, whatever became of them, those of whole
+# jobs, two files at once, whose tests share a cluster. Each part has a summary of its own.
 QUICK := not ray and not slow
+JOBS := -n 2 --dist loadfile
 test: setup
 	@quick=0; $(BIN)/python -m pytest -n 2 -m '$(QUICK) and not again' || quick=$$?; \
-	  $(BIN)/python -m pytest -m '(ray or slow) and not again' && exit $$quick
+	  $(BIN)/python -m pytest $(JOBS) -m '(ray or slow) and not again' && exit $$quick
 
 # Also those whose property another test has: the same whole jobs on other storage, with other faults.
 test-all: setup
 	@quick=0; $(BIN)/python -m pytest -n 2 -m '$(QUICK)' || quick=$$?; \
-	  $(BIN)/python -m pytest -m 'ray or slow' && exit $$quick
+	  $(BIN)/python -m pytest $(JOBS) -m 'ray or slow' && exit $$quick
 
 test-fast: setup
 	$(BIN)/python -m pytest -n 2 -m '$(QUICK) and not again'

@@ -351,7 +351,7 @@ def test_batches_hold_what_the_plan_says(tiny):
         assert torch.equal(together, batch["row"]), "workers share the same global batch"
         clip = inputs.source.store.read(split.media.id[int(batch["video"][0])])["clips"]
         np.testing.assert_array_equal(batch["clips"][0].numpy(), clip)
-    evaluated = list(evaluation_batches(split, inputs.source, [1, 4], videos_per_batch=2))
+    evaluated = list(evaluation_batches(split, inputs.source, [1, 4], 2))
     assert {int(split.examples.medium[row]) for row in evaluated[0]["row"]} == {1, 4}
 
 
