@@ -32,7 +32,7 @@ $(INSTALLED): setup.py pyproject.toml
 # Quick tests run two at once, one by one as they come; then, whatever became of them, those of whole
 # jobs, two files at once, whose tests share a cluster. Each part has a summary of its own.
 QUICK := not ray and not slow
-JOBS := -n 2 --dist loadfile
+JOBS := -n 2 --dist loadfile --no-loadscope-reorder
 test: setup
 	@quick=0; $(BIN)/python -m pytest -n 2 -m '$(QUICK) and not again' || quick=$$?; \
 	  $(BIN)/python -m pytest $(JOBS) -m '(ray or slow) and not again' && exit $$quick

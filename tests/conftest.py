@@ -20,12 +20,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LAST = ("slow", "ray")
+LONGEST = (
+    "test_two_nodes.py", "test_tune.py", "test_ray_jobs.py", "test_object_store.py",
+    "test_remote_data.py", "test_interruption.py", "test_listening.py",
+)  # fmt: skip
+"""Files of tests that take a minute or more."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run quick tests first and those that start Ray last; skip what needs an absent GPU."""
+    """Run quick tests first and those that start Ray last; skip what needs an absent GPU.
+
+    Of the last ones files of long tests come first: two run at once, and at the end none waits.
+    """
     items.sort(
-        key=lambda item: max(LAST.index(m) + 1 if item.get_closest_marker(m) else 0 for m in LAST)
+        key=lambda item: (
+            max(LAST.index(m) + 1 if item.get_closest_marker(m) else 0 for m in LAST),
+            item.path.name not in LONGEST,
+        )
     )
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not on_gpu:
