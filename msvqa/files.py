@@ -6,7 +6,9 @@ import json
 import logging
 import math
 import os
+import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -46,6 +48,29 @@ def written_aside(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_aside(root: Path, marker: str) -> Iterator[Path]:
+    """Give a temporary folder beside `root`; it becomes `root` only when the block ends well.
+
+    Args:
+        root: folder that is absent or empty.
+        marker: a file of every whole folder; where another process has finished the same first,
+            its folder stays.
+    """
+    root.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        yield aside
+        aside.chmod(0o755)
+        try:
+            aside.replace(root)
+        except OSError:
+            if not (root / marker).is_file():
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,8 +1,6 @@
 """A small MVBench that anyone can make: questions about drawn squares, with their media."""
 
 import json
-import shutil
-import tempfile
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 from msvqa.data.datasets.mvbench import ANNOTATIONS, MANIFEST, MEDIA
 from msvqa.data.sampling import FRAMES_FPS
 from msvqa.errors import DataError
+from msvqa.files import folder_written_aside
 from msvqa.mvbench.drawing import write_media
 from msvqa.mvbench.scenes import FOLDER_FRAMES, FPS, FRAMES, SIZE_PX, Drawn, draw
 from msvqa.mvbench.tasks import TASKS, Task
@@ -48,14 +47,8 @@ def make_mini(root: str | Path, *, items: int = 3, seed: int = 0, order: str = "
         raise DataError(f"questions of a task: at least 1, not {items}")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root} is not empty; name another folder")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
+    with folder_written_aside(root, MANIFEST) as aside:
         _write(aside, items, seed, order)
-        aside.chmod(0o755)
-        aside.replace(root)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return root
 
 

@@ -7,8 +7,6 @@ see its clips as a set.
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -22,6 +20,7 @@ from pydantic import Field
 from msvqa.data.datasets.msvd_qa import MAPPING, MSVDQA
 from msvqa.data.encoding import write_video
 from msvqa.errors import DataError
+from msvqa.files import folder_written_aside
 
 WIDTH, HEIGHT = 96, 96
 VIDEOS = {"train": 960, "val": 64, "test": 120}
@@ -139,26 +138,11 @@ def generate(root: str | Path, seed: int = 0, videos: Mapping[str, int] | None =
         DataError: `root` holds something else.
     """
     root = Path(root)
-    root.parent.mkdir(parents=True, exist_ok=True)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root} is not empty and has no annotations; name another folder")
-    aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
+    with folder_written_aside(root, MAPPING) as aside:
         _write(aside, seed, {**VIDEOS, **(videos or {})})
-        aside.chmod(0o755)
-        _move(aside, root)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return root
-
-
-def _move(aside: Path, root: Path) -> None:
-    try:
-        aside.replace(root)
-    except OSError:
-        # Another process may have finished the same set first; it appears all at once.
-        if not (root / MAPPING).is_file():
-            raise
 
 
 def _write(root: Path, seed: int, videos: Mapping[str, int]) -> None:

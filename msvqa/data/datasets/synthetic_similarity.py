@@ -8,8 +8,6 @@ Legend: F topics of frames, G of titles, L directions, D numbers of a frame.
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from pydantic import Field
 from msvqa.data.datasets.qq_browser import LABELS, TAGS, QQBrowser
 from msvqa.data.records import as_example, write_records
 from msvqa.errors import DataError
+from msvqa.files import folder_written_aside
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FIRST_CHARACTER = 0x4E00
@@ -130,20 +129,10 @@ def generate(root: str | Path, config: SyntheticSimilarity.Config) -> Path:
         DataError: `root` holds something else.
     """
     root = Path(root)
-    root.parent.mkdir(parents=True, exist_ok=True)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root} is not empty and has no {TAGS}; name another folder")
-    aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
+    with folder_written_aside(root, TAGS) as aside:
         _write(aside, config)
-        aside.chmod(0o755)
-        aside.replace(root)
-    except OSError:
-        # Another process may have finished the same set first; it appears all at once.
-        if not (root / TAGS).is_file():
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return root
 
 
