@@ -4,7 +4,7 @@ The gate is that of a mixture of experts (Jordan and Jacobs, 1994) over whole ne
 of Lin, Xiao and Fan, 2018, https://arxiv.org/abs/1811.05014
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection
 
 import torch
 from pydantic import Field, model_validator
@@ -93,18 +93,6 @@ class MixNeXtVLAD(TitledVideoModel):
     def mixes_experts(self) -> bool:
         """Whether `describe` returns experts: it does."""
         return True
-
-    def fixed(self) -> Iterable[nn.Module]:
-        """Return what no stage trains."""
-        return self.text.fixed()
-
-    def weight_files(self) -> Mapping[str, Sequence[str]]:
-        """Return the file of the language model, if the config names one."""
-        return {"text": self.text.weight_files()}
-
-    def load_pretrained(self) -> None:
-        """Load the language model that the config names."""
-        self.text.load_pretrained()
 
     def describe(self, batch: Batch) -> Described:
         """Return embedding, tags and experts of every video of a batch."""

@@ -4,7 +4,7 @@ Chen et al., "UNITER: UNiversal Image-TExt Representation Learning", 2020,
 https://arxiv.org/abs/1909.11740
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -88,18 +88,6 @@ class Uniter(TitledVideoModel):
     def predicts_words(self) -> bool:
         """Whether the head of masked words is there."""
         return self.head is not None
-
-    def fixed(self) -> Iterable[nn.Module]:
-        """Return what no stage trains."""
-        return self.text.fixed()
-
-    def weight_files(self) -> Mapping[str, Sequence[str]]:
-        """Return the file of the language model, if the config names one."""
-        return {"text": self.text.weight_files()}
-
-    def load_pretrained(self) -> None:
-        """Load the language model that the config names."""
-        self.text.load_pretrained()
 
     def describe(self, batch: Batch) -> Described:
         """Return embedding, tags and words of every video of a batch."""

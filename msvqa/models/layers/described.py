@@ -1,17 +1,17 @@
 """What models of titled videos say of each: an embedding, and how much every tag fits."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from msvqa.data.batch import Batch
 from msvqa.errors import RecipeError
+from msvqa.models.language.text_encoder import TextEncoder
 from msvqa.models.model import Model, Sizes
 
 # Legend: B videos, T frames, D numbers of a frame, E embedding width, L tags, X experts,
-# H width of an expert, or of
-# a transformer, S words, M masked positions, W words of the vocabulary.
+# H width of an expert, or of a transformer, S words, M masked positions, W words of the vocabulary.
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class TitledVideoModel(Model):
 
     A batch has `vectors` (B, T, D), `num_frames` (B,), `tokens` (B, S) and `token_mask` (B, S).
     """
+
+    text: TextEncoder
+    """Reads the titles; a subclass makes it."""
 
     def __init__(self, config: Model.Config, sizes: Sizes, absent: Iterable[str] = ()) -> None:
         super().__init__(config, sizes, frozenset(absent))
@@ -86,7 +89,15 @@ class TitledVideoModel(Model):
 
     def fixed(self) -> Iterable[nn.Module]:
         """Return what no stage trains."""
-        return ()
+        return self.text.fixed()
+
+    def weight_files(self) -> Mapping[str, Sequence[str]]:
+        """Return the file of the language model, if the config names one."""
+        return {"text": self.text.weight_files()}
+
+    def load_pretrained(self) -> None:
+        """Load the language model that the config names."""
+        self.text.load_pretrained()
 
     def heads(self) -> Mapping[str, nn.Module]:
         """Return what only `predict_words` runs, as `words`, and `predict_frames`, as `frames`."""
