@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -162,15 +163,19 @@ class PoolPredictor:
         """Whether the objective has such a method."""
         return hasattr(self._objective, what)
 
+    @cached_property
+    def _recipe(self) -> Recipe:
+        return parse(self.job.recipe)
+
     @property
     def _objective(self) -> type[Objective]:
-        stage = parse(self.job.recipe).stages[-1]
+        stage = self._recipe.stages[-1]
         found: type[Objective] = resolve(stage.objective.name, OBJECTIVES, "objective")
         return found
 
     @property
     def _size(self) -> int:
-        return parse(self.job.recipe).evaluation.videos_per_batch
+        return self._recipe.evaluation.videos_per_batch
 
     def _perform(self, parts: Sequence[Part]) -> list["Result"]:
         from msvqa.engine.actors import Pool, Work, perform

@@ -18,7 +18,7 @@ import torch
 
 from msvqa.data.batch import Batch
 from msvqa.data.chance import Chance
-from msvqa.data.examples.examples import Examples, Fitted
+from msvqa.data.examples.examples import Examples, Fitted, nested
 from msvqa.data.lexicon import Lexicon
 from msvqa.data.text import Vocabulary, WordList, pieces, tokenize, words_of
 from msvqa.recipe import DataConfig
@@ -33,6 +33,8 @@ OFTEN = 0.05
 """Share of the rows that have one and the same caption, from which on it is said."""
 SHOWN = 3
 UNKNOWN_WORD = 1
+FEWER = "give the captions to several data sets"
+"""Advice where there are more words than a table counts."""
 AT_ONCE = 100_000
 """Texts or words that are held as objects at a time."""
 
@@ -93,17 +95,18 @@ class Captions(Examples):
         """Return the captions with word ids; the words are those of the training captions."""
         table = annotated.examples
         read = _Words.of(table["captions"])
-        parts = {name: read.of_rows(*annotated.rows_of(table, name)) for name in annotated.splits}
-        of_training = read.ids[parts["train"]] if "train" in parts else read.ids[:0]
+        rows = {name: slice(*annotated.span(table, name)) for name in annotated.splits}
+        words = {name: read.of_rows(of_split) for name, of_split in rows.items()}
+        of_training = read.ids[words["train"]] if "train" in words else read.ids[:0]
         order = _in_order(of_training, len(read.words))
         vocabulary = Vocabulary.build([[read.words[i] for i in order]])
         tokens = read.encoded(vocabulary)
         counts = {
             name: {
-                "texts": int(read.texts_of_rows[slice(*annotated.span(table, name))].sum()),
-                "unknown_words": int((read.ids[part] == UNKNOWN_WORD).sum()),
+                "texts": int(read.texts_of_rows[rows[name]].sum()),
+                "unknown_words": int((read.ids[words[name]] == UNKNOWN_WORD).sum()),
             }
-            for name, part in parts.items()
+            for name in annotated.splits
         }
         columns = {"media": table["media"], "captions": table["captions"], "tokens": tokens}
         return Fitted(
@@ -186,10 +189,10 @@ class _Words:
             list(numbered.words),
         )
 
-    def of_rows(self, first: int, count: int) -> slice:
+    def of_rows(self, rows: slice) -> slice:
         """Return where the words of neighbouring rows are."""
-        before, texts = (int(self.texts_of_rows[:n].sum()) for n in (first, first + count))
-        return slice(*(int(self.words_of_texts[:n].sum()) for n in (before, texts)))
+        texts = [int(self.texts_of_rows[:n].sum()) for n in (rows.start, rows.stop)]
+        return slice(*(int(self.words_of_texts[:n].sum()) for n in texts))
 
     def encoded(self, vocabulary: Vocabulary) -> pa.ListArray:
         """Return the ids of a vocabulary for the texts of each row; `ids` then are these."""
@@ -198,7 +201,8 @@ class _Words:
         for start in range(0, len(self.ids), AT_ONCE):
             part = self.ids[start : start + AT_ONCE]
             part[:] = table[part] if len(table) else part
-        return _nested(_nested(pa.array(self.ids), self.words_of_texts), self.texts_of_rows)
+        texts = nested(pa.array(self.ids), self.words_of_texts, FEWER)
+        return nested(texts, self.texts_of_rows, FEWER)
 
 
 class _Numbers(dict[str, tuple[int, ...]]):
@@ -223,11 +227,6 @@ def _in_order(ids: np.ndarray, count: int) -> np.ndarray:
         first[part] = np.arange(start + len(part) - 1, start - 1, -1)
     ordered: np.ndarray = ids[np.sort(first[first < len(ids)])]
     return ordered
-
-
-def _nested(values: pa.Array, lengths: np.ndarray) -> pa.ListArray:
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
 def _number(text: str) -> int:

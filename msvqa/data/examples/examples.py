@@ -17,6 +17,7 @@ from msvqa.data.batch import Batch
 from msvqa.data.chance import Chance
 from msvqa.data.lexicon import Lexicon
 from msvqa.data.text import WordList
+from msvqa.errors import DataError
 from msvqa.recipe import DataConfig
 
 if TYPE_CHECKING:
@@ -179,6 +180,23 @@ class Examples(ABC):
     @abstractmethod
     def shown(self, rows: np.ndarray) -> Mapping[str, Sequence[Any]]:
         """Return readable columns of some examples, for tables of predictions."""
+
+
+def nested(values: pa.Array, lengths: np.ndarray, advice: str) -> pa.ListArray:
+    """Return lists of neighbouring values, as many in each as `lengths` says.
+
+    Args:
+        values: what the lists hold, one list after another.
+        lengths: (n,) of the lists.
+        advice: what makes fewer values, for the message.
+
+    Raises:
+        DataError: there are more values than an Arrow table of lists counts.
+    """
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    if offsets[-1] >= 2**31:
+        raise DataError(f"{offsets[-1]} ids do not fit into one table; {advice}")
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
 
 
 def _combined(column: pa.ChunkedArray) -> pa.Array:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from msvqa.data.batch import Batch
 from msvqa.data.chance import Chance
-from msvqa.data.examples.examples import Examples, Fitted
+from msvqa.data.examples.examples import Examples, Fitted, nested
 from msvqa.data.lexicon import Lexicon
 from msvqa.data.masking import Masking
 from msvqa.data.subwords import Subwords, read_vocabulary
@@ -34,6 +34,8 @@ Kind = TypeVar("Kind", bound="Titled")
 TAG_LIST = "tag_list"
 """Fact of annotations: the tags that there are, as texts, where a file lists them."""
 DEFAULT_FOLDER = "text"
+FEWER = "lower data.text_length"
+"""Advice where there are more ids than a table counts."""
 
 
 class TitledConfig(DataConfig):
@@ -158,11 +160,11 @@ def _encoded(
     found = lexicon.of(Subwords).encode(pc.list_flatten(titles).to_pylist(), length)
     of_media = pc.list_flatten(tags).combine_chunks()  # (n·m,)
     columns, counts = lexicon.of(TagList).columns(of_media)
-    per_media = _nested(pa.array(columns, pa.int32()), counts)
+    per_media = nested(pa.array(columns, pa.int32()), counts, FEWER)
     return {
-        "tokens": _nested(pa.array(found.ids.reshape(-1)), width * length),
-        "token_count": _nested(pa.array(found.count), width),
-        "tag_indices": _nested(per_media, width),
+        "tokens": nested(pa.array(found.ids.reshape(-1)), width * length, FEWER),
+        "token_count": nested(pa.array(found.count), width, FEWER),
+        "tag_indices": nested(per_media, width, FEWER),
     }
 
 
@@ -173,13 +175,6 @@ def _counts(whole: pa.Table, table: pa.Table, split: str) -> dict[str, int]:
         "tags_given": pc.sum(lengths).as_py() or 0,
         "media_without_tags": pc.sum(pc.equal(lengths, 0)).as_py() or 0,
     }
-
-
-def _nested(values: pa.Array, lengths: np.ndarray) -> pa.ListArray:
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    if offsets[-1] >= 2**31:
-        raise DataError(f"{offsets[-1]} ids do not fit into one table; lower data.text_length")
-    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
 
 
 def _flat(column: pa.ChunkedArray) -> np.ndarray:
