@@ -162,7 +162,7 @@ def features_of(root):
     return {**FEATURES, **widths}
 
 
-def test_features_equal_encoding_by_hand(ray_local, root, small_shards):
+def test_features_equal_encoding_by_hand(ray_local, root, small_shards, caplog):
     import torch
 
     from msvqa.data.processors.frozen_encoder import open_encoder
@@ -170,6 +170,11 @@ def test_features_equal_encoding_by_hand(ray_local, root, small_shards):
 
     recipe = recipe_of(root, **features_of(root))
     store = extract(recipe, hdf5=root.parent / "out.h5")
+    for part, name in (("appearance", "resnet"), ("motion", "resnext3d")):
+        assert (
+            f"features.{part}: no weights are given, so the features are those of a random {name}"
+            in (caplog.text)
+        )
     video = store.video_ids[1]
     found = store.read(video)
     decoded = decode(root / f"{video}.avi", lambda n: sample_clips(n, 2, 4), [48, 32])

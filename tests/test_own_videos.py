@@ -1,11 +1,14 @@
 """Videos of the user, from two tables to a model of titles and frame features, without Ray."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from msvqa.checks.recipe import width_problems
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.data.store import write_index, write_shard
@@ -15,6 +18,7 @@ from msvqa.extract import videos_of
 from msvqa.models.model import build_model
 from msvqa.prepare import prepare, prepare_stages
 from msvqa.recipe import Recipe, parse
+from msvqa.strict_yaml import read_yaml
 from tests.own_videos import write_own_videos
 
 FRAMES, WIDTH, EMBEDDING = 4, 32, 16
@@ -110,3 +114,13 @@ def test_both_stages_take_steps_on_what_is_extracted(root, tmp_path, name):
     (batch,) = inputs.source.batches([[0, 1]])
     assert batch["vectors"].shape == (2, FRAMES, WIDTH)
     assert batch["num_frames"].dtype == torch.int64
+
+
+def test_the_recipe_of_the_documentation_is_one(tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "similarity.md").read_text(encoding="utf-8")
+    section = text.partition("## Your own videos")[2].partition("\n## ")[0]
+    (written,) = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    recipe = parse({"name": "own", "runs": str(tmp_path), **read_yaml(written, "docs")})
+    assert recipe.data.titles == recipe.data.annotations.replace("pairs", "videos")
+    assert processor_of(recipe).sizes() == {"width": 1536, "frames": 32}
+    assert not width_problems(recipe)

@@ -64,7 +64,7 @@ def similarity_problem(value: Any) -> str:
     """Say why a value is no similarity; nothing where it is one."""
     try:
         similarity = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return f"{str(value)[:40]!r} is not a number"
     if not (math.isfinite(similarity) and 0 <= similarity <= 1):
         return f"the similarity {similarity:g} is not between 0 and 1"

@@ -215,12 +215,13 @@ def test_pairs_that_cannot_be_used_are_named(root):
         pair | {"video_a": ""},
         pair | {"split": "both"},
         pair | {"split": None},
+        pair | {"similarity": 10**400},
     ]
     (root / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     write(root / "videos.csv", [*TITLED, TITLED[0] | {"title": "again"}])
     message = refused(root, "pairs.jsonl", "videos.csv")
     for words in (
-        "12 problems",
+        "13 problems",
         "pairs.jsonl: row 4: the similarity 1.5 is not between 0 and 1",
         "pairs.jsonl: row 5: 'high' is not a number",
         "pairs.jsonl: row 6: the similarity nan is not between 0 and 1",
@@ -232,6 +233,7 @@ def test_pairs_that_cannot_be_used_are_named(root):
         "pairs.jsonl: row 12: column 'video_a' must name a file",
         "pairs.jsonl: row 13: split 'both' is not one of test, train, val",
         "pairs.jsonl: row 14: no split, though other rows have one",
+        "pairs.jsonl: row 15: '1000000000000000000000000000000000000000' is not a number",
         "videos.csv: row 5: video a.mp4 is also that of row 1",
     ):
         assert words in message
