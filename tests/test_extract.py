@@ -173,7 +173,7 @@ def test_features_equal_encoding_by_hand(ray_local, root, small_shards, caplog):
     for part, name in (("appearance", "resnet"), ("motion", "resnext3d")):
         assert (
             f"features.{part}: no weights are given, so the features are those of a random {name}"
-            in (caplog.text)
+            in caplog.text
         )
     video = store.video_ids[1]
     found = store.read(video)
