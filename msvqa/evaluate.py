@@ -16,7 +16,7 @@ from msvqa.data.annotations import several
 from msvqa.data.examples.examples import NO_MEDIUM
 from msvqa.data.folds import dealt, read_split
 from msvqa.data.found_store import find_store
-from msvqa.data.prepared import Prepared
+from msvqa.data.prepared import Prepared, prepared_location
 from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.data.split import Split
 from msvqa.engine import cluster
@@ -147,7 +147,14 @@ def rescore(
             f"{run}: {len(table)} predictions for {len(asked)} {asked.examples.name} of {what}: "
             "the data has changed since; evaluate again"
         )
-    answers = _evaluator(recipe).answers(table, asked, prepared.lexicon)
+    evaluator = _evaluator(recipe)
+    for name, values in evaluator.asked(asked).items():
+        if table[name].to_pylist() != values:
+            raise DataError(
+                f"{run}: the predictions are about other {asked.examples.name} than those of "
+                f"{what} are now: the data has changed since; evaluate again"
+            )
+    answers = evaluator.answers(table, asked, prepared.lexicon)
     return record(what, opened.path / metrics["checkpoint"], prepared, asked, answers)
 
 
@@ -210,9 +217,7 @@ def record(
         CheckpointError: no prediction is finite.
     """
     run, recipe, evaluator = asked.run, asked.recipe, _evaluator(asked.recipe)
-    train = questions.taking(np.arange(0))
-    if "train" in prepared.splits:
-        train = read_split(prepared, "train", recipe.folds, present_only=False)
+    train = _trained_on(asked, prepared) or questions.taking(np.arange(0))
     metrics = {
         "run": recipe.name,
         "checkpoint": str(checkpoint.relative_to(run.path)),
@@ -237,6 +242,23 @@ def record(
             f"What it has counted: {', '.join(f'{key} {metrics[key]:.6g}' for key in numbers)}"
         ) from error
     return metrics
+
+
+def _trained_on(asked: Asked, prepared: Prepared) -> Split | None:
+    """Return the training split of the last stage, whatever it is evaluated on, if it is there."""
+    view, found = asked.recipe, prepared
+    if not asked.is_of_training:
+        view = asked.run.recipe.of_stage(-1)
+        try:
+            found = Prepared.open(prepared_location(view.data))
+        except DataError:
+            return None
+        if found.kind is not prepared.kind:
+            return None
+        found = found.reading(prepared.lexicon) if asked.keeps_words else found
+    if "train" not in found.splits:
+        return None
+    return read_split(found, "train", view.folds, present_only=False)
 
 
 def sheet_of(metrics: Mapping[str, Any]) -> Sheet:

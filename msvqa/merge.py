@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from msvqa.data.processors.processor import processor_of
 from msvqa.ensemble import concatenated, mean_of_folds, reduced, weighted_sum
 from msvqa.errors import DataError, RunError, StorageError
 from msvqa.evaluate import Asked, asking
@@ -25,7 +26,10 @@ logger = logging.getLogger(__name__)
 
 WIDTH = 256
 """Most numbers of a video: what the contest of the QQ Browser takes."""
-FOLD = ("name:", "seed:", "runs:", "folds.index:", "scaling.", "faults.", "evaluation")
+FOLD = (
+    "name:", "seed:", "runs:", "folds.index:", "scaling.", "faults.", "evaluation",
+    "data.prepared:", "processor.store:", "features.store:", "clips.store:",
+)  # fmt: skip
 """Beginnings of lines of `differences` between runs that are folds of one model."""
 KEPT, RESULT = "embeddings.parquet", "result.json"
 NAMES_SHOWN = 5
@@ -61,7 +65,7 @@ class Merged:
 
     folder: Path
     models: Sequence[Sequence[str]]
-    """Names of the runs of each model."""
+    """Locations of the runs of each model."""
     weights: Sequence[float]
     shape: tuple[int, int]
     """N and the width of the merged embeddings"""
@@ -89,8 +93,8 @@ def merge(runs: Sequence[str | Path], out: str | Path, wanted: Wanted) -> Merged
         write_result(folder, ids, vectors)
     except OSError as error:
         raise StorageError(f"the results cannot be written to {folder}: {error}") from error
-    names = [[run.recipe.name for run in model] for model in models]
-    return Merged(folder, names, weights, (len(vectors), vectors.shape[1]))
+    places = [[run.location for run in model] for model in models]
+    return Merged(folder, places, weights, (len(vectors), vectors.shape[1]))
 
 
 def models_of(runs: Sequence[Run]) -> list[list[Run]]:
@@ -115,16 +119,22 @@ def embedded(run: Run, wanted: Wanted) -> Embedded:
     """Return the embeddings of a run: what an earlier merge has kept, or what its model says.
 
     Raises:
-        RunError: its last stage does not embed.
+        RunError: its last stage does not embed, or is not finished.
         DataError: an embedding is not finite.
     """
     asked = Asked.of(run, (), wanted.split, wanted.on)
+    if not run.is_finished(stage := run.recipe.stages[-1].name):
+        raise RunError(
+            f"{run.location}: stage {stage!r} is not finished: train it to its end, or leave this "
+            "run out"
+        )
     checkpoint = run.checkpoint()
     file = run.evaluation_dir(asked.name) / KEPT
     made_of = {
         "checkpoint": str(checkpoint.relative_to(run.path)),
         "split": asked.split,
-        "data": json.dumps(asked.recipe.data.model_dump(mode="json"), sort_keys=True),
+        "data": json.dumps(asked.prepare().info["identity"], sort_keys=True),
+        "processor": processor_of(asked.recipe).config.model_dump_json(),
     }
     if (kept := _kept(file, made_of)) is not None:
         return kept
@@ -207,7 +217,8 @@ def _of_any_stage(line: str) -> str:
     head, dot, rest = line.partition(".")
     if head != "stages" or not dot:
         return line
-    return rest.partition(".")[2] if rest.partition(".")[2].startswith("folds.") else line
+    field = rest.partition(".")[2]
+    return field if field.startswith(("folds.", "data.prepared:", "processor.store:")) else line
 
 
 def _refuse_other_videos(

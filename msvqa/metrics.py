@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 
 UNKNOWN_CLASSES = 2
+SIMILARITIES_AT_ONCE = 2**25
+"""So many similarities of queries with all others are held at a time."""
 """Classes below this stand for answers outside the list: of train questions 0, of others 1."""
 
 
@@ -252,25 +254,40 @@ def retrieval_ranks(
     return of_text, of_video
 
 
-def nearest(query: np.ndarray, others: np.ndarray, k: int, rows_at_once: int = 1024) -> np.ndarray:
+def nearest(query: np.ndarray, others: np.ndarray, k: int) -> np.ndarray:
     """Return the k nearest by inner product, the nearest first; all where there are fewer.
 
     Args:
         query: (q, D).
         others: (p, D).
         k: how many.
-        rows_at_once: so many similarities with all others are held at a time.
 
     Returns:
         (q, k) int64, rows of `others`; of equally near ones the first.
     """
-    found = []
-    for start in range(0, len(query), rows_at_once):
-        similar = query[start : start + rows_at_once] @ others.T
+    k = min(k, len(others))
+    found = np.zeros((len(query), k), dtype=np.int64)
+    at_once = max(1, SIMILARITIES_AT_ONCE // max(len(others), 1))
+    for start in range(0, len(query) if k else 0, at_once):
+        similar = query[start : start + at_once] @ others.T
         # What is not finite is near to nothing.
-        similar = np.where(np.isfinite(similar), similar, -np.inf)
-        found.append(np.argsort(-similar, axis=1, kind="stable")[:, :k])
-    return np.concatenate(found) if found else np.zeros((0, k), dtype=np.int64)
+        found[start : start + at_once] = _largest(
+            np.where(np.isfinite(similar), similar, -np.inf), k
+        )
+    return found
+
+
+def _largest(values: np.ndarray, k: int) -> np.ndarray:
+    """Return the places (q, k) of the largest values (q, p), of equal ones the first, in order."""
+    least = np.partition(values, -k, axis=1)[:, -k, None]
+    candidate = values >= least  # k of a row, or more where several are equal to the last
+    places = np.empty((len(values), k), dtype=np.int64)
+    alone = candidate.sum(axis=1) == k
+    places[alone] = np.nonzero(candidate[alone])[1].reshape(-1, k)
+    for row in np.flatnonzero(~alone):
+        places[row] = np.argsort(-values[row], kind="stable")[:k]
+    order = np.argsort(-np.take_along_axis(values, places, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(places, order, axis=1)
 
 
 def reranked(rank: np.ndarray, right: np.ndarray, score: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from msvqa.data.prepared import (
     prepared_location,
     write_table,
 )
-from msvqa.data.processors.processor import processor_of
+from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.data.schema import PROBLEM_KINDS, REFUSED_KINDS, Problem
 from msvqa.data.text import Vocabulary
 from msvqa.data.word_vectors import check_word_vectors, read_word_vectors
@@ -134,7 +134,7 @@ def _prepare_views(views: Sequence[Recipe], *, trains: bool) -> list[Prepared]:
 
 
 def check_places(recipe: Recipe) -> None:
-    """Refuse data sections of other content that would be prepared in one and the same folder.
+    """Refuse data sections of other content that would share a prepared folder, or a store.
 
     Raises:
         RecipeError: says which.
@@ -142,15 +142,25 @@ def check_places(recipe: Recipe) -> None:
     evaluated = [recipe.of_evaluation(name) for name in recipe.evaluations]
     sections: dict[str, DataConfig] = {}
     for view in [*recipe.views(), *evaluated]:
-        place = prepared_location(view.data)
-        first = sections.setdefault(place, view.data)
-        if first.model_dump(exclude=NOT_IN_IT) != view.data.model_dump(exclude=NOT_IN_IT):
-            raise RecipeError(
-                [
-                    f"data: two data sets of {view.data.root} would both be prepared in {place}: "
-                    "give one of them a folder of its own, `prepared: DIR`"
-                ]
-            )
+        processor = processor_of(view)
+        places = {prepared_location(view.data): ("data", "prepared")}
+        if processor.way == "store":
+            places[store_location(view)] = (processor.section, "store")
+        for place, (section, key) in places.items():
+            first = sections.setdefault(place, view.data)
+            if _content(first) != _content(view.data):
+                raise RecipeError(
+                    [
+                        f"{section}.{key}: what is made of two data sets, of {first.root} and of "
+                        f"{view.data.root}, would both be in {place}: give one of them a folder "
+                        f"of its own, `{key}: DIR`"
+                    ]
+                )
+
+
+def _content(data: DataConfig) -> dict[str, Any]:
+    """Return the fields of a data section that say what is in the data set."""
+    return data.model_dump(exclude=NOT_IN_IT - {"root"})
 
 
 def _files(annotated: Annotated) -> list[str]:

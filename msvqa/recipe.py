@@ -4,6 +4,7 @@ Reading is strict: unknown keys, wrong types and contradictions are all reported
 their path. A recipe reads alone; `key=value` overrides are applied before it is checked.
 """
 
+import copy
 import hashlib
 import json
 import os.path
@@ -348,11 +349,37 @@ def parse(raw: Any, overrides: Sequence[str] = (), source: str = "recipe") -> Re
             ["a recipe is a mapping with the keys " + one_of(Recipe.model_fields)], source
         )
     raw = json.loads(json.dumps(raw, default=str))
+    before = copy.deepcopy(raw.get("data"))
     problems = apply_overrides(raw, overrides)
+    _move_along(before, raw)
     _fill_in(raw)
     unresolved: dict[str, str] = {}
     recipe: Recipe = checked(typed(Recipe, raw, unresolved), raw, problems, unresolved, source)
     return recipe
+
+
+def _owners(raw: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the stages and evaluations, which may have sections of their own."""
+    stages, evaluations = raw.get("stages"), raw.get("evaluations")
+    listed = stages if isinstance(stages, list) else []
+    named = evaluations.values() if isinstance(evaluations, dict) else ()
+    return [owner for owner in (*listed, *named) if isinstance(owner, dict)]
+
+
+def _move_along(before: Any, raw: dict[str, Any]) -> None:
+    """What an override has changed in the recipe's data is changed in sections that had the same.
+
+    A recipe that was written with all its values names the data of every stage anew.
+    """
+    now = raw.get("data")
+    if not isinstance(before, dict) or not isinstance(now, dict) or now == before:
+        return
+    changed = {key: value for key, value in now.items() if before.get(key) != value}
+    for owner in _owners(raw):
+        own = owner.get("data")
+        if not isinstance(own, dict) or own.get("name") not in (before.get("name"), now["name"]):
+            continue
+        own |= {key: value for key, value in changed.items() if own.get(key) == before.get(key)}
 
 
 def _fill_in(raw: dict[str, Any]) -> None:
@@ -361,13 +388,10 @@ def _fill_in(raw: dict[str, Any]) -> None:
     A section without a name is the recipe's section with other values. Where every stage has data
     of its own, that of the last one stands for all others.
     """
-    stages, evaluations = raw.get("stages"), raw.get("evaluations")
-    listed = stages if isinstance(stages, list) else []
-    named = evaluations.values() if isinstance(evaluations, dict) else ()
-    owners = [owner for owner in (*listed, *named) if isinstance(owner, dict)]
+    listed = raw["stages"] if isinstance(raw.get("stages"), list) else []
     for section in ("data", "processor"):
         base = raw.get(section)
-        for owner in owners:
+        for owner in _owners(raw):
             own = owner.get(section)
             if isinstance(base, dict) and isinstance(own, dict) and "name" not in own:
                 owner[section] = _changed(base, own)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from msvqa.checks.checkpoints import check_initial, check_initial_fit
+from msvqa.checks.coverage import check_validation
 from msvqa.checks.features import check_features
 from msvqa.checks.recipe import check, decodes_while_training
 from msvqa.checks.sources import check_pretrained_stages
@@ -71,6 +72,8 @@ def tune(
         read = zip([*one.views(), *one.validations()], [*prepared, *validated], strict=True)
         for view, folder in read:
             check_features(view, folder)
+    for one in probes:
+        check_validation(one, prepared)
     for one in _by_model(probes):
         check_initial_fit(one, prepared)
         check_pretrained_stages(one, prepared)

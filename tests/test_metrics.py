@@ -125,3 +125,17 @@ def test_a_row_is_finite_when_all_its_numbers_are():
     assert metrics.is_finite(predictions).tolist() == [True, False, False]
     assert metrics.is_finite({"top": predictions["top"]}).all()
     assert metrics.is_finite({"probability": np.zeros((0, 5))}).shape == (0,)
+
+
+def test_the_nearest_are_those_of_a_full_sort_also_where_many_are_equal(monkeypatch):
+    monkeypatch.setattr(metrics, "SIMILARITIES_AT_ONCE", 100)
+    draw = np.random.default_rng(0)
+    query, others = draw.integers(-2, 3, (40, 3)).astype(float), draw.integers(-2, 3, (30, 3))
+    others = others.astype(float)
+    query[0], others[4] = 0.0, np.nan
+    similar = np.where(np.isfinite(query @ others.T), query @ others.T, -np.inf)
+    for k in (1, 5, 30, 50):
+        expected = np.argsort(-similar, axis=1, kind="stable")[:, :k]
+        assert np.array_equal(metrics.nearest(query, others, k), expected)
+    assert metrics.nearest(query[:0], others, 3).shape == (0, 3)
+    assert metrics.nearest(query, others[:0], 3).shape == (40, 0)

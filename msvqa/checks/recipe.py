@@ -13,6 +13,7 @@ from msvqa.engine.inputs import model_sizes
 from msvqa.engine.optim import build_optimizer, check_parts
 from msvqa.engine.stage_model import choose_trained
 from msvqa.errors import RecipeError
+from msvqa.models import MODELS
 from msvqa.models.encoders import ENCODERS
 from msvqa.models.model import Model, build_model
 from msvqa.objectives import OBJECTIVES
@@ -123,6 +124,7 @@ def _assembled(view: Recipe, whole: Model) -> Model:
 def _worker_problems(recipe: Recipe) -> list[str]:
     """Return what does not fit the number of workers, or any of the numbers that there may be."""
     counts, problems = recipe.scaling.worker_counts, []
+    model = resolve(recipe.model.name, MODELS, "model")
     for number, stage in enumerate(recipe.stages):
         lanes, accumulate = stage.batch.lanes, stage.batch.accumulate
         field = "videos" if stage.batch.examples is None else "examples"
@@ -133,6 +135,13 @@ def _worker_problems(recipe: Recipe) -> list[str]:
                     f"stages.{number}.batch.{field}: {lanes} is not a multiple of "
                     f"scaling.workers x accumulate = {count} x {accumulate}"
                     + (f"; multiples of {enough} serve all counts" if len(counts) > 1 else "")
+                )
+                break
+            if lanes // (count * accumulate) < model.least_examples:
+                problems.append(
+                    f"stages.{number}.batch.{field}: {lanes} over scaling.workers x accumulate = "
+                    f"{count} x {accumulate}: model {recipe.model.name} needs "
+                    f"{model.least_examples} at once"
                 )
                 break
     section = processor_of(recipe).section

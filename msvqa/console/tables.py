@@ -131,9 +131,9 @@ def _accuracy_cells(row: Mapping[str, Any]) -> list[str]:
 
 def print_merged(merged: "Merged") -> None:
     """Print what each model has given to the merged embeddings."""
-    table = table_of("model", "runs", "weight")
-    for names, weight in zip(merged.models, merged.weights, strict=True):
-        table.add_row(names[0], str(len(names)), f"{weight:g}")
+    table = table_of("first run of the model", "runs", "weight")
+    for places, weight in zip(merged.models, merged.weights, strict=True):
+        table.add_row(places[0], str(len(places)), f"{weight:g}")
     count, width = merged.shape
     print_table(table, f"{merged.folder}: {count} videos, {width} numbers each")
 

@@ -105,12 +105,17 @@ class Evaluator(ABC):
             **self.validate(answers, split),
         }
 
+    def asked(self, split: "Split") -> dict[str, list[Any]]:
+        """Return columns of `table` that tell the examples of a split from those of others."""
+        return {"medium": [split.media.id[row] for row in split.examples.medium]}
+
     def table(self, answers: Answers, split: "Split", lexicon: "Lexicon") -> pa.Table:
         """Return the answers with what was asked, to be read without this package."""
         every = np.arange(len(split))
-        columns = {"medium": [split.media.id[row] for row in split.examples.medium]}
         shown = {name: list(values) for name, values in split.examples.shown(every).items()}
-        return pa.table(columns | shown | {name: list(rows) for name, rows in answers.items()})
+        return pa.table(
+            self.asked(split) | shown | {name: list(rows) for name, rows in answers.items()}
+        )
 
     @classmethod
     def sheet(cls, metrics: Mapping[str, Any]) -> Sheet:

@@ -54,7 +54,10 @@ class QuestionAnswering(Evaluator):
         answered = metrics.is_finite(answers)
         right = answered & metrics.is_right(top[:, 0], asked.answer_id, unknown_counts)
         baselines = {
+            # Of no training nobody knows what its text alone would give.
             name: metrics.is_right(predicted, asked.answer_id)
+            if len(taught)
+            else np.full(len(asked), np.nan)
             for name, predicted in metrics.text_baselines(taught, asked).items()
         }
         possible = asked.answer_id >= metrics.UNKNOWN_CLASSES
@@ -87,6 +90,12 @@ class QuestionAnswering(Evaluator):
             },
         }
 
+    def asked(self, split: "Split") -> dict[str, list[Any]]:
+        """Return the questions, by their ids and videos."""
+        shown = split.of(Questions).shown(np.arange(len(split)))
+        videos = [split.media.id[row] for row in split.examples.medium]
+        return {"question_id": list(shown["question_id"]), "video_id": videos}
+
     def table(self, answers: Answers, split: "Split", lexicon: "Lexicon") -> pa.Table:
         """Return one row per question, with all that is needed to count without this package."""
         finite, asked = metrics.is_finite(answers), split.of(Questions)
@@ -100,7 +109,7 @@ class QuestionAnswering(Evaluator):
         right = zip(top, asked.answer, strict=True)
         columns = {
             **asked.shown(np.arange(len(asked))),
-            "video_id": [split.media.id[row] for row in asked.medium],
+            **self.asked(split),
             "predicted": [next(iter(best), None) for best in top],
             "correct": [best[:1] == [answer] for best, answer in right],
             "top": top,

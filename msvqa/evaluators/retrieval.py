@@ -50,6 +50,13 @@ class Retrieval(Evaluator):
         Raises:
             RecipeError: ranks are to be matched anew, and the objective has no `match`.
         """
+        if self.config.rerank:
+            if not predictor.answers("match"):
+                raise RecipeError(
+                    ["evaluation.rerank: the stage's objective has no answer `match`"]
+                )
+            # Before all else is encoded for nothing.
+            _match(predictor, media=np.zeros((1, 1), np.int64), rows=np.zeros((1, 1), np.int64))
         video = predictor("encode_video")["vector"]  # (N, D)
         text = predictor("encode_text")["vector"]  # (n, D)
         medium = split.examples.medium
@@ -58,8 +65,6 @@ class Retrieval(Evaluator):
         ranks = {"text_to_video_rank": of_text, "video_to_text_rank": of_video[medium]}
         if not self.config.rerank:
             return ranks | {NEAREST: near[:, :SHOWN]}
-        if not predictor.answers("match"):
-            raise RecipeError(["evaluation.rerank: the stage's objective has no answer `match`"])
         by_vectors = {f"{name}_by_vectors": rank for name, rank in ranks.items()}
         near = near[:, : self.config.rerank]
         captions = np.arange(len(text))[:, None].repeat(near.shape[1], axis=1)

@@ -41,8 +41,8 @@ class Similarity(Evaluator):
 
     def ask(self, predictor: Predictor, split: "Split") -> dict[str, np.ndarray]:
         """Return the `cosine` (n,) of each pair; each medium is embedded once."""
-        embedding = predictor("embed")["embedding"]  # (N, E)
-        return {FOUND: metrics.cosines(embedding, _pairs(split))}
+        pairs, _ = _pairs(split), _labels(split)  # refused before all is embedded for nothing
+        return {FOUND: metrics.cosines(predictor("embed")["embedding"], pairs)}  # of (N, E)
 
     def ask_besides(self, predictor: Predictor, split: "Split") -> dict[str, np.ndarray]:
         """Return the cosine (n,) of mean frames, and what part of their words titles share."""
@@ -196,6 +196,8 @@ def _shared_words(tokens: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 def _shared_with_training(split: "Split", train: "Split") -> float | None:
     """Return the part of the pairs that have a video which training pairs have too."""
+    if not len(train):
+        return None
     trained = np.unique(train.examples.media)
     known = {train.media.id[row] for row in trained.tolist() if row != NO_MEDIUM}
     seen = np.array([name in known for name in split.media.id], dtype=bool)

@@ -63,6 +63,7 @@ class MixNeXtVLAD(TitledVideoModel):
             return self
 
     config: Config
+    least_examples = 2
 
     def __init__(self, config: Config, sizes: Sizes, absent: Collection[str] = ()) -> None:
         super().__init__(config, sizes, absent)
@@ -112,12 +113,14 @@ class MixNeXtVLAD(TitledVideoModel):
         """Return the description of videos from frames (B, T, D) and summaries of the titles.
 
         Raises:
-            ValueError: a single video in training, of which batch norm has no variance.
+            RecipeError: a single video in training, of which batch norm has no variance.
         """
         if self.training and len(frames) == 1:
-            raise ValueError(
-                "batch norm of model mix_nextvlad cannot train on a single video: use "
-                "batch.examples >= 2 for every worker"
+            raise RecipeError(
+                [
+                    "batch.examples: batch norm of model mix_nextvlad cannot train on a single "
+                    "video: use 2 or more for every worker"
+                ]
             )
         frames = frames.to(self.title.weight.dtype)
         text = functional.relu(self.title(summary))  # (B, H)

@@ -55,6 +55,8 @@ class Model(nn.Module):
     class Config(NamedConfig):
         """Fields that every model has."""
 
+    least_examples: ClassVar[int] = 1
+    """Fewest examples that a worker can train on at once."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Parts that a stage may leave out; a model that has some takes `absent` when it is built."""
     external: ClassVar[tuple[str, ...]] = ()

@@ -236,12 +236,23 @@ class Alignment(Objective):
         return each.sum() / count.clamp(min=1 / collectives.worker_count())
 
     def match(self, batch: Batch) -> dict[str, Tensor]:
-        """Return `logit` (Q,): how much more caption and medium belong together than not."""
-        model = cast(UMT, self.model)
+        """Return `score` (Q,): how much more caption and medium belong together than not.
+
+        Raises:
+            RecipeError: the model has nothing that sees both.
+        """
+        model = self.model
+        if not isinstance(model, UMT) or not hasattr(model, "matching"):
+            raise RecipeError(
+                [
+                    f"evaluation.rerank: model {model.config.name} has no part that sees a caption "
+                    "beside its medium: use 0"
+                ]
+            )
         ids, there = model.text.ids(batch["text"], batch["text_length"])
         tokens = model.watch(batch).tokens[batch["video_index"]]
         logits = model.match_logits(model.fusion(model.text(ids, there), there, tokens))
-        return {"logit": logits[:, 1] - logits[:, 0]}
+        return {"score": logits[:, 1] - logits[:, 0]}
 
     def encode_video(self, batch: Batch) -> dict[str, Tensor]:
         """Return `vector` (V, D) of length 1 for each medium."""

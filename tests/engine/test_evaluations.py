@@ -123,6 +123,6 @@ def test_evaluations_may_change_but_for_those_that_choose_checkpoints(tiny, ther
 def test_two_data_sets_are_not_prepared_in_one_folder(tiny, there):
     same = f"evaluations.there.data={{name: msvd_qa, root: {tiny / 'data'}, answer_top: 3}}"
     recipe = make_recipe(tiny, "data.prepared=null", same)
-    with pytest.raises(RecipeError, match=r"would both be prepared in .*: give one of them"):
+    with pytest.raises(RecipeError, match=r"would both be in .*: give one of them"):
         check_places(recipe)
     check_places(make_recipe(tiny, section(there)))

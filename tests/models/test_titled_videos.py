@@ -105,7 +105,7 @@ def test_the_head_of_words_is_a_part_that_may_be_absent():
 
 
 def test_what_does_not_go_together_is_refused_by_name():
-    with pytest.raises(ValueError, match="cannot train on a single video"):
+    with pytest.raises(RecipeError, match="cannot train on a single video"):
         make_model("mix_nextvlad").train().describe(make_batch(1))
     assert make_model("mix_nextvlad").eval().describe(make_batch(1)).embedding.shape == (1, 16)
     with pytest.raises(ValueError, match=r"11 positions, and model.text.positions is 8"):

@@ -92,7 +92,7 @@ def test_a_text_alone_and_padded_is_read_alike():
 
 def test_matching_is_asked_of_pairs():
     objective = alignment(**ALL).eval()
-    assert objective.match(make_batch())["logit"].shape == (4,)
+    assert objective.match(make_batch())["score"].shape == (4,)
 
 
 def test_what_a_model_cannot_do_is_refused():
