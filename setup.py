@@ -35,6 +35,7 @@ REQUIREMENTS = [
     "typing-extensions>=4.6",
 ]
 TENSORBOARD = ["tensorboard>=2.14"]
+NEIGHBOURS = ["faiss-cpu>=1.8"]
 DEVELOPMENT = [
     *TENSORBOARD,
     "cryptography>=42",
@@ -63,6 +64,6 @@ setup(
     packages=find_packages(include=["msvqa", "msvqa.*"]),
     package_data={"msvqa": ["py.typed", "templates/*"]},
     install_requires=REQUIREMENTS,
-    extras_require={"dev": DEVELOPMENT, "tensorboard": TENSORBOARD},
+    extras_require={"dev": DEVELOPMENT, "tensorboard": TENSORBOARD, "neighbours": NEIGHBOURS},
     entry_points={"console_scripts": ["msvqa = msvqa.cli:run"]},
 )

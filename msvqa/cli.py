@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from msvqa import __version__
 from msvqa.console.mvbench import add_actions
 from msvqa.console.progress import ProgressLines
+from msvqa.console.similar import add_similar, add_titles, print_compared
 from msvqa.console.streams import failure_of, open_streams, takes_all_characters
 from msvqa.console.tables import (
     print_accuracy,
@@ -147,6 +148,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(verbs)
     _add_merge(verbs)
     _add_predict(verbs)
+    add_similar(_verb, verbs)
     _add_report(verbs)
     _add_recipe(verbs)
     _add_mvbench(verbs)
@@ -247,10 +249,15 @@ def _add_merge(verbs: Any) -> None:
 
 
 def _add_predict(verbs: Any) -> None:
-    verb = _verb(verbs, "predict", _predict, "answer one question about one video")
+    verb = _verb(verbs, "predict", _predict, "answer a question about a video, or compare two")
     verb.add_argument("path", metavar="RUN", help="run folder, for example runs/demo")
     verb.add_argument("video", metavar="VIDEO", help="video file")
-    verb.add_argument("question", metavar="QUESTION", help="the question, in quotation marks")
+    verb.add_argument(
+        "question",
+        metavar="QUESTION",
+        help="the question, in quotation marks; for a run that embeds videos the second VIDEO",
+    )
+    add_titles(verb, "of the videos to compare, in their order")
     verb.add_argument("--json", action="store_true", help="print JSON")
     verb.add_argument("--top-k", metavar="K", type=_count, default=5, help="answers to show (5)")
 
@@ -443,8 +450,19 @@ def _print_metrics(metrics: Mapping[str, Any], run: str) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from msvqa.predict import predict
+    from msvqa.errors import RunError
+    from msvqa.predict import compare, compares, predict
 
+    if compares(arguments.path):
+        videos = (arguments.video, arguments.question)
+        print_compared(
+            compare(arguments.path, videos, arguments.title, on=arguments.on), videos, arguments
+        )
+        return 0
+    if arguments.title or arguments.on:
+        raise RunError(
+            f"{arguments.path} answers questions: --title and --on are for runs that compare videos"
+        )
     answers = predict(arguments.path, arguments.video, arguments.question, top_k=arguments.top_k)
     if arguments.json:
         content = {

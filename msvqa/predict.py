@@ -1,6 +1,7 @@
-"""Predict: answer a question about one video from a run directory alone."""
+"""Predict: answer a question about one video, or compare two, from a run directory alone."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from msvqa.data.medium import Medium
 from msvqa.data.processors.processor import processor_of
 from msvqa.data.text import AnswerList, Vocabulary, tokenize
+from msvqa.embedder import Embedder, embeds, open_embedder
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
 from msvqa.engine.precision import autocast
 from msvqa.engine.prediction import check_answers, objective_of
@@ -95,13 +97,57 @@ class Answerer:
         return {name: torch.from_numpy(array)[None] for name, array in drawn.items()}
 
 
-def from_pretrained(run: str | Path, *, device: str | None = None) -> Answerer:
-    """Return the model of a finished run (its last stage's best checkpoint), ready to answer."""
+def from_pretrained(run: str | Path, *, device: str | None = None) -> Answerer | Embedder:
+    """Return the model of a finished run (its last stage's best checkpoint), ready to be asked.
+
+    That is an `Embedder` where the last stage embeds titled videos, else an `Answerer`.
+    """
     opened = Run.open(run)
     check_answers(opened.recipe)
+    if embeds(opened.recipe):
+        return open_embedder(run, device=device)
     return Answerer(load_checkpoint(opened.locate(opened.checkpoint())), device)
 
 
 def predict(run: str | Path, video: str | Path, question: str, *, top_k: int = 5) -> list[Answer]:
-    """Return the most probable answers of a run's model to a question about a video file."""
-    return from_pretrained(run).answer(video, question, top_k=top_k)
+    """Return the most probable answers of a run's model to a question about a video file.
+
+    Raises:
+        RunError: the run compares videos, or what should be a question is a file.
+    """
+    model = from_pretrained(run)
+    if isinstance(model, Embedder):
+        raise RunError(f"{run} embeds videos and answers no questions: compare two of them")
+    if Path(question).is_file():
+        raise RunError(f"{run} answers questions, and {question} is a file: give it a question")
+    return model.answer(video, question, top_k=top_k)
+
+
+def compare(
+    run: str | Path,
+    videos: tuple[str, str],
+    titles: Sequence[str] = (),
+    *,
+    on: str | None = None,
+) -> float:
+    """Return how alike two videos are to a run's model: the cosine of their embeddings.
+
+    Args:
+        run: location of a run whose last stage embeds titled videos.
+        videos: files, or ids of the data.
+        titles: one for each video, in their order; of videos that have none it is that of the data.
+        on: evaluation of the recipe whose data ids are of; None: the data of the last stage.
+
+    Raises:
+        RunError: the run does not embed videos, or there are more titles than videos.
+        DataError: there is no such file and no such id.
+    """
+    if len(titles) > len(videos):
+        raise RunError(f"{len(titles)} titles for {len(videos)} videos")
+    first, second, *_ = [*titles, None, None]
+    return open_embedder(run, on=on).similarity(*videos, (first, second))
+
+
+def compares(run: str | Path) -> bool:
+    """Whether a run is asked about two videos, and not a question about one."""
+    return embeds(Run.open(run).recipe)

@@ -12,7 +12,7 @@ import torch
 from markupsafe import Markup
 
 from msvqa.errors import MSVQAError
-from msvqa.evaluators.evaluator import Sheet, evaluator_of_metrics, evaluator_of_stage
+from msvqa.evaluators.evaluator import Scatter, Sheet, evaluator_of_metrics, evaluator_of_stage
 from msvqa.files import written_aside
 from msvqa.models.model import Sizes, build_model
 from msvqa.objectives import OBJECTIVES
@@ -27,7 +27,7 @@ from msvqa.page.answers import (
     type_accuracies,
 )
 from msvqa.page.curves import stage_panels
-from msvqa.page.figures import Panel, TypeAccuracy, draw_panel, draw_types
+from msvqa.page.figures import Panel, TypeAccuracy, draw_panel, draw_scatter, draw_types
 from msvqa.page.footage import Footage
 from msvqa.page.reconstructions import Reconstructed, reconstruct
 from msvqa.page.scores import ShownCase, headline, show_cases
@@ -85,6 +85,7 @@ class ScoresView:
     evaluated_at: datetime
     headline: tuple[str, float | None]
     sheet: Sheet
+    figures: Sequence[tuple[Scatter, Markup]]
     cases: Mapping[str, Sequence[ShownCase]]
     problem: str
 
@@ -240,6 +241,10 @@ def _evaluation(run: Run, name: str, footage: Footage) -> AnswersView | ScoresVi
             evaluated_at=evaluated_at,
             headline=headline(metrics),
             sheet=evaluator_of_metrics(metrics).sheet(metrics),
+            figures=[
+                (figure, draw_scatter(figure))
+                for figure in evaluator_of_metrics(metrics).figures(rows)
+            ],
             cases=show_cases(metrics, rows, other),
             problem=problem,
         )

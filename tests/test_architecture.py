@@ -38,8 +38,8 @@ NOT_OURS = re.compile(
 )
 
 VERBS = (
-    "doctor", "prepare", "extract", "train", "tune", "evaluate", "merge", "predict", "export",
-    "report", "serve",
+    "doctor", "prepare", "extract", "train", "tune", "evaluate", "merge", "predict", "similar",
+    "embedder", "export", "report", "serve",
 )  # fmt: skip
 LEAVES = {
     "errors", "failures", "content", "text_files", "files", "storage", "cache", "strict_yaml",
@@ -66,6 +66,7 @@ MAY_IMPORT = {
     "collectives": set(),
     "mvbench.tasks": set(),
     "ensemble": set(),
+    "nearest": {"errors"},
     "losses": LEAVES,
     "metrics": LEAVES,
     "data": LEAVES,
@@ -78,14 +79,14 @@ MAY_IMPORT = {
     "checks": LEAVES | {"data", "models", "objectives", "evaluators", "engine"},
     "page": LEAVES | {"mvbench", "data", "models", "metrics", "objectives", "engine", "evaluators"},
     "descriptors": set(),
-    "console": LEAVES | {"descriptors", "mvbench", "page"},
+    "console": LEAVES | {"descriptors", "mvbench", "page", "similar"},
     "cli": LEAVES | {"interruption", "console", "machine", *VERBS},
     "__main__": {"cli"},
     "__init__": {"predict"},
 }
 for verb in VERBS:
     engine = {"engine", *MAY_IMPORT["engine"]}
-    MAY_IMPORT[verb] = engine | {"checks", "page", "ensemble", *VERBS}
+    MAY_IMPORT[verb] = engine | {"checks", "page", "ensemble", "nearest", *VERBS}
 
 NESTING = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match, ast.AsyncFor, ast.AsyncWith)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -61,6 +61,19 @@ class Case:
     """Ids of media to be shown, and what is written below each."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scatter:
+    """One point for each of many examples."""
+
+    title: str
+    columns: tuple[str, str]
+    """What the axes show."""
+    x: Sequence[float]
+    y: Sequence[float]
+    note: str = ""
+    """Of how many examples these are, and which are left out."""
+
+
 class Evaluator(ABC):
     """Asks, and counts. Counting needs no model, so it can be done again."""
 
@@ -131,6 +144,15 @@ class Evaluator(ABC):
             rows: those of `table`.
         """
         return {}
+
+    @classmethod
+    def figures(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[Scatter]:
+        """Return figures of all examples.
+
+        Args:
+            rows: those of `table`.
+        """
+        return ()
 
     def answers(self, table: pa.Table, split: "Split", lexicon: "Lexicon") -> Answers:
         """Return what `table` was made of, to count again."""

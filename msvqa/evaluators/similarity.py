@@ -16,7 +16,7 @@ import pyarrow as pa
 from msvqa import metrics
 from msvqa.data.examples.examples import NO_MEDIUM
 from msvqa.errors import DataError
-from msvqa.evaluators.evaluator import Answers, Case, Evaluator, Predictor, Sheet
+from msvqa.evaluators.evaluator import Answers, Case, Evaluator, Predictor, Scatter, Sheet
 
 if TYPE_CHECKING:
     from msvqa.data.lexicon import Lexicon
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FOUND, FRAMES, TITLES = "cosine", "mean_frame_cosine", "shared_words"
 BASELINES = (FRAMES, TITLES)
-SEED, CASES = 0, 4
+SEED, CASES, POINTS = 0, 4, 3000
 LEAST = -2.0
 """In place of a cosine that is not finite: less alike than anything else."""
 
@@ -134,6 +134,24 @@ class Similarity(Evaluator):
                 _case(known[n]) for n in order[: -CASES - 1 : -1] if apart[n] > 0
             ],
         }
+
+    @classmethod
+    def figures(cls, rows: Sequence[Mapping[str, Any]]) -> Sequence[Scatter]:
+        """Return the cosine of each pair over its label; of very many pairs some, drawn alike."""
+        found = np.array([(row["similarity"], row[FOUND]) for row in rows], dtype=np.float64)
+        points = found.reshape(-1, 2)[np.isfinite(found.reshape(-1, 2)).all(axis=1)]
+        if not len(points):
+            return ()
+        note = f"{len(points):,} pairs"
+        if left := len(rows) - len(points):
+            note += f"; {left:,} without a label or a finite cosine are left out"
+        if len(points) > POINTS:
+            note = f"{POINTS:,} of {note}, drawn by chance"
+            drawn = np.random.default_rng(SEED).choice(len(points), POINTS, replace=False)
+            points = points[np.sort(drawn)]
+        label, cosine = points.T.tolist()
+        columns = ("similarity to people", "cosine of the model")
+        return (Scatter(title="Pairs", columns=columns, x=label, y=cosine, note=note),)
 
     def answers(self, table: pa.Table, split: "Split", lexicon: "Lexicon") -> Answers:
         """Return the cosines and baselines that a table holds.

@@ -1,4 +1,4 @@
-"""Figures as inline SVG: curves of a stage and accuracies per question type.
+"""Figures as inline SVG: curves of a stage, accuracies per question type, points of examples.
 
 The colours are those of Okabe and Ito, which colour-blind readers can tell apart; lines differ in
 dash as well. Text stays text, so that it takes the font of the page and can be searched.
@@ -22,6 +22,8 @@ from matplotlib.ticker import (
     NullLocator,
     PercentFormatter,
 )
+
+from msvqa.evaluators.evaluator import Scatter
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 AMBER = "#e69f00"
@@ -108,6 +110,18 @@ def draw_types(rows: Sequence[TypeAccuracy]) -> Markup:
     shown = [row for row in rows if row.n][:MAX_TYPES]
     size = (5.6, 0.75 + 0.5 * len(shown))
     return draw_svg(size, lambda axes: _bars(axes, shown), "Accuracy per question type")
+
+
+def draw_scatter(scatter: Scatter) -> Markup:
+    """Return one faint point for each example, so that many in one place are dark."""
+    return draw_svg((5.6, 3.6), lambda axes: _points(axes, scatter), scatter.title)
+
+
+def _points(axes: Axes, scatter: Scatter) -> None:
+    axes.plot(scatter.x, scatter.y, "o", color=BLUE, ms=4, mew=0, alpha=0.3)
+    axes.set_xlabel(scatter.columns[0])
+    axes.set_ylabel(scatter.columns[1])
+    axes.grid()
 
 
 def _curves(axes: Axes, panel: Panel) -> None:

@@ -211,3 +211,17 @@ def test_each_medium_is_embedded_once_and_pairs_are_compared(size):
     shared = len(words[0] & words[1]) / np.sqrt(len(words[0]) * len(words[1]))
     assert answers["shared_words"][1] == pytest.approx(shared)
     assert answers["shared_words"].min() >= 0
+
+
+def test_the_figure_has_a_point_for_each_pair_and_says_which_are_left_out():
+    rows = [{"similarity": n / 9000, "cosine": 1 - n / 9000} for n in range(9000)]
+    (figure,) = Similarity.figures(rows[:50])
+    assert (figure.note, len(figure.x)) == ("50 pairs", 50)
+    (figure,) = Similarity.figures([*rows, {"similarity": float("nan"), "cosine": 0.5}])
+    assert figure.note == (
+        "3,000 of 9,000 pairs; 1 without a label or a finite cosine are left out, drawn by chance"
+    )
+    assert len(set(figure.x)) == 3000
+    assert np.add(figure.x, figure.y) == pytest.approx(1), "a label keeps its cosine"
+    assert Similarity.figures([*rows]) == Similarity.figures([*rows]), "the same each time"
+    assert Similarity.figures([{"similarity": 0.5, "cosine": float("nan")}]) == ()
