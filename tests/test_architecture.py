@@ -360,20 +360,12 @@ def test_every_name_of_the_tables_leads_to_a_class(kind, table):
 def test_every_shipped_recipe_loads_and_builds(file):
     import torch
 
+    from msvqa.data.processors.processor import processor_of
     from msvqa.models.model import Sizes, build_model
 
     recipe = load(file)
-    features = recipe.features
-    sizes = Sizes(
-        vocabulary=100,
-        answers=50,
-        num_clips=recipe.clips.num_clips,
-        frames_per_clip=recipe.clips.frames_per_clip,
-        size_px=recipe.clips.size_px,
-        appearance_width=features.appearance_width if features else None,
-        motion_width=features.motion_width if features else None,
-        word_size=recipe.data.word_size,
-    )
+    words = {"vocabulary": 100, "answers": 50, "labels": 20}
+    sizes = Sizes(**words, **processor_of(recipe).sizes(), word_size=recipe.data.word_size)
     with torch.device("meta"):
         model = build_model(recipe, sizes)
         for stage in recipe.stages:

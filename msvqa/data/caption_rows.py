@@ -93,29 +93,15 @@ class CaptionRows:
             shared: media that may be in several splits, see `data.shared_videos`.
             notes: what users should know of how the files were read.
         """
-        places = self.places()
-        media = _media(places, found)
-        users = [
-            (name, split, root.identify(path))
-            for name, split, path in zip(
-                *(media[key].to_pylist() for key in ("id", "split", "path")), strict=True
-            )
-            if path
-        ]
-        allowed = Allowed(frozenset(shared))
+        placed = PlacedMedia.of(self.places(), found, root, Allowed(frozenset(shared)), self.splits)
         return Annotated(
             kind=Captions,
             splits=self.splits,
-            media=media,
+            media=placed.media,
             examples=self._examples(),
-            problems=[
-                *self.problems,
-                *allowed.problems(set(media["id"].to_pylist()), self.splits),
-                *media_problems(places, found),
-                *leaking(users, allowed),
-            ],
+            problems=[*self.problems, *placed.problems],
             notes=notes,
-            same_file=same_file(users),
+            same_file=placed.same_file,
         )
 
     def _examples(self) -> pa.Table:
@@ -230,15 +216,51 @@ def _span_problem(place: Place) -> str:
     return ""
 
 
-def _media(
-    places: Sequence[tuple[str, Place]], found: Mapping[tuple[str, Place], Found]
-) -> pa.Table:
-    """Return the table of media, with `MEDIA_COLUMNS`."""
-    columns: dict[str, list[Any]] = {name: [] for name in MEDIA_COLUMNS.names}
-    for split, place in places:
-        for name, value in medium_row(split, place, found[split, place]).items():
-            columns[name].append(value)
-    return pa.table(columns, schema=MEDIA_COLUMNS)
+@dataclass(frozen=True)
+class PlacedMedia:
+    """The media of all splits as a table, and what is wrong with them."""
+
+    media: pa.Table
+    """Columns as in `MEDIA_COLUMNS`."""
+    problems: Sequence[Problem]
+    same_file: Sequence[Sequence[str]]
+    """Ids of media that are parts of one file."""
+
+    @classmethod
+    def of(
+        cls,
+        places: Sequence[tuple[str, Place]],
+        found: Mapping[tuple[str, Place], Found],
+        root: Root,
+        allowed: Allowed,
+        splits: Sequence[str],
+    ) -> "PlacedMedia":
+        """Return the table of media, with its problems.
+
+        Args:
+            places: media with their splits, those of a split together.
+            found: where each of them is.
+            root: the data root, which says when two names are one file.
+            allowed: media that may be in several splits.
+            splits: names of all splits.
+        """
+        columns: dict[str, list[Any]] = {name: [] for name in MEDIA_COLUMNS.names}
+        for split, place in places:
+            for name, value in medium_row(split, place, found[split, place]).items():
+                columns[name].append(value)
+        users = [
+            (name, split, root.identify(path))
+            for name, split, path in zip(
+                *(columns[key] for key in ("id", "split", "path")), strict=True
+            )
+            if path
+        ]
+        problems = [
+            *allowed.problems(set(columns["id"]), splits),
+            *media_problems(places, found),
+            *leaking(users, allowed),
+        ]
+        return cls(pa.table(columns, schema=MEDIA_COLUMNS), problems, same_file(users))
 
 
 def medium_row(split: str, place: Place, found: Found) -> dict[str, Any]:
