@@ -2,11 +2,13 @@
 
 import pytest
 
-from msvqa.data.processors.processor import store_location
+from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.engine.checkpoint import load_checkpoint
 from msvqa.engine.inputs import open_inputs
+from msvqa.engine.needs import Needs
 from msvqa.engine.prediction import objective_of, predict_split
 from msvqa.evaluators.classification import Classification
+from msvqa.models.model import Sizes
 from msvqa.prepare import prepare
 from msvqa.recipe import parse
 from msvqa.run import Run
@@ -75,6 +77,17 @@ def asked(recipe, split):
     train_split = prepared.split("train")
     evaluator = Classification(view.evaluation)
     return evaluator.evaluate(answers, inputs.split, train_split), answers
+
+
+def test_parts_that_the_data_has_no_words_for_may_be_dropped(folder):
+    """A checkpoint that was aligned with texts has them, and one that classifies has labels."""
+    for stage, known, dropped in (
+        (1, {"labels": 2}, "text.words.weight"),
+        (0, {"vocabulary": 9}, "classifier.head.weight"),
+    ):
+        view = recipe_of(folder).of_stage(stage)
+        sizes = Sizes(**known, **processor_of(view).sizes())
+        assert dropped in Needs.at_start(view, sizes).dropped
 
 
 def test_a_tiny_model_learns_two_kinds_after_its_distillation(folder, tmp_path):
