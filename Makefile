@@ -26,13 +26,13 @@ $(INSTALLED): setup.py pyproject.toml
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo \
 	  "Python's venv module does not work; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing into $(VENV): a few minutes and gigabytes, once"
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile -e '.[dev]'
 	@touch $@
 
 # Quick tests run two at once, one by one as they come; then, whatever became of them, those of whole
-# jobs, two files at once, whose tests share a cluster. Each part has a summary of its own.
+# jobs, three files at once, whose tests share a cluster and mostly wait. Each part has a summary of its own.
 QUICK := not ray and not slow
-JOBS := -n 2 --dist loadfile --no-loadscope-reorder
+JOBS := -n 3 --dist loadfile --no-loadscope-reorder
 test: setup
 	@quick=0; $(BIN)/python -m pytest -n 2 -m '$(QUICK) and not again' || quick=$$?; \
 	  $(BIN)/python -m pytest $(JOBS) -m '(ray or slow) and not again' && exit $$quick

@@ -20,6 +20,7 @@ from msvqa.data.medium import Medium
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.features import Features
 from msvqa.data.processors.processor import Processor, processor_of, store_location
+from msvqa.data.records import stored_checksum
 from msvqa.data.root import Root, open_root
 from msvqa.data.store import Store, StoreSpec
 from msvqa.engine import cluster
@@ -194,6 +195,8 @@ def _is_current(
     if found is None:
         return False
     files, timeout_s = processor.files(), processor.timeout_s
+    if _records_differ(videos, found["videos"]):
+        return False
     for video, facts in zip(videos, found["videos"], strict=True):
         # A row may have been mended in its place.
         if files and "error" in facts and not files.problem(video.id):
@@ -204,6 +207,24 @@ def _is_current(
         if facts["outcome"] == "timeout" and facts.get("timeout_s", 0.0) < timeout_s:
             return False
     return True
+
+
+def _records_differ(videos: Sequence[Medium], facts: Sequence[dict[str, Any]]) -> bool:
+    """Whether records on a disk have other checksums than when they were read."""
+    known: dict[str, list[tuple[int, int]]] = {}
+    for video, said in zip(videos, facts, strict=True):
+        if "checksum" in said and video.end is not None and not is_remote(video.path):
+            known.setdefault(video.path, []).append((int(video.end), said["checksum"]))
+    return any(_differ(Path(path), places) for path, places in known.items())
+
+
+def _differ(path: Path, places: Sequence[tuple[int, int]]) -> bool:
+    """Whether the records that end at some bytes of a file have other checksums than these."""
+    try:
+        with path.open("rb") as file:
+            return any(stored_checksum(file, end) != checksum for end, checksum in places)
+    except OSError:
+        return True
 
 
 def _size(video: Medium, root: Root) -> int | None:

@@ -4,10 +4,11 @@ Reading is strict: unknown keys, wrong types and contradictions are all reported
 their path. A recipe reads alone; `key=value` overrides are applied before it is checked.
 """
 
+import hashlib
 import json
 import os.path
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -348,19 +349,42 @@ def parse(raw: Any, overrides: Sequence[str] = (), source: str = "recipe") -> Re
         )
     raw = json.loads(json.dumps(raw, default=str))
     problems = apply_overrides(raw, overrides)
-    _fill_in_data(raw)
+    _fill_in(raw)
     unresolved: dict[str, str] = {}
     recipe: Recipe = checked(typed(Recipe, raw, unresolved), raw, problems, unresolved, source)
     return recipe
 
 
-def _fill_in_data(raw: dict[str, Any]) -> None:
-    """Where every stage has data of its own, that of the last one stands for all others."""
-    stages = raw.get("stages")
-    if isinstance(stages, list) and stages and "data" not in raw:
-        own = [stage.get("data") if isinstance(stage, dict) else None for stage in stages]
-        if all(own):
-            raw["data"] = own[-1]
+def _fill_in(raw: dict[str, Any]) -> None:
+    """Complete sections of stages and evaluations by the recipe's, and its data by the stages'.
+
+    A section without a name is the recipe's section with other values. Where every stage has data
+    of its own, that of the last one stands for all others.
+    """
+    stages, evaluations = raw.get("stages"), raw.get("evaluations")
+    listed = stages if isinstance(stages, list) else []
+    named = evaluations.values() if isinstance(evaluations, dict) else ()
+    owners = [owner for owner in (*listed, *named) if isinstance(owner, dict)]
+    for section in ("data", "processor"):
+        base = raw.get(section)
+        for owner in owners:
+            own = owner.get(section)
+            if isinstance(base, dict) and isinstance(own, dict) and "name" not in own:
+                owner[section] = _changed(base, own)
+    if listed and "data" not in raw:
+        own_data = [stage.get("data") if isinstance(stage, dict) else None for stage in listed]
+        if all(own_data):
+            raw["data"] = own_data[-1]
+
+
+def _changed(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section with changes; what is made of it has a place beside that of the first."""
+    changed = {**base, **own}
+    said = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]
+    for place in ("prepared", "store"):
+        if own and isinstance(base.get(place), str) and place not in own:
+            changed[place] = f"{base[place]}-{said}"
+    return changed
 
 
 def parse_data(name: str, overrides: Sequence[str] = (), **fields: Any) -> DataConfig:

@@ -41,7 +41,7 @@ class OtherEvaluationConfig(Config):
     """Other data that a model is evaluated on, `msvqa evaluate RUN --on NAME`."""
 
     data: Annotated[DataConfig | None, DATA_SET] = None
-    """null: that of the last stage."""
+    """null: that of the last stage; without a name: the recipe's with these fields changed."""
     processor: Annotated[NamedConfig | None, Role("processor", PROCESSORS)] = None
     """What becomes of a medium; null: as in the last stage."""
     evaluation: EvaluationConfig | None = None
@@ -175,9 +175,10 @@ class StageConfig(Config):
     """Parts that the starting checkpoint may lack: they start as at birth, from weight files or
     chance. All others must be there."""
     data: Annotated[DataConfig | None, DATA_SET] = None
-    """Data of this stage alone; null: the recipe's."""
+    """Data of this stage alone; null: the recipe's; without `name`: that with these changes."""
     processor: Annotated[NamedConfig | None, Role("processor", PROCESSORS)] = None
-    """What becomes of a medium in this stage; null: as the recipe says."""
+    """What becomes of a medium in this stage; null: as the recipe says; without `name`: that with
+    these changes."""
     folds: FoldsConfig | None = None
     """Folds of this stage alone; null: the recipe's."""
     evaluation: EvaluationConfig | None = None

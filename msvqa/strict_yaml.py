@@ -34,7 +34,18 @@ _MISREAD: tuple[tuple[str, re.Pattern[str], str], ...] = (
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads `1e-4` as a number and text such as `<<` or `=` as text."""
+    """Safe YAML that reads `1e-4` as a number and text such as `<<` or `=` as text.
+
+    Keys such as `on` are words too, which YAML 1.1 alone takes for true.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Return the node of a section."""
+        node = super().compose_mapping_node(anchor)
+        for key, _ in node.value:
+            if key.tag == f"{_TAG}bool" and key.style is None:
+                key.tag = f"{_TAG}str"
+        return node
 
 
 class _Dumper(yaml.SafeDumper):

@@ -25,3 +25,17 @@ class LocalHost:
     def report(self, numbers: Mapping[str, float], save: Saver) -> None:
         """Write the checkpoint."""
         save(self.folder / checkpoint_name(save.step))
+
+
+class StoppingHost(LocalHost):
+    """Dies right after a number of checkpoints."""
+
+    def __init__(self, folder: Path, reports: int) -> None:
+        super().__init__(folder)
+        self.left = reports
+
+    def report(self, numbers: Mapping[str, float], save: Saver) -> None:
+        super().report(numbers, save)
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from msvqa.data import DATASETS
+from msvqa.data.processors.processor import processor_of
 from msvqa.evaluators import EVALUATORS
 from msvqa.models import MODELS
 from msvqa.models.encoders import ENCODERS
 from msvqa.objectives import OBJECTIVES
 from msvqa.recipe import load
 from msvqa.sections import resolve
+from msvqa.strict_yaml import read_yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "msvqa").rglob("*.py"))
@@ -360,17 +362,35 @@ def test_every_name_of_the_tables_leads_to_a_class(kind, table):
 def test_every_shipped_recipe_loads_and_builds(file):
     import torch
 
-    from msvqa.data.processors.processor import processor_of
     from msvqa.models.model import Sizes, build_model
 
-    recipe = load(file)
-    words = {"vocabulary": 100, "answers": 50, "labels": 20}
-    sizes = Sizes(**words, **processor_of(recipe).sizes(), word_size=recipe.data.word_size)
-    with torch.device("meta"):
-        model = build_model(recipe, sizes)
-        for stage in recipe.stages:
+    for view in load(file).views():
+        (stage,) = view.stages
+        sizes = Sizes(
+            vocabulary=100,
+            answers=50,
+            word_size=view.data.word_size,
+            text=100,
+            tags=30,
+            labels=20,
+            **processor_of(view).sizes(),
+        )
+        with torch.device("meta"):
+            model = build_model(view, sizes, stage.absent)
             resolve(stage.objective.name, OBJECTIVES, "objective")(stage.objective, model)
-    assert sum(parameter.numel() for parameter in model.parameters()) > 0
+        assert sum(parameter.numel() for parameter in model.parameters()) > 0
+
+
+def test_yaml_in_the_documents_can_be_read():
+    documents = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    blocks = [
+        (file.name, block)
+        for file in documents
+        for block in re.findall(r"```yaml\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL)
+    ]
+    assert blocks
+    for name, block in blocks:
+        assert read_yaml(block, name), name
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda f: str(f.relative_to(ROOT)))

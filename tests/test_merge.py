@@ -7,10 +7,24 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from msvqa.data.records import as_example, parse_example, read_records, write_records
 from msvqa.errors import RunError
-from msvqa.merge import Wanted, _refuse_other_videos, _weights, joined, models_of, write_result
+from msvqa.evaluate import evaluate
+from msvqa.extract import extract
+from msvqa.merge import (
+    Wanted,
+    _refuse_other_videos,
+    _weights,
+    joined,
+    merge,
+    models_of,
+    write_result,
+)
 from msvqa.recipe import parse
 from msvqa.run import Run
+from msvqa.space import parse_space
+from msvqa.tune import tune
+from tests.similar_videos import small_recipe, write_similar
 
 VECTORS = np.random.default_rng(0).normal(size=(3, 5, 8)).astype(np.float16)
 IDS = [f"10000000000000000{n}" for n in range(5)]
@@ -84,3 +98,53 @@ def test_the_archive_is_what_the_contest_takes(tmp_path):
     first = (tmp_path / "out" / "result.zip").read_bytes()
     write_result(tmp_path / "again", IDS, vectors)
     assert (tmp_path / "again" / "result.zip").read_bytes() == first
+
+
+@pytest.mark.ray
+def test_folds_share_their_pretraining_and_become_one_result(ray_local, tmp_path):
+    root = tmp_path / "set"
+    write_similar(root)
+    recipe = small_recipe(root, tmp_path / "runs", "quickstart", "processor.cache=store")
+    fields = {"stages.finetune.folds.index": {"grid": [0, 1]}}
+    result = tune(recipe, parse_space({"name": "folds", "fields": fields, "search": "grid"}))
+    trials = sorted(trial.location for trial in result.trials)
+    assert len(trials) == 2
+    shared = result.sweep.path / "shared" / "pretrain"
+    for location in trials:
+        run = Run.open(location)
+        assert run.checkpoint("pretrain").parent.samefile(shared)
+        assert {row["stage"] for row in run.metrics()} == {"pretrain", "finetune"}
+    merged = merge(trials, tmp_path / "out", Wanted(on="test_b"))
+    assert [len(model) for model in merged.models] == [2]
+    assert merged.shape == (24, 64)
+    with zipfile.ZipFile(tmp_path / "out" / "result.zip") as archive:
+        found = json.loads(archive.read("result.json"))
+    records = (root / "test_b" / "test_b.tfrecords", root / "test_a" / "test_a.tfrecords")
+    ids, others = ([_id(record.content) for record in read_records(file)] for file in records)
+    assert sorted(found) == sorted(ids)
+    metrics = evaluate(trials[0], on="test_b")
+    assert (metrics["n"], metrics["n_media"]) == (20, 24)
+    assert set(metrics["baselines"]) == {"mean_frames", "titles", "shuffled_labels"}
+    other = merge(trials[:1], tmp_path / "other", Wanted(on="test_a"))
+    assert other.shape == (24, 64) and not set(ids) & set(others)
+
+    # A record with other frames, as long as it was: the store notices.
+    view = recipe.of_evaluation("test_b")
+    before = extract(view, trains=False).read(ids[0])["vectors"].copy()
+    write_records(records[0], [*_with_other_frames(records[0])])
+    after = extract(view, trains=False).read(ids[0])["vectors"]
+    assert (after == before + 1).all()
+
+
+def _id(content):
+    (name,) = parse_example(content)["id"]
+    return name.decode()
+
+
+def _with_other_frames(file):
+    for record in read_records(file):
+        features = {name: list(values) for name, values in parse_example(record.content).items()}
+        frames = [
+            np.frombuffer(frame, "<f2") + np.float16(1) for frame in features["frame_feature"]
+        ]
+        yield as_example(features | {"frame_feature": [frame.tobytes() for frame in frames]})

@@ -62,6 +62,30 @@ def only_problem(raw, overrides=()):
     return problems[0]
 
 
+def test_sections_without_a_name_are_those_of_the_recipe_with_changes():
+    raw = raw_recipe(evaluations={"other": {"data": {"language": "zh"}}})
+    raw["stages"][0]["data"] = {"language": "fr"}
+    raw["stages"][1]["data"] = {"name": DATA, "root": "elsewhere"}
+    recipe = parse(raw, ["data.root=moved"])
+    moved = recipe.data.root
+    assert moved.endswith("moved")
+    assert [stage.data.root for stage in recipe.stages] == [moved, f"{moved[:-5]}elsewhere"]
+    assert recipe.stages[0].data.language == "fr"
+    assert recipe.evaluations["other"].data.root == moved
+    assert recipe.evaluations["other"].data.language == "zh"
+    assert parse(recipe.to_dict()) == recipe
+
+
+def test_what_is_made_of_a_changed_section_has_a_place_of_its_own():
+    raw = raw_recipe(data={"name": DATA, "root": "films", "prepared": "/shared/made"})
+    raw["stages"][0]["data"] = {"language": "fr"}
+    raw["stages"][1]["data"] = {"language": "fr"}
+    recipe = parse(raw | {"evaluations": {"o": {"data": {"language": "zh", "prepared": "/o"}}}})
+    first, second = (stage.data.prepared for stage in recipe.stages)
+    assert first == second and first.startswith("/shared/made-")
+    assert (recipe.data.prepared, recipe.evaluations["o"].data.prepared) == ("/shared/made", "/o")
+
+
 def test_named_sections_get_the_types_of_their_classes():
     recipe = parse(raw_recipe())
     assert (recipe.data.language, recipe.model.width) == ("en", 8)

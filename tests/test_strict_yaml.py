@@ -15,6 +15,12 @@ def problems_of(text):
     return error.value.problems
 
 
+def test_a_key_is_a_word_even_where_yaml_takes_it_for_true():
+    content = read_yaml("a: {on: val, off: on}\nno: 1", "text")
+    assert content == {"a": {"on": "val", "off": True}, "no": 1}
+    assert read_yaml(write_yaml(content), "text") == content
+
+
 def test_merge_keys_give_what_is_not_given():
     text = """
 a: &a {videos: 2, size: 1}
@@ -72,7 +78,7 @@ def test_stages_share_what_an_anchor_names(tmp_path):
         ("a: !!binary aGk=", "the tag 'tag:yaml.org,2002:binary' is not read"),
         ("a: !mine 3", "the tag '!mine' is not read"),
         ("[1]: 2", "a key must be a text"),
-        ("on: 2", "key 'on': line 1: YAML reads it as bool, not as text; put it in quotes: 'on'"),
+        ("7: 2", "key '7': line 1: YAML reads it as int, not as text; put it in quotes: '7'"),
         ("a: " + "9" * 5_000, "has more than 18 digits"),
         ('a: "\\ud800"', "a: line 1: holds a character that is none"),
         ('a: "x\\0"', "a: line 1: holds a character that is none"),

@@ -8,13 +8,13 @@ from msvqa.data.prepared import Prepared
 from msvqa.data.processors.processor import processor_of
 from msvqa.data.store import Store
 from msvqa.errors import DataError, RecipeError, did_you_mean, one_of
-from msvqa.recipe import Recipe
+from msvqa.recipe import FoldsConfig, Recipe
 
 logger = logging.getLogger(__name__)
 
 
 def check_validation(recipe: Recipe, prepared: Sequence[Prepared]) -> None:
-    """Refuse to validate on splits that the data of a stage does not have.
+    """Refuse to validate on splits that the data of a stage does not have, or on empty folds.
 
     Args:
         recipe: the recipe.
@@ -34,8 +34,19 @@ def check_validation(recipe: Recipe, prepared: Sequence[Prepared]) -> None:
                 f"{did_you_mean(name, known)}; {folder.root} has {one_of(splits)}"
                 + (f", evaluations are {one_of(recipe.evaluations)}" if recipe.evaluations else "")
             )
+        folds = recipe.of_stage(number).folds
+        if folds is not None and name == "val" and _is_empty(folder, folds):
+            problems.append(
+                f"stages.{number}.folds: no example is only about videos of fold {folds.index} of "
+                f"{folds.count}, so nothing is validated: use fewer folds, or by: example"
+            )
     if problems:
         raise RecipeError(problems)
+
+
+def _is_empty(prepared: Prepared, folds: FoldsConfig) -> bool:
+    """Whether a fold has nothing to validate on."""
+    return not len(read_split(prepared, "val", folds, present_only=False))
 
 
 def check_coverage(

@@ -127,6 +127,12 @@ def write_records(path: Path, contents: Iterable[bytes]) -> None:
             file.write(content + FOOTER.pack(checksum(content)))
 
 
+def stored_checksum(file: BinaryIO, end: int) -> int:
+    """Return the checksum of a content as the file has it, of the record that ends at a byte."""
+    file.seek(max(end - FOOTER.size, 0))
+    return int.from_bytes(file.read(FOOTER.size), "little")
+
+
 def checksum(data: bytes) -> int:
     """Return the masked CRC-32C of bytes."""
     crc: int = google_crc32c.value(data)

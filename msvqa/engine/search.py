@@ -34,6 +34,7 @@ from msvqa.engine.sweep import (
     TUNE,
     Sweep,
     Trial,
+    outcome_state,
     trial_name,
     trial_number,
     write_outcome,
@@ -211,7 +212,9 @@ def run_trial(job: SearchJob, name: str, values: Mapping[str, Any]) -> None:
         if ours is None:
             raise
         again = not is_lasting(ours)
-        write_outcome(folder, "failed", str(ours), again=again)
+        # The workers of a trial that was stopped early die before its own process does.
+        if outcome_state(folder) != "stopped":
+            write_outcome(folder, "failed", str(ours), again=again)
         if again:
             raise sendable(ours, error) from None
 

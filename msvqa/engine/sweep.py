@@ -350,6 +350,12 @@ def write_outcome(run: Folder, state: State, message: str = "", *, again: bool =
     run.put(OUTCOME)
 
 
+def outcome_state(run: Folder) -> State | None:
+    """Return how a trial is noted to have ended, if it is."""
+    state: State | None = _outcome(run).get("state")
+    return state
+
+
 def _outcome(run: Folder) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(run.get(OUTCOME).read_text(encoding="utf-8"))

@@ -58,6 +58,10 @@ class Telling:
 
         def read() -> list[Trial]:
             self._tell_what_is_owed()
+            for trial in trials:
+                # Again: in its last moments the process of a stopped trial may call it failed.
+                if trial.status == "TERMINATED":
+                    self._sweep.conclude(str(trial))
             return [_summary(self._sweep, trial) for trial in trials]
 
         return _patiently(read, self._sweep.recipe.faults.storage_wait_s)

@@ -1,5 +1,7 @@
 """A tiny UMT learns two kinds of videos without Ray, from nothing and after its distillation."""
 
+from pathlib import Path
+
 import pytest
 
 from msvqa.data.processors.processor import processor_of, store_location
@@ -7,10 +9,11 @@ from msvqa.engine.checkpoint import load_checkpoint
 from msvqa.engine.inputs import open_inputs
 from msvqa.engine.needs import Needs
 from msvqa.engine.prediction import objective_of, predict_split
-from msvqa.evaluators.classification import Classification
+from msvqa.evaluate import Asked, record, rescore
 from msvqa.models.model import Sizes
 from msvqa.prepare import prepare
 from msvqa.recipe import parse
+from msvqa.report import report
 from msvqa.run import Run
 from msvqa.train import check_initial_fit
 from tests.engine.test_loop import train
@@ -66,17 +69,16 @@ def folder(tmp_path_factory):
     return folder
 
 
-def asked(recipe, split):
-    """Return what the evaluator counts on a split with the best checkpoint of the last stage."""
-    prepared = prepare(recipe.data)
-    run = Run.open(recipe.run_location)
-    objective = objective_of(load_checkpoint(run.checkpoint("finetune", "last")))
+def asked(recipe):
+    """Return answers about the test split, and what is recorded of them in the run."""
+    prepared, run = prepare(recipe.data), Run.open(recipe.run_location)
+    checkpoint = run.checkpoint("finetune", "last")
     view = recipe.of_stage(-1)
-    inputs = open_inputs(view, prepared, store_location(view), split)
-    answers = predict_split(objective, inputs, 4)
-    train_split = prepared.split("train")
-    evaluator = Classification(view.evaluation)
-    return evaluator.evaluate(answers, inputs.split, train_split), answers
+    inputs = open_inputs(view, prepared, store_location(view), "test")
+    answers = predict_split(objective_of(load_checkpoint(checkpoint)), inputs, 4)
+    del answers["row"]
+    what = Asked.of(run, (), "test", None)
+    return answers, record(what, checkpoint, prepared, inputs.split, answers)
 
 
 def test_parts_that_the_data_has_no_words_for_may_be_dropped(folder):
@@ -100,10 +102,12 @@ def test_a_tiny_model_learns_two_kinds_after_its_distillation(folder, tmp_path):
     rows = Run.open(recipe.run_location).metrics()
     validated = [row for row in rows if row["kind"] == "validation" and "accuracy" in row]
     assert validated[-1]["accuracy"] == validated[-1]["mean_label_accuracy"] == 1.0
-    found, answers = asked(recipe, "test")
+    answers, found = asked(recipe)
     assert (found["accuracy"], found["n"], found["n_labels"]) == (1.0, 4, len(KINDS))
+    assert rescore(recipe.run_location, "test") == found
+    page = Path(report(recipe.run_location)).read_text(encoding="utf-8")
+    assert "mean over labels" in page and "1.000 to 1.000" in page
     # Three views of each medium, of the same store.
-    several = recipe_of(folder, f"runs={tmp_path}", "processor.views=3")
-    of_views, averaged = asked(several, "test")
+    averaged, of_views = asked(recipe_of(folder, f"runs={tmp_path}", "processor.views=3"))
     assert of_views["accuracy"] == 1.0
     assert (averaged["probability"] != answers["probability"]).any()

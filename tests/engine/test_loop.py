@@ -28,22 +28,8 @@ from msvqa.predict import from_pretrained
 from msvqa.recipe import BatchConfig, Recipe, parse
 from msvqa.run import Run
 from tests.engine.gloo import run_in_processes
-from tests.local_host import LocalHost
+from tests.local_host import LocalHost, StoppingHost
 from tests.tiny import make_job, make_recipe
-
-
-class StoppingHost(LocalHost):
-    """Dies right after a number of checkpoints."""
-
-    def __init__(self, folder: Path, reports: int) -> None:
-        super().__init__(folder)
-        self.left = reports
-
-    def report(self, numbers: Mapping[str, float], save: Saver) -> None:
-        super().report(numbers, save)
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
 
 
 class GroupHost(StoppingHost):

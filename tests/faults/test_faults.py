@@ -10,11 +10,11 @@ from tests.faults.bench import Bench
 from tests.faults.faults import FAULTS
 from tests.marks import again
 
+# That a worker is killed is also seen where a run lives in an object store.
 SHORT = (
-    "worker_killed",
     "driver_killed",
     "decoder_hangs_or_crashes",
-    *again(("terminated", "checkpoint_truncated", "storage_away_for_a_while")),
+    *again(("worker_killed", "terminated", "checkpoint_truncated", "storage_away_for_a_while")),
 )
 
 

@@ -30,7 +30,7 @@ from msvqa.data.examples.pairs import Pairs
 from msvqa.data.examples.tags import Tags
 from msvqa.data.examples.titled import TAG_LIST, Titled, TitledConfig
 from msvqa.data.prepared import prepared_location
-from msvqa.data.record_index import index_of
+from msvqa.data.record_index import indices_of
 from msvqa.data.records import SUFFIXES
 from msvqa.data.root import SourceFile
 from msvqa.data.schema import Problem
@@ -42,7 +42,8 @@ from msvqa.text_files import read_lines
 Part = Literal["pointwise", "pairwise", "test_a", "test_b"]
 PARTS: tuple[Part, ...] = ("pointwise", "pairwise", "test_a", "test_b")
 TAGS, LABELS = "tag_list.txt", "label.tsv"
-INDICES = "records"
+INDICES = "-records"
+"""Ending of the folder with the indices of all files of records."""
 MAX_TAG_DIGITS = 18
 
 
@@ -133,9 +134,13 @@ class QQBrowser(Dataset):
             there = [p for p in PARTS if any(n.endswith(SUFFIXES) for n in self.root.names(p))]
             has = f"there are the parts {one_of(there)}" if there else "no other part is there"
             raise DataError(f"{self.root}: no files {part}/*{SUFFIXES[0]}; {has}")
-        cache = open_folder(prepared_location(self.config)).path / INDICES
+        # Beside the prepared folder: that appears whole, after all records were read.
+        prepared = open_folder(prepared_location(self.config)).path
         files = [f"{part}/{name}" for name in sorted(names, key=_natural)]
-        return {file: index_of(self._record_file(file), cache) for file in files}
+        return indices_of(
+            {file: self._record_file(file) for file in files},
+            prepared.with_name(f"{prepared.name}{INDICES}"),
+        )
 
     def _record_file(self, name: str) -> Path:
         if (target := self.root.leads_out(name)) is not None:

@@ -16,7 +16,7 @@ from pydantic import Field
 from msvqa.data.finite import as_stored
 from msvqa.data.medium import Medium
 from msvqa.data.processors.processor import Extractor, Processor, Way
-from msvqa.data.records import SUFFIXES, RecordError, parse_example, read_record
+from msvqa.data.records import SUFFIXES, RecordError, parse_example, read_record, stored_checksum
 from msvqa.data.sampling import middles, strided
 from msvqa.data.store import Arrays, ArraySpec, StoreSpec
 from msvqa.data.video import video_file
@@ -128,6 +128,9 @@ class VectorReader(Extractor):
         with video_file(medium.path) as path:
             if medium.kind != "record" and path.is_file():
                 facts["bytes"] = path.stat().st_size
+            elif path.name.endswith(SUFFIXES) and path.is_file():
+                with path.open("rb") as file:
+                    facts["checksum"] = stored_checksum(file, int(medium.end or 0))
             return self.arrays(medium), "ok"
 
     def _read(self, path: Path, medium: Medium) -> np.ndarray:
