@@ -9,8 +9,10 @@ from msvqa.engine.checkpoint import load_checkpoint
 from msvqa.engine.inputs import open_inputs
 from msvqa.engine.needs import Needs
 from msvqa.engine.prediction import objective_of, predict_split
+from msvqa.errors import RunError
 from msvqa.evaluate import Asked, record, rescore
 from msvqa.models.model import Sizes
+from msvqa.predict import from_pretrained
 from msvqa.prepare import prepare
 from msvqa.recipe import parse
 from msvqa.report import report
@@ -107,6 +109,8 @@ def test_a_tiny_model_learns_two_kinds_after_its_distillation(folder, tmp_path):
     assert rescore(recipe.run_location, "test") == found
     page = Path(report(recipe.run_location)).read_text(encoding="utf-8")
     assert "mean over labels" in page and "1.000 to 1.000" in page
+    with pytest.raises(RunError, match="was not trained on questions: it knows no answers"):
+        from_pretrained(recipe.run_location)
     # Three views of each medium, of the same store.
     averaged, of_views = asked(recipe_of(folder, f"runs={tmp_path}", "processor.views=3"))
     assert of_views["accuracy"] == 1.0

@@ -5,9 +5,11 @@ import torch
 from torch.nn import functional
 
 from msvqa.data.batch import NO_LABEL
+from msvqa.engine.optim import build_optimizer
 from msvqa.errors import RecipeError
 from msvqa.objectives.classification import Classification
 from msvqa.objectives.distillation import Distillation
+from msvqa.recipe import OptimizerConfig
 from tests.models.small import make_dualvgr
 from tests.models.small_umt import LABELS, make_batch, make_umt
 
@@ -66,6 +68,16 @@ def test_the_probabilities_of_views_are_averaged():
         one = objective.predict(both | {"frames": views[:, :1]})
         alone = objective.predict(both | {"frames": views[:, 0]})
     torch.testing.assert_close(one["probability"], alone["probability"])
+
+
+def test_layers_below_the_classifier_have_smaller_rates():
+    model = classification().model
+    optimizer = build_optimizer(model, OptimizerConfig(lr=1.0, layer_decay=0.5))
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    order = [model.classifier.head, *model.video.blocks[::-1], model.video.patch_embed]
+    found = [{rates[id(p)] for p in module.parameters()} for module in order]
+    assert found == [{1.0}, {0.5}, {0.25}, {0.125}, {0.0625}]
+    assert len(rates) == sum(p.requires_grad for p in model.parameters())
 
 
 def test_a_label_without_a_class_has_no_loss():

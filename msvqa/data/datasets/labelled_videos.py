@@ -140,8 +140,8 @@ class LabelledVideos(Dataset):
             return False
         if is_video(path) or path.lower().endswith(IMAGE_SUFFIXES):
             return True
-        pictures = (n.lower().endswith(IMAGE_SUFFIXES) for n in self.root.names(path))
-        return self.root.has_folder(path) and any(pictures)
+        # Of what is no folder there are no names.
+        return any(name.lower().endswith(IMAGE_SUFFIXES) for name in self.root.names(path))
 
 
 class LabelRows:
