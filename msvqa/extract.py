@@ -1,6 +1,7 @@
 """`msvqa extract`: every medium is decoded once, to a store of what its processor makes of it."""
 
 import importlib.metadata
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,8 @@ from msvqa.files import turn
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe
 from msvqa.storage import Folder, is_remote, join, open_folder
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, int], None]
 """Called with the videos done, all videos, and the rejected ones."""
@@ -160,9 +163,20 @@ def _write(
 ) -> Iterator[int]:
     if not todo:
         return
+    _say_what_is_random(processor_of(recipe))
     job = ShardJob(processor_of(recipe), location, spec.to_dict(), _versions(), todo)
     with cluster.connected() as resources:
         yield from write_shards(job, _pool(recipe, resources))
+
+
+def _say_what_is_random(processor: Processor) -> None:
+    for part, (encoder, _) in processor.encoders().items():
+        if getattr(encoder, "weights", None) is None:
+            logger.warning(
+                "%s.%s: no weights are given, so the features are those of a random %s; "
+                "%s.%s.weights names a file of them",
+                processor.section, part, encoder.name, processor.section, part,
+            )  # fmt: skip
 
 
 def _pool(recipe: Recipe, resources: Resources) -> Pool:

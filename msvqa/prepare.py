@@ -241,7 +241,7 @@ def _identity(dataset: Dataset, annotated: Annotated) -> dict[str, Any]:
     return {
         "format": PREPARED_FORMAT,
         "root": str(dataset.root),
-        "settings": dataset.config.model_dump(mode="json", exclude=NOT_IN_IT),
+        "settings": dataset.config.model_dump(mode="json", exclude=NOT_IN_IT | dataset.unused),
         "sources": dataset.fingerprint(),
         # Word vectors have gigabytes: size and time stand for their content.
         "word_vectors_file": [stat.st_size, stat.st_mtime_ns] if stat else None,

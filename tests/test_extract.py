@@ -162,22 +162,27 @@ def features_of(root):
     return {**FEATURES, **widths}
 
 
-def test_features_equal_encoding_by_hand(ray_local, root, small_shards):
+def test_features_equal_encoding_by_hand(ray_local, root, small_shards, caplog):
     import torch
 
-    from msvqa.data.processors.features import _open_encoder
+    from msvqa.data.processors.frozen_encoder import open_encoder
     from msvqa.data.video import decode
 
     recipe = recipe_of(root, **features_of(root))
     store = extract(recipe, hdf5=root.parent / "out.h5")
+    for part, name in (("appearance", "resnet"), ("motion", "resnext3d")):
+        assert (
+            f"features.{part}: no weights are given, so the features are those of a random {name}"
+            in caplog.text
+        )
     video = store.video_ids[1]
     found = store.read(video)
     decoded = decode(root / f"{video}.avi", lambda n: sample_clips(n, 2, 4), [48, 32])
     with torch.inference_mode():
         frames = torch.from_numpy(decoded.frames[48].reshape(-1, 48, 48, 3))
-        encoder = _open_encoder("appearance", recipe.features.appearance, recipe.seed)
+        encoder = open_encoder("appearance", recipe.features.appearance, recipe.seed)
         appearance = encoder(frames).numpy().reshape(2, 4, -1)
-        encoder = _open_encoder("motion", recipe.features.motion, recipe.seed)
+        encoder = open_encoder("motion", recipe.features.motion, recipe.seed)
         motion = encoder(torch.from_numpy(decoded.frames[32])).numpy()
     np.testing.assert_allclose(found["appearance"], appearance, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(found["motion"], motion, rtol=1e-3, atol=1e-5)

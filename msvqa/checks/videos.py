@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 MAX_WORKERS = 16
 VIDEOS_SHOWN = 5
-HARMLESS_KINDS = ("partial", "duplicate_question", "two_files", "shared_file", "allowed_splits")
+HARMLESS_KINDS = (
+    *("partial", "duplicate_question", "two_files", "shared_file", "allowed_splits"),
+    "divided_pair",
+)
 """Problems that preparing and training go on with; all others count as failures."""
 ANY_VIDEOS = "videos"
 """Stands for the name of a data set where there are no annotations."""

@@ -1,52 +1,21 @@
-"""Annotated captions on their way into tables: media that are found, rows that are checked."""
+"""Annotated captions on their way into tables: rows that are checked."""
 
 from array import array
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from msvqa.data.annotated import MEDIA_COLUMNS, Annotated
+from msvqa.data.annotated import Annotated
 from msvqa.data.examples.captions import HELD_TOGETHER, Captions
-from msvqa.data.leakage import Allowed, leaking
-from msvqa.data.pictures import IMAGE_SUFFIXES
+from msvqa.data.placed_media import Found, Place, PlacedMedia
 from msvqa.data.root import Root
 from msvqa.data.schema import Problem
-from msvqa.data.video_files import VideoFile
-from msvqa.errors import did_you_mean
 
 MAX_CAPTION_LENGTH = 10_000
 ROWS_AT_ONCE = 10_000
 """So many captions are held as objects on their way into a table."""
-NAMES_COMPARED = 1_000
-
-
-class Place(NamedTuple):
-    """A medium as annotations name it."""
-
-    path: str
-    start: float | None = None
-    end: float | None = None
-
-    @property
-    def id(self) -> str:
-        """Its name: the path, with the span where it has one."""
-        if self.start is None and self.end is None:
-            return self.path
-        end = "" if self.end is None else f"{self.end:g}"
-        return f"{self.path}[{self.start or 0:g}-{end}]"
-
-
-@dataclass(frozen=True)
-class Found:
-    """Where a medium is, and of which kind it is."""
-
-    file: VideoFile
-    kind: str
 
 
 class CaptionRows:
@@ -93,15 +62,15 @@ class CaptionRows:
             shared: media that may be in several splits, see `data.shared_videos`.
             notes: what users should know of how the files were read.
         """
-        placed = PlacedMedia.of(self.places(), found, root, Allowed(frozenset(shared)), self.splits)
+        media = PlacedMedia(self.places(), found, root)
         return Annotated(
             kind=Captions,
             splits=self.splits,
-            media=placed.media,
+            media=media.table,
             examples=self._examples(),
-            problems=[*self.problems, *placed.problems],
+            problems=[*self.problems, *media.problems(self.splits, shared)],
             notes=notes,
-            same_file=placed.same_file,
+            same_file=media.same_file,
         )
 
     def _examples(self) -> pa.Table:
@@ -166,34 +135,6 @@ class _Texts:
         )
 
 
-class MediaFolders:
-    """Media by their paths below a data root; each folder is listed once at most."""
-
-    def __init__(self, root: Root) -> None:
-        self.root = root
-        self._names = cache(root.names)
-        self._folders = cache(lambda folder: frozenset(root.folders(folder)))
-
-    def find(self, path: str) -> Found:
-        """Return the file, or the folder of frames, that a path names."""
-        root, kind, inside = self.root, _kind_of(path), self.root.inside(path)
-        if inside is None:
-            return Found(VideoFile("", path, leaves_root=True), kind)
-        parent, _, name = inside.rpartition("/")
-        is_file = root.size(inside) is not None
-        if not is_file and name not in self._folders(parent):
-            names = self._names(parent)[:NAMES_COMPARED]
-            hint = root.broken_link(inside) or did_you_mean(name, names).strip(" ()")
-            return Found(VideoFile("", inside, hint=hint), kind)
-        if (target := root.leads_out(inside)) is not None:
-            return Found(VideoFile("", inside, leaves_root=True, link=target), kind)
-        return Found(VideoFile(inside, inside), kind if is_file else "frames")
-
-
-def _kind_of(path: str) -> str:
-    return "image" if path.lower().endswith(IMAGE_SUFFIXES) else "video"
-
-
 def _text_problem(text: Any) -> str:
     if not isinstance(text, str):
         return f"a caption must be a text, found {str(text)[:40]!r}"
@@ -214,85 +155,3 @@ def _span_problem(place: Place) -> str:
     if place.end is not None and place.end <= (place.start or 0):
         return f"'end' {place.end:g} is not after 'start' {place.start or 0:g}"
     return ""
-
-
-@dataclass(frozen=True)
-class PlacedMedia:
-    """The media of all splits as a table, and what is wrong with them."""
-
-    media: pa.Table
-    """Columns as in `MEDIA_COLUMNS`."""
-    problems: Sequence[Problem]
-    same_file: Sequence[Sequence[str]]
-    """Ids of media that are parts of one file."""
-
-    @classmethod
-    def of(
-        cls,
-        places: Sequence[tuple[str, Place]],
-        found: Mapping[tuple[str, Place], Found],
-        root: Root,
-        allowed: Allowed,
-        splits: Sequence[str],
-    ) -> "PlacedMedia":
-        """Return the table of media, with its problems.
-
-        Args:
-            places: media with their splits, those of a split together.
-            found: where each of them is.
-            root: the data root, which says when two names are one file.
-            allowed: media that may be in several splits.
-            splits: names of all splits.
-        """
-        columns: dict[str, list[Any]] = {name: [] for name in MEDIA_COLUMNS.names}
-        for split, place in places:
-            for name, value in medium_row(split, place, found[split, place]).items():
-                columns[name].append(value)
-        users = [
-            (name, split, root.identify(path))
-            for name, split, path in zip(
-                *(columns[key] for key in ("id", "split", "path")), strict=True
-            )
-            if path
-        ]
-        problems = [
-            *allowed.problems(set(columns["id"]), splits),
-            *media_problems(places, found),
-            *leaking(users, allowed),
-        ]
-        return cls(pa.table(columns, schema=MEDIA_COLUMNS), problems, same_file(users))
-
-
-def medium_row(split: str, place: Place, found: Found) -> dict[str, Any]:
-    """Return a row of the table of media, see `MEDIA_COLUMNS`."""
-    file = found.file
-    hint = f"; {file.hint}" if file.hint else ""
-    return {
-        "id": place.id, "path": file.path, "kind": found.kind, "start": place.start,
-        "end": place.end, "split": split, "present": bool(file.path), "expected": file.expected,
-        "absence": "" if file.path else f"{file.expected}{hint}",
-    }  # fmt: skip
-
-
-def same_file(users: Sequence[tuple[str, str, str]]) -> list[list[str]]:
-    """Return the ids of media, as spans, that are parts of one file."""
-    ids: dict[str, dict[str, None]] = defaultdict(dict)
-    for name, _, file in users:
-        ids[file][name] = None
-    return [list(names) for names in ids.values() if len(names) > 1]
-
-
-def media_problems(
-    places: Sequence[tuple[str, Place]], found: Mapping[tuple[str, Place], Found]
-) -> Iterator[Problem]:
-    """Yield what is wrong with the files of media."""
-    for split, place in places:
-        file, about = found[split, place].file, f"{place.id} of {split}"
-        if file.leaves_root:
-            way = f" by a link, to {file.link}; data.follow_links=true follows such links"
-            detail = f"{about}: it leaves the data root{way if file.link else ''}"
-            yield Problem(kind="outside_root", detail=detail, split=split, video_id=place.id)
-        elif not file.path:
-            hint = f"; {file.hint}" if file.hint else ""
-            detail = f"{about}: no file {file.expected}{hint}"
-            yield Problem(kind="missing_video", detail=detail, split=split, video_id=place.id)

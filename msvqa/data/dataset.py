@@ -44,6 +44,11 @@ class Dataset(ABC):
             DataError: a file of annotations is absent or cannot be read at all.
         """
 
+    @property
+    def unused(self) -> frozenset[str]:
+        """Fields of the section that leave what is prepared as it is."""
+        return frozenset()
+
     def generate(self) -> None:  # noqa: B027 - nothing to do for most data sets
         """Write the files of the data set where they are absent; only generated sets do."""
 

@@ -110,7 +110,7 @@ def candidates(num_frames: int, count: int, each: int) -> np.ndarray:
 
 
 def at_rate(times: np.ndarray, count: int, fps: float) -> np.ndarray:
-    """Return the frames that are shown in the middle of each 1/fps seconds, int64 (T,).
+    """Return the frames of `shown_at_rate`, int64 (T,).
 
     Of more than T, the middle ones of T equal parts; of fewer the last one is repeated.
 
@@ -119,11 +119,15 @@ def at_rate(times: np.ndarray, count: int, fps: float) -> np.ndarray:
         count: T.
         fps: frames for each second.
     """
+    shown = shown_at_rate(times, fps)
+    return shown[middles(len(shown), count)]
+
+
+def shown_at_rate(times: np.ndarray, fps: float) -> np.ndarray:
+    """Return the frames that are shown in the middle of each 1/fps seconds, at least one, int64."""
     wanted = np.arange(0.5 / fps, duration(times), 1 / fps)
     shown = np.searchsorted(times, wanted + TIME_ERROR_S, side="right") - 1
-    if not len(shown):
-        shown = np.zeros(1, dtype=np.int64)
-    return shown[middles(len(shown), count)]
+    return shown if len(shown) else np.zeros(1, dtype=np.int64)
 
 
 def duration(times: np.ndarray) -> float:

@@ -43,6 +43,7 @@ PROBLEM_KINDS: dict[str, str] = {
     "damaged_record": "a record that cannot be read",
     "duplicate_record": "a record with an id that another one has as well",
     "two_splits": "a video that is in more than one split",
+    "divided_pair": "a pair of videos of two splits, which is left out",
     "duplicate_options": "a question with two options of the same text",
     "odd_bound": "a span of a video that ends before it begins, or begins before the video",
     "broken_frames": "a folder of frames whose names are not the numbers from 1 on",

@@ -36,6 +36,7 @@ class Spellings:
         self._videos, self._root = videos, videos.root
         self._folders, self._tops = folders, tops
         self.resolve = cache(self._resolve)
+        self._names: dict[str, str] = {}
 
     def _resolve(self, text: str) -> Spelled:
         """Return the video that a text means, tried as it is before it is tried otherwise."""
@@ -50,6 +51,15 @@ class Spellings:
             hint = f"it has a backslash, as paths of Windows have, and there is no {slashed} either"
             return replace(as_usual, file=replace(as_usual.file, hint=hint))
         return as_usual
+
+    def name(self, text: str) -> str:
+        """Return one name for all spellings of a video: the path of its file where that is there.
+
+        Of links to one file the name is the path that was asked for first.
+        """
+        found = self.resolve(text)
+        named = found.file.path or found.video_id
+        return self._names.setdefault(self._identity(found.video_id), named)
 
     def merge(self, rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
         """Give all rows about one file the same video id; return them, and what to say of it."""

@@ -34,7 +34,7 @@ STORE_FORMAT = 1
 INDEX, SHARD = "store.json", "shard.json"
 """The files that make a store and a shard whole."""
 SHARD_BYTES = 128 * 1024**2
-SHARD_VIDEOS = {"clips": 16, "features": 16, "vectors": 16_384}
+SHARD_VIDEOS = {"clips": 16, "features": 16, "frame_features": 64, "vectors": 16_384}
 SHARD_MEDIA = 256
 """A shard ends at the limit of bytes or of videos, for each kind of store. Small shards lose little
 when a job is stopped, and keep many processes busy to the end; large ones save files."""

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from msvqa.data.caption_rows import Found, Place, media_problems
 from msvqa.data.datasets.mvbench import SPLIT, Item
 from msvqa.data.medium import Medium
+from msvqa.data.placed_media import Found, Place, media_problems
 from msvqa.data.sampling import Numbered, numbered
 from msvqa.data.schema import Problem
 from msvqa.data.video import IsolatedDecoder, medium_file

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from msvqa.data.annotations import several
-from msvqa.data.caption_rows import Found
 from msvqa.data.dataset import open_dataset
 from msvqa.data.datasets.mvbench import Item, MVBench
 from msvqa.data.medium import Medium
+from msvqa.data.placed_media import Found
 from msvqa.data.sampling import numbered
 from msvqa.data.video import Decoded, IsolatedDecoder, View, medium_file
 from msvqa.errors import DataError, VideoError, one_of

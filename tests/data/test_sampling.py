@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msvqa.data.sampling import at_rate, candidates, middles, parts, sample_clips, within
+from msvqa.data.sampling import (
+    at_rate,
+    candidates,
+    middles,
+    parts,
+    sample_clips,
+    shown_at_rate,
+    within,
+)
 
 
 @pytest.mark.parametrize("clips", [8, 16, 24])
@@ -90,5 +98,6 @@ def test_a_span_has_a_frame_unless_it_lies_outside(n, start, length):
 def test_a_rate_takes_every_so_many_frames():
     times = np.arange(100) / 10
     assert at_rate(times, 5, 1.0).tolist() == [5, 25, 45, 65, 85]
+    assert shown_at_rate(times, 1.0).tolist() == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
     assert at_rate(times[:20], 4, 1.0).tolist() == [5, 15, 15, 15]
     assert at_rate(np.zeros(1), 3, 1.0).tolist() == [0, 0, 0]

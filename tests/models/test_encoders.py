@@ -3,9 +3,11 @@
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 from torch import nn
 
 from msvqa.errors import WeightsError
+from msvqa.models.encoders.efficientnet import EfficientNet
 from msvqa.models.encoders.resnet import ResNet
 from msvqa.models.encoders.resnext3d import ResNeXt3D
 
@@ -42,6 +44,44 @@ def test_resnet_equals_torchvision(depth, tmp_path):
     with torch.no_grad():
         expected = theirs(((pixels / 255 - mean) / std).movedim(-1, 1))
         torch.testing.assert_close(ours(pixels), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_efficientnet_equals_torchvision(ending, tmp_path):
+    theirs = torchvision.models.efficientnet_b0(weights=None).eval()
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    file = str(tmp_path / f"b0.{ending}")
+    {"pth": torch.save, "safetensors": save_file}[ending](theirs.state_dict(), file)
+    ours = EfficientNet(EfficientNet.Config(variant="b0", weights=file)).eval()
+    ours.load_pretrained()
+    pixels = frames(2, 64, 64)
+    theirs.classifier = nn.Identity()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = theirs(((pixels / 255 - mean) / std).movedim(-1, 1))
+        torch.testing.assert_close(ours(pixels), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("variant", "width", "parameters"),
+    [("b0", 1280, 5_288_548), ("b3", 1536, 12_233_232), ("b7", 2560, 66_347_960)],
+)
+def test_an_efficientnet_has_the_published_size_without_its_classifier(variant, width, parameters):
+    with torch.device("meta"):
+        network = EfficientNet(EfficientNet.Config(variant=variant))
+    assert network.width == width
+    assert count(network) == parameters - (width + 1) * 1000
+
+
+def test_weights_of_another_efficientnet_are_refused(tmp_path):
+    file = str(tmp_path / "b1.pth")
+    torch.save(torchvision.models.efficientnet_b1(weights=None).state_dict(), file)
+    network = EfficientNet(EfficientNet.Config(variant="b0", weights=file))
+    with pytest.raises(WeightsError, match=r"b1\.pth does not fit the model; \d+ unknown"):
+        network.load_pretrained()
 
 
 def test_parameter_counts_are_the_published_ones():

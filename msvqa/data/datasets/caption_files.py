@@ -15,8 +15,9 @@ from pydantic import model_validator
 
 from msvqa.data.annotated import Annotated
 from msvqa.data.annotations import unusable_path
-from msvqa.data.caption_rows import CaptionRows, Found, MediaFolders, Place
+from msvqa.data.caption_rows import CaptionRows
 from msvqa.data.dataset import Dataset
+from msvqa.data.placed_media import Found, MediaFolders, Place
 from msvqa.data.root import Root, SourceFile, open_root
 from msvqa.errors import DataError, did_you_mean, one_of
 from msvqa.files import hash_file

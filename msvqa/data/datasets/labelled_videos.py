@@ -20,14 +20,13 @@ import pyarrow as pa
 
 from msvqa.data.annotated import Annotated
 from msvqa.data.annotations import unusable_path
-from msvqa.data.caption_rows import MediaFolders, Place, PlacedMedia
 from msvqa.data.dataset import Dataset
-from msvqa.data.datasets.table import deal
 from msvqa.data.examples.labels import Labels
-from msvqa.data.leakage import Allowed
 from msvqa.data.pictures import IMAGE_SUFFIXES
+from msvqa.data.placed_media import MediaFolders, Place, PlacedMedia
 from msvqa.data.root import SourceFile
 from msvqa.data.schema import Problem
+from msvqa.data.table_splits import deal
 from msvqa.data.video_files import is_video
 from msvqa.errors import DataError, one_of
 from msvqa.text_files import read_lines
@@ -82,14 +81,14 @@ class LabelledVideos(Dataset):
         notes = [] if self._lists else self._read_folders(rows)
         media = MediaFolders(self.root)
         found = {(split, place): media.find(place.path) for split, place in rows.places()}
-        allowed = Allowed(frozenset(self.config.shared_videos))
-        placed = PlacedMedia.of(rows.places(), found, self.root, allowed, rows.splits)
+        placed = PlacedMedia(rows.places(), found, self.root)
+        problems = placed.problems(rows.splits, self.config.shared_videos)
         return Annotated(
             kind=Labels,
             splits=rows.splits,
-            media=placed.media,
+            media=placed.table,
             examples=rows.table(),
-            problems=[*rows.problems, *placed.problems],
+            problems=[*rows.problems, *problems],
             notes=notes,
             same_file=placed.same_file,
         )

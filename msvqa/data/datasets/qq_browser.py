@@ -13,9 +13,7 @@ Task: "CIKM 2021 AnalytiCup: Multimodal Video Similarity Challenge".
 """
 
 import hashlib
-import math
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -35,6 +33,13 @@ from msvqa.data.records import SUFFIXES
 from msvqa.data.root import SourceFile
 from msvqa.data.schema import Problem
 from msvqa.data.subwords import vocabulary_files
+from msvqa.data.titled_media import (
+    VIDEOS,
+    Labels,
+    pair_examples,
+    similarity_problem,
+    tag_examples,
+)
 from msvqa.errors import DataError, one_of
 from msvqa.storage import open_folder
 from msvqa.text_files import read_lines
@@ -45,20 +50,6 @@ TAGS, LABELS = "tag_list.txt", "label.tsv"
 INDICES = "-records"
 """Ending of the folder with the indices of all files of records."""
 MAX_TAG_DIGITS = 18
-
-
-VIDEOS = pa.schema([*MEDIA_COLUMNS, ("title", pa.string()), ("tags", pa.list_(pa.string()))])
-"""Columns of the media of a part, with what their records say."""
-
-
-@dataclass(frozen=True)
-class _Labels:
-    """The rows of a table of pairs."""
-
-    first: list[str]
-    second: list[str]
-    similarity: list[float]
-    row: list[int]
 
 
 class QQBrowser(Dataset):
@@ -97,9 +88,9 @@ class QQBrowser(Dataset):
         if kind is Pairs:
             labels = self._read_labels(problems)
             videos = pa.concat_tables([videos, self._unknown(videos, labels, problems)])
-            examples = _pairs(videos.combine_chunks(), labels, self._split)
+            examples = pair_examples(videos.combine_chunks(), labels, self._split)
         else:
-            examples = _tagged(videos)
+            examples = tag_examples(videos)
         return Annotated(
             kind=kind,
             splits=(self._split,),
@@ -189,8 +180,8 @@ class QQBrowser(Dataset):
             problems.append(_problem("damaged_record", detail, self._split, place[row], file, row))
         return pa.table(columns).select(VIDEOS.names).cast(VIDEOS)
 
-    def _read_labels(self, problems: list[Problem]) -> _Labels:
-        labels, file = _Labels([], [], [], []), self.root.source(self._labels)
+    def _read_labels(self, problems: list[Problem]) -> Labels:
+        labels, file = Labels([], [], [], []), self.root.source(self._labels)
         for number, line in enumerate(read_lines(file.path, file), start=1):
             if not line.strip():
                 continue
@@ -206,7 +197,7 @@ class QQBrowser(Dataset):
             labels.row.append(number)
         return labels
 
-    def _unknown(self, videos: pa.Table, labels: _Labels, problems: list[Problem]) -> pa.Table:
+    def _unknown(self, videos: pa.Table, labels: Labels, problems: list[Problem]) -> pa.Table:
         """Return absent media for the videos of pairs that no record holds."""
         known, unknown = set(videos["id"].to_pylist()), dict[str, int]()
         for row, *ids in zip(labels.row, labels.first, labels.second, strict=True):
@@ -250,49 +241,10 @@ def _problem(kind: str, detail: str, split: str, video: str, *place: str | int) 
     )  # fmt: skip
 
 
-def _tagged(videos: pa.Table) -> pa.Table:
-    """Return an example for every medium, present or not."""
-    n = len(videos)
-    media = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(n), pa.int64()), 1)
-    ones = pa.array(np.arange(n + 1), pa.int32())
-    return pa.table(
-        {
-            "media": media,
-            "split": videos["split"],
-            "titles": pa.ListArray.from_arrays(ones, videos["title"].combine_chunks()),
-            "tags": pa.ListArray.from_arrays(ones, videos["tags"].combine_chunks()),
-        }
-    )
-
-
-def _pairs(videos: pa.Table, labels: _Labels, split: str) -> pa.Table:
-    """Return an example for every pair, in the order of the file."""
-    row_of = {video: row for row, video in enumerate(videos["id"].to_pylist())}
-    ids = zip(labels.first, labels.second, strict=True)
-    rows = np.array([row_of[video] for pair in ids for video in pair], dtype=np.int64)  # (2n,)
-    n, taken = len(labels.row), videos.select(["title", "tags"]).take(pa.array(rows, pa.int64()))
-    twos = pa.array(2 * np.arange(n + 1), pa.int32())
-    return pa.table(
-        {
-            "media": pa.FixedSizeListArray.from_arrays(pa.array(rows, pa.int64()), 2),
-            "split": pa.array([split] * n, pa.string()),
-            "titles": pa.ListArray.from_arrays(twos, taken["title"].combine_chunks()),
-            "tags": pa.ListArray.from_arrays(twos, taken["tags"].combine_chunks()),
-            "similarity": pa.array(labels.similarity, pa.float32()),
-        }
-    )
-
-
 def _label_problem(cells: list[str]) -> str:
     if len(cells) != 3 or not cells[0] or not cells[1]:
         return f"two ids and a number, divided by tabs, are needed, found {len(cells)} cells"
-    try:
-        similarity = float(cells[2])
-    except ValueError:
-        return f"{cells[2][:40]!r} is not a number"
-    if not (math.isfinite(similarity) and 0 <= similarity <= 1):
-        return f"the similarity {similarity:g} is not between 0 and 1"
-    return ""
+    return similarity_problem(cells[2])
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -3,6 +3,7 @@
 PROCESSORS: dict[str, str] = {
     "clips": "msvqa.data.processors.clips:Clips",
     "features": "msvqa.data.processors.features:Features",
+    "frame_features": "msvqa.data.processors.frame_features:FrameFeatures",
     "frames": "msvqa.data.processors.frames:Frames",
     "vectors": "msvqa.data.processors.vectors:Vectors",
     "none": "msvqa.data.processors.nothing:Nothing",

@@ -2,31 +2,25 @@
 
 import hashlib
 import json
-import zlib
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from msvqa.data.features import FeatureFiles
-from msvqa.data.finite import as_stored
 from msvqa.data.medium import Medium
 from msvqa.data.processors.clips import Clips, DecodingExtractor, clip_sizes
+from msvqa.data.processors.frozen_encoder import (
+    FRAMES_PER_PASS,
+    FrozenEncoder,
+    encoder_identity,
+)
 from msvqa.data.processors.processor import Extractor, Processor
 from msvqa.data.store import Arrays, ArraySpec, StoreSpec
 from msvqa.data.video import Decoded
 from msvqa.errors import StoreError
-from msvqa.files import hash_file
-from msvqa.models.encoders import ENCODERS
 from msvqa.recipe import ClipsConfig, FeaturesConfig
-from msvqa.sections import NamedConfig, resolve
+from msvqa.sections import NamedConfig
 
-if TYPE_CHECKING:
-    from msvqa.models.encoders.encoder import Encoder
-
-FRAMES_PER_PASS = 32
 CLIPS_PER_PASS = 4
 
 
@@ -123,7 +117,7 @@ class Features(Processor):
 
     def _encoders_identity(self) -> dict[str, Any]:
         return {
-            part: _encoder_identity(config, self.seed)
+            part: encoder_identity(config, self.seed)
             for part, (config, _) in self.encoders().items()
         }
 
@@ -136,7 +130,11 @@ class FeatureExtractor(DecodingExtractor):
 
     def __init__(self, features: Features.Config, seed: int) -> None:
         super().__init__(features.clips, sorted({features.appearance_px, features.motion_px}))
-        self._features, self._seed = features, seed
+        assert features.appearance is not None
+        assert features.motion is not None
+        self._features = features
+        self._appearance = FrozenEncoder("appearance", features.appearance, seed)
+        self._motion = FrozenEncoder("motion", features.motion, seed)
 
     def made_of(self, decoded: Decoded) -> Arrays:
         """Return appearance (C, F, D) and motion (C, D)."""
@@ -144,26 +142,10 @@ class FeatureExtractor(DecodingExtractor):
         clips = decoded.frames[self._features.motion_px]  # (C, F, H, W, 3)
         distinct, position = self._clip_decoder.distinct(decoded.num_frames)
         flat = frames.reshape(-1, *frames.shape[2:])[distinct]  # (distinct frames, H, W, 3)
-        appearance = self._encode("appearance", flat, FRAMES_PER_PASS)[position]  # (C, F, D)
-        motion = self._encode("motion", clips, CLIPS_PER_PASS)  # (C, D)
+        dtype = self._features.dtype
+        appearance = self._appearance.encode(flat, FRAMES_PER_PASS, dtype)[position]  # (C, F, D)
+        motion = self._motion.encode(clips, CLIPS_PER_PASS, dtype)  # (C, D)
         return {"appearance": appearance, "motion": motion}
-
-    @cached_property
-    def _encoders(self) -> "dict[str, Encoder]":
-        features = self._features
-        parts = {"appearance": features.appearance, "motion": features.motion}
-        return {part: _open_encoder(part, config, self._seed) for part, config in parts.items()}
-
-    def _encode(self, part: str, pixels: np.ndarray, per_pass: int) -> np.ndarray:
-        import torch
-
-        encoder = self._encoders[part]
-        device = next(encoder.parameters()).device
-        with torch.inference_mode():
-            passes = torch.split(torch.from_numpy(pixels), per_pass)
-            found = [encoder(batch.to(device)).float().cpu() for batch in passes]
-        features = torch.cat(found).numpy()
-        return as_stored(features, self._features.dtype, f"{part} features of the encoder")
 
 
 class FileExtractor(Extractor):
@@ -175,33 +157,6 @@ class FileExtractor(Extractor):
     def arrays(self, medium: Medium) -> Arrays:
         """Return the features of a video; its file is not read."""
         return self._files.read(medium.id)
-
-
-def _open_encoder(part: str, config: NamedConfig | None, seed: int) -> "Encoder":
-    import torch
-
-    assert config is not None
-    encoder_class = resolve(config.name, ENCODERS, "encoder")
-    # Without weights the encoder is random: the same in every worker, another for each part.
-    torch.manual_seed(seed + zlib.crc32(part.encode()))
-    encoder: Encoder = encoder_class(config).eval()
-    encoder.load_pretrained()
-    encoder.to(device="cuda" if torch.cuda.is_available() else "cpu")
-    for kind, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
-        for weight in (p for p in encoder.parameters() if p.ndim == kind):
-            weight.data = weight.data.to(memory_format=layout)
-    return encoder
-
-
-def _encoder_identity(config: NamedConfig, seed: int) -> dict[str, Any]:
-    identity: dict[str, Any] = config.model_dump(mode="json")
-    weights = identity.pop("weights", None)
-    if weights is None:
-        return {**identity, "random_weights_of_seed": seed}
-    if not Path(weights).is_file():
-        raise StoreError(f"there is no file of weights {weights}")
-    # The file's content, since it may have moved; and hashing takes a second at most.
-    return {**identity, "weights_sha256": hash_file(Path(weights))}
 
 
 def _files_identity(features: FeaturesConfig) -> dict[str, Any]:

@@ -231,10 +231,15 @@ class FrameExtractor(Extractor):
         self.timeout_s = timeout_s
         self._view, self._isolated = view, IsolatedDecoder(timeout_s)
 
+    def made_of(self, decoded: Decoded) -> Arrays:
+        """Return what is kept of a medium: its frames (T·K·C, S, S, 3)."""
+        frames, size = decoded.frames[self._view.size_px], self._view.size_px
+        return {"frames": _three_squares(frames, size) if self._view.fit == "cover" else frames}
+
     def arrays(self, medium: Medium) -> Arrays:
-        """Return (T·K·C, S, S, 3) frames."""
+        """Return what is made of the frames of a medium."""
         with medium_file(_of_pixels(medium)) as path:
-            return self._frames(self._isolated.look(path, medium, self._view))
+            return self.made_of(self._isolated.look(path, medium, self._view))
 
     def close(self) -> None:
         """End the decoding process."""
@@ -248,11 +253,7 @@ class FrameExtractor(Extractor):
                 facts.pop("sha256", None)
             decoded = self._isolated.look(path, medium, self._view)
         facts |= decoding_facts(decoded)
-        return self._frames(decoded), decoded.outcome
-
-    def _frames(self, decoded: Decoded) -> Arrays:
-        frames, size = decoded.frames[self._view.size_px], self._view.size_px
-        return {"frames": _three_squares(frames, size) if self._view.fit == "cover" else frames}
+        return self.made_of(decoded), decoded.outcome
 
 
 def _of_pixels(medium: Medium) -> Medium:

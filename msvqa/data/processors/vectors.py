@@ -7,6 +7,7 @@ vector or several rows.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,10 @@ from msvqa.storage import Location
 
 # Legend: n rows of a medium, T of a batch, D numbers each.
 
+Sampling = Literal["middles", "strided"]
+ROWS: dict[Sampling, Callable[[int, int], np.ndarray]] = {"middles": middles, "strided": strided}
+"""Which T rows of n are taken where there are more."""
+
 
 class Vectors(Processor):
     """`vectors` (T, D) with `num_frames`, or (D,) for media of a single vector."""
@@ -38,7 +43,7 @@ class Vectors(Processor):
         """D"""
         frames: int | None = Field(default=None, ge=1, le=4096)
         """T; null: every medium is a single vector."""
-        sampling: Literal["middles", "strided"] = "middles"
+        sampling: Sampling = "middles"
         """`middles`: of more than T rows the middle ones of T equal parts, fewer are filled up with
         zeros; `strided`: rows at a whole number of rows from each other, and the last of fewer is
         repeated, as in the similarity systems."""
@@ -122,7 +127,7 @@ class VectorReader(Extractor):
         values = as_stored(np.asarray(found), config.dtype, str(path))
         if config.frames is None:
             return {"vectors": values}
-        return _DRAWN[config.sampling](values, config.frames)
+        return DRAWN[config.sampling](values, config.frames)
 
     def _made(self, medium: Medium, facts: dict[str, Any]) -> tuple[Arrays, str]:
         with video_file(medium.path) as path:
@@ -195,4 +200,8 @@ def _repeated(rows: np.ndarray, count: int) -> Arrays:
     return {"vectors": rows[strided(len(rows), count)], "num_frames": length}
 
 
-_DRAWN = {"middles": _filled, "strided": _repeated}
+DRAWN: dict[Sampling, Callable[[np.ndarray, int], Arrays]] = {
+    "middles": _filled,
+    "strided": _repeated,
+}
+"""Makes `vectors` (T, D) and `num_frames` of the rows (n, D) of a medium, of any number."""

@@ -1,8 +1,9 @@
 """What the encoders have in common: uint8 pixels in, one vector per frame or clip out."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from msvqa.storage import WeightsFile
 
 
 class Encoder(nn.Module):
-    """Residual network over pixels; subclasses build `conv1` to `layer4`."""
+    """A network over pixels without its classifier; the last map is averaged over its positions."""
 
     class Config(NamedConfig):
         """Fields that every encoder has."""
@@ -28,16 +29,10 @@ class Encoder(nn.Module):
         weights, else train. Clips of few videos are far too alike for statistics of pretrained
         networks."""
 
+    classifier: ClassVar[str] = "fc."
+    """How the names of the classifier begin in files of weights; it is dropped."""
     width: int
     """Features per frame or clip."""
-    conv1: nn.Conv2d | nn.Conv3d
-    bn1: nn.Module
-    relu: nn.Module
-    maxpool: nn.Module
-    layer1: nn.Module
-    layer2: nn.Module
-    layer3: nn.Module
-    layer4: nn.Module
 
     def __init__(self, config: Any, scale: PixelScale) -> None:
         super().__init__()
@@ -46,17 +41,18 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the features (N, width) of uint8 frames (N, H, W, 3) or clips (N, F, H, W, 3)."""
-        scaled = self.scale(pixels, like=self.conv1.weight)
+        scaled = self.scale(pixels, like=self.first_weight)
         # Global pooling: equal to the published fixed kernel wherever that leaves one position.
         return self.feature_map(scaled).flatten(2).mean(dim=2)
 
+    @property
+    @abstractmethod
+    def first_weight(self) -> Tensor:
+        """The weights of the convolution that sees the pixels."""
+
+    @abstractmethod
     def feature_map(self, scaled: Tensor) -> Tensor:
         """Return the last map (N, width, ...) of scaled pixels (N, 3, ...)."""
-        features: Tensor = self.relu(self.bn1(self.conv1(scaled)))
-        features = self.maxpool(features)
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            features = layer(features)
-        return features
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set the mode; frozen batch norm stays in eval mode."""
@@ -68,14 +64,40 @@ class Encoder(nn.Module):
         return self
 
     def load_pretrained(self) -> None:
-        """Load the weights that the config names; the classifier `fc` of the file is dropped.
+        """Load the weights that the config names, without the classifier of the file.
 
         Raises:
             WeightsError: the file does not fit, with all names that differ.
         """
         if self.config.weights:
             state = read_weights(self.config.weights)
-            load_strictly(self, state, self.config.weights, ignored=("fc.",))
+            load_strictly(self, state, self.config.weights, ignored=(self.classifier,))
+
+
+class ResidualEncoder(Encoder):
+    """Residual network; subclasses build `conv1` to `layer4`."""
+
+    conv1: nn.Conv2d | nn.Conv3d
+    bn1: nn.Module
+    relu: nn.Module
+    maxpool: nn.Module
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+
+    @property
+    def first_weight(self) -> Tensor:
+        """The weights of `conv1`."""
+        return self.conv1.weight
+
+    def feature_map(self, scaled: Tensor) -> Tensor:
+        """Return the map (N, width, ...) after `layer4`."""
+        features: Tensor = self.relu(self.bn1(self.conv1(scaled)))
+        features = self.maxpool(features)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            features = layer(features)
+        return features
 
 
 def initialize_convolutions(module: nn.Module) -> None:

@@ -9,7 +9,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from msvqa.models.encoders.encoder import Encoder, check_pixels, initialize_convolutions
+from msvqa.models.encoders.encoder import (
+    ResidualEncoder,
+    check_pixels,
+    initialize_convolutions,
+)
 from msvqa.models.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelScale
 
 BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
@@ -27,10 +31,10 @@ SCALES = {
 }
 
 
-class ResNet(Encoder):
+class ResNet(ResidualEncoder):
     """One vector per frame: torchvision's ResNet without its classifier."""
 
-    class Config(Encoder.Config):
+    class Config(ResidualEncoder.Config):
         """Depth, width and input of the network."""
 
         name: str = "resnet"

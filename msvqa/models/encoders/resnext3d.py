@@ -10,7 +10,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from msvqa.models.encoders.encoder import Encoder, check_pixels, initialize_convolutions
+from msvqa.models.encoders.encoder import (
+    ResidualEncoder,
+    check_pixels,
+    initialize_convolutions,
+)
 from msvqa.models.layers.pixels import ACTIVITYNET_MEAN, PixelScale
 
 LAYERS: dict[int, tuple[int, int, int, int]] = {
@@ -32,7 +36,7 @@ POOLING: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class ResNeXt3D(Encoder):
+class ResNeXt3D(ResidualEncoder):
     """One vector per clip.
 
     Pooling is global. The authors pool with a fixed kernel of 4 x 4 (for 112 pixels), which is
@@ -40,7 +44,7 @@ class ResNeXt3D(Encoder):
     are 2048 * 16 = 32768 wide.
     """
 
-    class Config(Encoder.Config):
+    class Config(ResidualEncoder.Config):
         """Depth, width and input of the network."""
 
         name: str = "resnext3d"
