@@ -23,9 +23,18 @@ MIXTURE_TEMPERATURE, SMALLEST_SHARE = 2.0, 1e-8
 SMALLEST_SIMILARITY, ADDED_TO_NORMS = 1e-7, 1e-5
 
 
-def cross_entropy(logits: Tensor, answer: Tensor) -> Tensor:
-    """Return the negative log-probability (Q,) of the right answers, from logits (Q, A)."""
-    return functional.cross_entropy(_precise(logits), answer, reduction="none")
+def cross_entropy(logits: Tensor, answer: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return the negative log-probability (Q,) of the right answers, from logits (Q, A).
+
+    Args:
+        logits: of all answers.
+        answer: int64 (Q,), the right ones; -100, which is none, counts 0.
+        smoothing: this part of the target is spread over all answers alike (Szegedy et al., 2016,
+            https://arxiv.org/abs/1512.00567, section 7).
+    """
+    return functional.cross_entropy(
+        _precise(logits), answer, reduction="none", label_smoothing=smoothing
+    )
 
 
 def consistency(first: Tensor, second: Tensor) -> Tensor:

@@ -36,6 +36,11 @@ class Answerer:
     """A trained model that answers questions about video files."""
 
     def __init__(self, loaded: Loaded, device: str | None = None) -> None:
+        if absent := {Vocabulary.name, AnswerList.name}.difference(loaded.lexicon.sizes()):
+            raise RunError(
+                f"{loaded.location} was not trained on questions: it knows no "
+                f"{' and no '.join(sorted(absent))}; `msvqa evaluate` asks it about its own data"
+            )
         self._processor = processor_of(loaded.view)
         if self._processor.pictures is not self._processor:
             raise RunError(

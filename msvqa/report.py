@@ -307,9 +307,10 @@ def _points(value: float | None) -> str:
     return ABSENT if value is None else f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return ABSENT
+def _number(value: str | float | None) -> str:
+    """Return a cell of a sheet: numbers with four digits, texts as they are."""
+    if value is None or isinstance(value, str):
+        return ABSENT if value is None else value
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 

@@ -373,6 +373,7 @@ def test_every_shipped_recipe_loads_and_builds(file):
             word_size=view.data.word_size,
             text=100,
             tags=30,
+            labels=20,
             **processor_of(view).sizes(),
         )
         with torch.device("meta"):

@@ -6,6 +6,7 @@ Per video (first axis V):
     clips            uint8 (V, C, F, H, W, 3), RGB; encoders bring it to their own layout and scale
     appearance       float16/32 (V, C, F, D_a), features of frames
     motion           float16/32 (V, C, D_m), features of clips
+    frames           uint8 (V, T, H, W, 3), RGB; in evaluation with W views (V, W, T, H, W, 3)
     video            int64 (V,), row of the video in its split
 
 Per question (first axis Q):
@@ -13,6 +14,7 @@ Per question (first axis Q):
     question_length  int64 (Q,), at least 1
     video_index      int64 (Q,), row of this batch's video tensors that the question is about
     answer           int64 (Q,), class id
+    label            int64 (Q,), class id of labelled media, -100 where a label has none
     weight           float32 (Q,), 1 for a question that counts and 0 for padding,
                      which repeats questions of the same batch
     row              int64 (Q,), row of the question in its split

@@ -23,6 +23,13 @@ def shrink(frames: np.ndarray, size_px: int) -> np.ndarray:
     return _interpolated(frames, (height, width))
 
 
+def cover(frames: np.ndarray, size_px: int) -> np.ndarray:
+    """Return uint8 frames (N, H, W, 3) whose shorter side is `size_px`, in their ratio."""
+    sides = frames.shape[1:3]
+    height, width = (max(size_px, round(side * size_px / min(sides))) for side in sides)
+    return _interpolated(frames, (height, width))
+
+
 def _interpolated(frames: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (N, 3, H, W), channels_last in memory
     small = interpolate(pixels, size=sides, mode="bicubic", antialias=True)

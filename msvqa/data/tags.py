@@ -25,7 +25,7 @@ class TagList(WordList):
         Raises:
             DataError: there are too many.
         """
-        ordered = sorted(set(tags), key=lambda tag: (_number(tag), tag))
+        ordered = in_order(tags)
         if len(ordered) > MAX_TAGS:
             raise DataError(f"{len(ordered)} tags, at most {MAX_TAGS} are possible")
         return cls(ordered)
@@ -44,6 +44,11 @@ class TagList(WordList):
         keys = np.unique(owner[known] * max(len(self), 1) + column[known])
         owner, column = np.divmod(keys, max(len(self), 1))
         return column, np.bincount(owner, minlength=len(tags))
+
+
+def in_order(words: Iterable[str]) -> list[str]:
+    """Return different words: whole numbers by their size, before texts by their letters."""
+    return sorted(set(words), key=lambda word: (_number(word), word))
 
 
 def _number(tag: str) -> int:

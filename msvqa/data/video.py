@@ -47,7 +47,7 @@ class Decoded:
 
     frames: dict[int, np.ndarray]
     """uint8 (*plan, size, size, 3) for every size, RGB, contiguous; with `fit: whole` the longer
-    side has the size"""
+    side has the size, with `cover` the shorter one"""
     probe: Probe
 
     @property
@@ -87,7 +87,8 @@ class View:
     size_px: int
     fit: str = "crop"
     """`crop` keeps the square in the middle, `stretch` all; then the aspect ratio is lost. `whole`
-    keeps both: no square, and only what is larger is made smaller."""
+    keeps both: no square, and only what is larger is made smaller. `cover` keeps both too, and
+    makes the shorter side `size_px`."""
     decoder: str = "pyav"
 
 
@@ -329,9 +330,10 @@ def _convert(frames: Iterable[np.ndarray], sizes: Sequence[int], fit: str) -> di
     Raises:
         VideoError: outcome `sizes_differ`: whole pictures are of different sizes.
     """
-    from msvqa.data.resize import resize, shrink  # torch, which `probe` does without
+    # With torch, which `probe` does without.
+    from msvqa.data.resize import cover, resize, shrink
 
-    convert = shrink if fit == "whole" else resize
+    convert = {"whole": shrink, "cover": cover}.get(fit, resize)
     parts: dict[int, list[np.ndarray]] = {size: [] for size in sizes}
     for chunk in _chunks(frames):
         for size, done in parts.items():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from msvqa.engine.inputs import OF_NO_DATA
 from msvqa.models.model import Model, Sizes, build_model
 from msvqa.models.parts import parts_of_weights
 from msvqa.recipe import Recipe
@@ -38,7 +39,9 @@ class Needs:
         (stage,) = view.stages
         with torch.device("meta"):
             model = build_model(view, sizes, stage.absent)
-            whole = build_model(view, sizes) if stage.absent else model
+            # The names of all parts, also of those that this data has no words for.
+            every = Sizes(**{**OF_NO_DATA, **sizes})
+            whole = build_model(view, every) if stage.absent else model
         needs = cls.of(model)
         dropped = [name for name in shapes_of(whole) if name not in needs.shapes]
         return cls(shapes=needs.shapes, part_of=needs.part_of, fresh=stage.fresh, dropped=dropped)

@@ -13,6 +13,7 @@ from msvqa.data.schema import PREDICTIONS
 from msvqa.data.text import AnswerList
 from msvqa.errors import DataError
 from msvqa.evaluators.evaluator import Answers, Evaluator
+from msvqa.evaluators.ranked import ranked_answers, ranked_columns
 
 if TYPE_CHECKING:
     from msvqa.data.lexicon import Lexicon
@@ -98,39 +99,21 @@ class QuestionAnswering(Evaluator):
 
     def table(self, answers: Answers, split: "Split", lexicon: "Lexicon") -> pa.Table:
         """Return one row per question, with all that is needed to count without this package."""
-        finite, asked = metrics.is_finite(answers), split.of(Questions)
-        decode = lexicon.of(AnswerList).decode
-        # What is not finite is no answer, and has no probability.
-        top = [
-            [decode(answer) for answer in row] if answered else []
-            for row, answered in zip(answers["top"].tolist(), finite, strict=True)
-        ]
-        probability = answers["probability"].astype(np.float32).tolist()
-        right = zip(top, asked.answer, strict=True)
+        asked = split.of(Questions)
+        ranked = ranked_columns(answers, lexicon.of(AnswerList).decode)
+        right = zip(ranked["top"], asked.answer, strict=True)
         columns = {
             **asked.shown(np.arange(len(asked))),
             **self.asked(split),
-            "predicted": [next(iter(best), None) for best in top],
             "correct": [best[:1] == [answer] for best, answer in right],
-            "top": top,
-            "probability": [
-                row if answered else [] for row, answered in zip(probability, finite, strict=True)
-            ],
+            **ranked,
         }
         return pa.table(columns, schema=PREDICTIONS)
 
     def answers(self, table: pa.Table, split: "Split", lexicon: "Lexicon") -> Answers:
         """Return the classes and probabilities that a table shows."""
         encode = lexicon.of(AnswerList).encode
-        rows = table.select(["top", "probability"]).to_pylist()
-        width = max((len(row["top"]) for row in rows), default=1)
-        top = np.zeros((len(rows), width), dtype=np.int64)
-        probability = np.full((len(rows), width), np.nan)
-        for number, row in enumerate(rows):
-            if row["top"]:
-                top[number] = [encode(text, train=True) for text in row["top"]]
-                probability[number] = row["probability"]
-        return {"top": top, "probability": probability}
+        return ranked_answers(table, lambda text: encode(text, train=True))
 
 
 def _row_of(

@@ -77,10 +77,20 @@ class Model(nn.Module):
         return None
 
     def freeze(self, parts: Collection[str]) -> None:
-        """Leave parts as they are: no gradients, and eval mode in training too."""
+        """Leave parts as they are: no gradients, and eval mode in training too.
+
+        Raises:
+            RecipeError: the model has no such part, as where its data has no labels or no texts.
+        """
         self._frozen = frozenset(parts)
+        members = parameters_of(self.parts())
+        if unknown := [name for name in parts if name not in members]:
+            there = one_of(members)
+            raise RecipeError(
+                [f"parts.{name}: of this data the model has {there}" for name in unknown]
+            )
         for name in parts:
-            for parameter in parameters_of(self.parts())[name]:
+            for parameter in members[name]:
                 parameter.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Model":

@@ -16,6 +16,7 @@ from torch.nn import functional
 from msvqa.data.batch import Batch
 from msvqa.errors import RecipeError
 from msvqa.models.layers.alignment_heads import AlignmentHeads
+from msvqa.models.layers.classifier import Classifier, ClassifierConfig
 from msvqa.models.layers.clip_tower import ClipTower, ClipTowerConfig, Lesson, image_weights
 from msvqa.models.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelScale
 from msvqa.models.layers.text_transformer import (
@@ -38,13 +39,15 @@ from msvqa.models.weights import load_strictly
 from msvqa.storage import WeightsFile
 
 # Legend: V media, T frames, N tokens of a frame, n visible tokens of a medium, K aligned layers, D
-# width, C width of the teacher's output, E width of the projections, Q captions, L words.
+# width, C width of the teacher's output, E width of the projections, Q captions, L words, A labels.
 
 CLIP_MEAN = (122.7709383, 116.7460125, 104.09373615)
 CLIP_STD = (68.5005327, 66.6321579, 70.32316305)
 LEAST_TEMPERATURE, LARGEST_TEMPERATURE = 0.001, 0.5
 FILE_STARTS = ("vision_encoder.encoder.", "encoder.", "")
 """What stands before the names of the video transformer in published files of either stage."""
+FED_WITH = {"text": "vocabulary", "fusion": "vocabulary", "classifier": "labels"}
+"""The size that a part needs of the data: of data without it the part is absent."""
 
 
 class Watched(NamedTuple):
@@ -59,7 +62,11 @@ class Watched(NamedTuple):
 
 
 class UMT(Model):
-    """Video transformer, its teacher and alignment heads, both halves of BERT, projections."""
+    """Video transformer, its teacher and alignment heads, both halves of BERT, projections.
+
+    Where the data has labels there is a classifier, where it has texts there are the halves of
+    BERT.
+    """
 
     class Config(Model.Config):
         """Sizes and weight files."""
@@ -76,13 +83,17 @@ class UMT(Model):
         projection_width: int = Field(default=512, ge=1)
         temperature: float = Field(default=0.07, ge=LEAST_TEMPERATURE, le=LARGEST_TEMPERATURE)
         """At the start; it is learned."""
+        classifier: ClassifierConfig = ClassifierConfig()
 
     config: Config
-    optional: ClassVar[tuple[str, ...]] = ("teacher", "heads", "text", "fusion", "projections")
+    optional: ClassVar[tuple[str, ...]] = (
+        "teacher", "heads", "text", "fusion", "projections", "classifier",
+    )  # fmt: skip
     external: ClassVar[tuple[str, ...]] = ("teacher",)
 
     def __init__(self, config: Config, sizes: Sizes, absent: Collection[str] = ()) -> None:
-        super().__init__(config, sizes, absent)
+        unfed = [part for part, size in FED_WITH.items() if sizes.get(size) is None]
+        super().__init__(config, sizes, {*absent, *unfed})
         _refuse_unlike_depths(config)
         self.scale = PixelScale(IMAGENET_MEAN, IMAGENET_STD)
         self.clip_scale = PixelScale(CLIP_MEAN, CLIP_STD)
@@ -101,6 +112,8 @@ class UMT(Model):
             self.projections = Projections(config)
         if "teacher" not in self.absent:
             self.teacher = ClipTower(config.teacher)
+        if "classifier" not in self.absent:
+            self.classifier = Classifier(config.classifier, width, sizes.labels)
 
     def parts(self) -> Parts:
         """Return the parts that a stage may leave out, and the video transformer as `video`."""
@@ -123,15 +136,20 @@ class UMT(Model):
         """Return what never gets a gradient of a loss.
 
         Args:
-            uses: any of `imitate`, `contrast`, `match`, `words`: what the loss asks of the model.
+            uses: any of `imitate`, `contrast`, `match`, `words`, `classify`: what the loss asks of
+                the model.
         """
         wanted = {
             "heads": {"imitate"}, "projections": {"contrast"}, "matching": {"match"},
             "word_head": {"words"}, "fusion": {"match", "words"},
             "text": {"contrast", "match", "words"}, "teacher": set[str](),
+            "classifier": {"classify"},
+            # What is classified is normed after its mean is taken, by a norm of the classifier.
+            "video.norm": {"imitate", "contrast", "match", "words"},
         }  # fmt: skip
         idle = [name for name, users in wanted.items() if not users & set(uses)]
-        return [getattr(self, name) for name in idle if hasattr(self, name)]
+        modules = dict(self.named_modules())
+        return [modules[name] for name in idle if name in modules]
 
     # Weights
 
@@ -163,9 +181,14 @@ class UMT(Model):
 
     # What objectives ask
 
+    def _clips(self, batch: Batch) -> Tensor:
+        """Return the scaled clips (V, 3, T, height, width) of a batch."""
+        clips: Tensor = self.scale(_single_view(batch), like=self.video.patch_embed.proj.weight)
+        return clips
+
     def watch(self, batch: Batch, visible: Tensor | None = None) -> Watched:
         """Return what is seen of media, of all tokens or of visible ones, int64 (V, n)."""
-        clips = self.scale(batch["frames"], like=self.video.patch_embed.proj.weight)
+        clips = self._clips(batch)
         depth, video = self.config.video.depth, self.video
         tapped = range(max(0, depth - self.config.aligned_layers), depth)
         layers = video.layers(video.embed(clips, visible), tapped)
@@ -182,7 +205,7 @@ class UMT(Model):
     @torch.inference_mode()
     def learn(self, batch: Batch) -> Lesson:
         """Return what the teacher says of all tokens of media: K x (V, T·N, W), (V, T, N)."""
-        frames = batch["frames"]
+        frames = _single_view(batch)
         scale = self.scale if self.config.teacher.norm == "shared" else self.clip_scale
         images = scale(rearrange(frames, "v t ... -> (v t) ..."), like=self.teacher.conv1.weight)
         # As many tokens as the student has, whatever the teacher's patches: 14 px want 196 px.
@@ -228,6 +251,18 @@ class UMT(Model):
         """Return one vector (Q, E) for each caption."""
         return self.project_text(self.text(*self.text.ids(batch["text"], batch["text_length"])))
 
+    def classify(self, batch: Batch) -> Tensor:
+        """Return logits (V, A) of all labels for each medium, of all of its tokens."""
+        clips = self._clips(batch)
+        last = self.config.video.depth - 1
+        (tokens,) = self.video.layers(self.video.embed(clips), [last])  # (V, n, D)
+        logits: Tensor = self.classifier(tokens)
+        return logits
+
+    def unclassified(self) -> list[nn.Module]:
+        """Return what `classify` never runs."""
+        return self.unused({"classify"})
+
     def match_logits(self, fused: Tensor) -> Tensor:
         """Return whether clip and text belong together: logits (Q, 2) of no and yes."""
         logits: Tensor = self.matching(fused[:, 0])
@@ -248,6 +283,19 @@ class Projections(nn.Module):
         self.video = nn.Linear(config.video.width, config.projection_width)
         self.text = nn.Linear(config.text.width, config.projection_width)
         self.temperature = nn.Parameter(torch.tensor(config.temperature))
+
+
+def _single_view(batch: Batch) -> Tensor:
+    """Return the frames (V, T, height, width, 3) of media that are seen in one view each."""
+    frames = batch["frames"]
+    if frames.ndim != 5:
+        raise RecipeError(
+            [
+                "processor: media in several views (views, crops) are for objective "
+                "classification alone: use 1 of each"
+            ]
+        )
+    return frames
 
 
 def _refuse_unlike_depths(config: UMT.Config) -> None:

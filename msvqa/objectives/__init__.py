@@ -2,6 +2,7 @@
 
 OBJECTIVES: dict[str, str] = {
     "alignment": "msvqa.objectives.alignment:Alignment",
+    "classification": "msvqa.objectives.classification:Classification",
     "distillation": "msvqa.objectives.distillation:Distillation",
     "reconstruction": "msvqa.objectives.reconstruction:Reconstruction",
     "answering": "msvqa.objectives.answering:Answering",

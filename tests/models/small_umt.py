@@ -5,7 +5,7 @@ import torch
 from msvqa.models.model import Sizes
 from msvqa.models.umt import UMT
 
-VOCABULARY, FRAMES, SIZE_PX, PATCH_PX = 20, 4, 32, 8
+VOCABULARY, LABELS, FRAMES, SIZE_PX, PATCH_PX = 20, 7, 4, 32, 8
 TOKENS = (SIZE_PX // PATCH_PX) ** 2
 SMALL = {
     "aligned_layers": 2,
@@ -19,9 +19,10 @@ SMALL = {
 }  # fmt: skip
 
 
-def make_umt(absent=(), **changes):
+def make_umt(absent=(), words=None, **changes):
     torch.manual_seed(0)
-    sizes = Sizes(vocabulary=VOCABULARY, frames=FRAMES, size_px=SIZE_PX)
+    words = {"vocabulary": VOCABULARY, "labels": LABELS} if words is None else words
+    sizes = Sizes(**words, frames=FRAMES, size_px=SIZE_PX)
     return UMT(UMT.Config.model_validate(SMALL | changes), sizes, absent)
 
 
@@ -32,7 +33,7 @@ def make_batch(rows=4, seed=1, **changes):
         "frames": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
         "text": torch.randint(2, VOCABULARY, (rows, 5), generator=generator),
         "text_length": torch.tensor([5, 3, 4, 5, 2, 1, 5, 4][:rows]),
-        "text_id": torch.arange(rows), "video": torch.arange(rows),
-        "video_index": torch.arange(rows), "weight": torch.ones(rows),
+        "text_id": torch.arange(rows), "label": torch.arange(rows) % LABELS,
+        "video": torch.arange(rows), "video_index": torch.arange(rows), "weight": torch.ones(rows),
         "normalizer": torch.tensor(float(rows)), "row": torch.arange(rows), **changes,
     }  # fmt: skip

@@ -171,6 +171,17 @@ def test_every_parameter_is_in_one_part_and_parts_may_be_absent():
     assert depths == {None, 0, 1, 2, 3}
 
 
+def test_what_the_data_has_no_words_for_is_absent():
+    texts, labels = make_umt(words={"vocabulary": 9}), make_umt(words={"labels": 3})
+    assert set(texts.parts()) == {"video", *texts.optional} - {"classifier"}
+    assert set(labels.parts()) == {"video", *labels.optional} - {"text", "fusion"}
+    assert labels.classify(make_batch(rows=2)).shape == (2, 3)
+    with pytest.raises(
+        RecipeError, match=r"parts\.text: of this data the model has classifier, heads"
+    ):
+        labels.freeze(["text"])
+
+
 def test_a_student_with_other_tokens_than_its_teacher_is_refused():
     with pytest.raises(RecipeError, match="2 frames make a token of the student, 1 makes one"):
         make_umt(video=SMALL["video"] | {"tubelet": 2})

@@ -20,14 +20,15 @@ from msvqa.errors import VideoError
 from msvqa.sections import NamedConfig
 from msvqa.storage import Location
 
-# Legend: T frames, K candidates for each, S x S pixels of the store.
+# Legend: T frames, K candidates for each, C squares cut out of a frame, S x S pixels of the store;
+# W views of evaluation.
 
 CROPPED_STORE_PX = 256
 """Pixels of the store where crops are random, unless the section says otherwise."""
 
 
 class Frames(Processor):
-    """Frames as uint8 (T, H, W, 3)."""
+    """Frames as uint8 (T, H, W, 3); in evaluation with views (W, T, H, W, 3)."""
 
     class Config(NamedConfig):
         """Which frames, how large, and where they are kept."""
@@ -52,6 +53,13 @@ class Frames(Processor):
         """`random`: in training a random square of the kept one, the same for all T frames."""
         least_crop: float = Field(default=0.5, gt=0, le=1)
         """`crop: random`: smallest area of it, as a part of the whole."""
+        views: int = Field(default=1, ge=1, le=99)
+        """`draw: segments`: in evaluation so many clips of a medium, each with another one of the
+        candidates of each part, for objectives that average what they see."""
+        crops: Literal[1, 3] = 1
+        """`fit: crop`: 3 cuts squares out of a picture at both ends of its longer side and in the
+        middle. Evaluation sees each of them in each of the `views`; training with `crop: random`
+        draws one of them first, and else takes the middle one."""
         flip: bool = False
         """In training mirror half of the media."""
         store_px: int | None = Field(default=None, ge=16, le=1024)
@@ -70,6 +78,14 @@ class Frames(Processor):
                 raise ValueError(f"candidates: must be odd, it is {self.candidates}")
             if self.store_px is not None and self.store_px < self.size_px:
                 raise ValueError(f"store_px: {self.store_px} is less than size_px {self.size_px}")
+            kept = self.candidates if self.draw == "segments" else 1
+            if self.views > kept:
+                raise ValueError(
+                    f"views: {self.views} are wanted, and {kept} frames of each part are there: "
+                    "raise candidates, with draw segments"
+                )
+            if self.crops > 1 and self.fit != "crop":
+                raise ValueError(f"crops: {self.crops} needs fit crop: {self.fit} leaves nothing")
             return self
 
     config: Config
@@ -104,8 +120,10 @@ class Frames(Processor):
     def spec(self) -> StoreSpec:
         """Return what a store of frames holds."""
         config, size = self.config, self.kept_px
-        count = config.frames * self.kept_of_each
+        count = config.frames * self.kept_of_each * config.crops
         settings: dict[str, Any] = {"draw": config.draw, "frames": config.frames, "fit": config.fit}
+        if config.crops > 1:
+            settings["crops"] = config.crops
         if config.draw == "fps":
             settings["fps"] = config.fps
         return StoreSpec(
@@ -128,6 +146,7 @@ class Frames(Processor):
             f"{config.fps:g}" if config.draw == "fps" else "",
             f"-{self.kept_px}px",
             "" if config.fit == "crop" else f"-{config.fit}",
+            "" if config.crops == 1 else f"-{config.crops}crops",
             "" if config.decoder == "pyav" else f"-{config.decoder}",
         ]
         return "".join(parts)
@@ -144,28 +163,55 @@ class Frames(Processor):
             choose=choose,
             select=None if choose else partial(mvbench_frames, count=config.frames),
             size_px=self.kept_px,
-            fit=config.fit,
+            fit=config.fit if config.crops == 1 else "cover",
             decoder=config.decoder,
         )
         return FrameExtractor(view, config.timeout_s)
 
     def draw(self, arrays: Arrays, generator: np.random.Generator | None) -> Arrays:
-        """Return `frames` (T, H, W, 3): one of each K candidates, cropped, resized, mirrored."""
-        config, each = self.config, self.kept_of_each
-        kept = arrays["frames"].reshape(config.frames, each, *arrays["frames"].shape[1:])
-        chosen: Any = each // 2
-        if generator is not None and each > 1:
-            chosen = generator.integers(each, size=config.frames)
-        frames = kept[np.arange(config.frames), chosen]  # (T, S, S, 3)
-        if generator is not None and config.crop == "random":
-            frames = _random_square(frames, config.least_crop, generator)
-        if frames.shape[1] != config.size_px:
-            from msvqa.data.resize import resize  # torch, which extraction does without
+        """Return `frames` (T, H, W, 3): one of each K candidates, cropped, resized, mirrored.
 
-            frames = resize(frames, config.size_px)
-        if generator is not None and config.flip and generator.random() < 0.5:
+        In evaluation with several views (W, T, H, W, 3): of each `views` all `crops`.
+        """
+        config = self.config
+        kept = self._kept(arrays)  # (T, K, C, S, S, 3)
+        if generator is not None:
+            return {"frames": self._drawn(kept, generator)}
+        places = (2 * np.arange(config.views) + 1) * self.kept_of_each // (2 * config.views)  # (W,)
+        seen = kept[:, places].transpose(1, 2, 0, 3, 4, 5)  # (W, C, T, S, S, 3)
+        views = self._resized(seen.reshape(-1, *kept.shape[3:]))  # (W·C·T, H, W, 3)
+        views = views.reshape(-1, config.frames, *views.shape[1:])
+        return {"frames": views[0] if len(views) == 1 else views}
+
+    def _drawn(self, kept: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Return the frames (T, H, W, 3) of a training step."""
+        config, each = self.config, self.kept_of_each
+        chosen: Any = 0
+        if each > 1:
+            chosen = generator.integers(each, size=config.frames)
+        square = config.crops // 2
+        if config.crops > 1 and config.crop == "random":
+            square = int(generator.integers(config.crops))
+        frames: np.ndarray = kept[np.arange(config.frames), chosen, square]  # (T, S, S, 3)
+        if config.crop == "random":
+            frames = _random_square(frames, config.least_crop, generator)
+        frames = self._resized(frames)
+        if config.flip and generator.random() < 0.5:
             frames = frames[:, :, ::-1]
-        return {"frames": frames}
+        return frames
+
+    def _resized(self, frames: np.ndarray) -> np.ndarray:
+        """Return frames (N, S, S, 3) in the size of a batch."""
+        if frames.shape[1] == self.config.size_px:
+            return frames
+        from msvqa.data.resize import resize  # torch, which extraction does without
+
+        return resize(frames, self.config.size_px)
+
+    def _kept(self, arrays: Arrays) -> np.ndarray:
+        """Return what is kept of a medium (T, K, C, S, S, 3)."""
+        config, kept = self.config, arrays["frames"]
+        return kept.reshape(config.frames, self.kept_of_each, config.crops, *kept.shape[1:])
 
     @property
     def pictures(self) -> Processor:
@@ -173,8 +219,9 @@ class Frames(Processor):
         return self
 
     def shown(self, arrays: Arrays) -> np.ndarray:
-        """Return the frames of evaluation as one clip."""
-        return self.draw(arrays, None)["frames"][None]
+        """Return the frames of evaluation as one clip: the middle ones of several views."""
+        middle = self._kept(arrays)[:, self.kept_of_each // 2, self.config.crops // 2]
+        return self._resized(middle)[None]
 
 
 class FrameExtractor(Extractor):
@@ -185,8 +232,9 @@ class FrameExtractor(Extractor):
         self._view, self._isolated = view, IsolatedDecoder(timeout_s)
 
     def made_of(self, decoded: Decoded) -> Arrays:
-        """Return what is kept of a medium: its frames (T·K, S, S, 3)."""
-        return {"frames": decoded.frames[self._view.size_px]}
+        """Return what is kept of a medium: its frames (T·K·C, S, S, 3)."""
+        frames, size = decoded.frames[self._view.size_px], self._view.size_px
+        return {"frames": _three_squares(frames, size) if self._view.fit == "cover" else frames}
 
     def arrays(self, medium: Medium) -> Arrays:
         """Return what is made of the frames of a medium."""
@@ -228,6 +276,14 @@ def _at_rate(times: np.ndarray, count: int, fps: float) -> np.ndarray:
     if np.isnan(times).any():
         raise VideoError("no_times", "nobody knows when the frames are shown; draw segments")
     return at_rate(times, count, fps)
+
+
+def _three_squares(frames: np.ndarray, size: int) -> np.ndarray:
+    """Return the squares at the ends and in the middle of frames (N, H, W, 3), (N·3, S, S, 3)."""
+    rest = np.array(frames.shape[1:3]) - size  # one of both is 0
+    corners = [rest * step // 2 for step in range(3)]
+    cut = [frames[:, top : top + size, left : left + size] for top, left in corners]
+    return np.stack(cut, axis=1).reshape(-1, size, size, 3)
 
 
 def _random_square(frames: np.ndarray, least: float, generator: np.random.Generator) -> np.ndarray:

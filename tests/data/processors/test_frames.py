@@ -120,6 +120,47 @@ def test_crops_and_flips_are_of_all_frames_and_of_training_alone(image):
     np.testing.assert_array_equal(still, processor.draw(arrays, None)["frames"])
 
 
+def test_views_take_other_candidates_of_each_part_and_training_one(video):
+    processor, single = frames(frames=4, views=3), frames(frames=4)
+    (arrays,) = made(processor, Medium("v", video))
+    parts = candidates(LENGTH, 4, 5).reshape(4, 5)
+    seen = processor.draw(arrays, None)["frames"]
+    numbers = [[barcode_video.read(frame) for frame in view] for view in seen]
+    assert numbers == parts[:, [0, 2, 4]].T.tolist()
+    assert processor.spec() == single.spec(), "of one store"
+    for chance in (Chance(0, 0), Chance(0, 1)):
+        drawn = [p.draw(arrays, chance.of_medium(0))["frames"] for p in (processor, single)]
+        np.testing.assert_array_equal(*drawn)
+    np.testing.assert_array_equal(processor.shown(arrays), single.shown(arrays))
+
+
+@pytest.mark.parametrize("shape", [(40, 120), (120, 40)])
+def test_crops_are_the_ends_and_the_middle_of_the_longer_side(tmp_path, shape):
+    picture = np.zeros((*shape, 3), np.uint8)
+    long = np.argmax(shape)
+    for third in range(3):
+        np.moveaxis(picture, long, 0)[third * 40 : (third + 1) * 40] = 50 * (third + 1)
+    Image.fromarray(picture).save(tmp_path / "i.png")
+    medium = Medium("i", str(tmp_path / "i.png"), "image")
+    processor = frames(frames=2, candidates=3, views=2, crops=3, size_px=32, fit="crop")
+    (arrays,) = made(processor, medium)
+    assert arrays["frames"].shape == processor.spec().arrays["frames"].shape
+    seen = processor.draw(arrays, None)["frames"]
+    assert seen.shape == (6, 2, 32, 32, 3)
+    # In the middle of each: at its edge there is a little of its neighbour.
+    assert seen[:, :, 16, 16, 0].T.tolist() == [[50, 100, 150] * 2] * 2
+    chance = Chance(0, 0).of_medium(0)
+    assert (processor.draw(arrays, chance)["frames"][:, 16, 16] == 100).all()
+    moved = frames(
+        frames=2, candidates=3, crops=3, size_px=32, store_px=32, fit="crop", crop="random",
+        least_crop=0.9,
+    )  # fmt: skip
+    drawn = [moved.draw(arrays, Chance(0, n).of_medium(0))["frames"] for n in range(12)]
+    assert {int(found[0, 16, 16, 0]) for found in drawn} == {50, 100, 150}
+    assert (processor.shown(arrays)[0, :, 16, 16] == 100).all()
+    assert processor.folder_name() == "frames-2x3-segments-32px-3crops"
+
+
 @pytest.mark.parametrize(
     ("kind", "content", "outcome"),
     [
@@ -200,3 +241,9 @@ def test_what_contradicts_itself_is_refused():
         frames(candidates=4)
     with pytest.raises(ValueError, match="store_px: 32 is less than size_px 96"):
         frames(store_px=32)
+    with pytest.raises(ValueError, match="views: 6 are wanted, and 5 frames of each part"):
+        frames(views=6)
+    with pytest.raises(ValueError, match="views: 2 are wanted, and 1 frames of each part"):
+        frames(views=2, draw="middle")
+    with pytest.raises(ValueError, match="crops: 3 needs fit crop"):
+        frames(crops=3, fit="stretch")
