@@ -38,6 +38,7 @@ TENSORBOARD = ["tensorboard>=2.14"]
 NEIGHBOURS = ["faiss-cpu>=1.8"]
 DEVELOPMENT = [
     *TENSORBOARD,
+    *NEIGHBOURS,
     "cryptography>=42",
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6.100",

@@ -13,8 +13,6 @@ BLOCK = 65_536
 """Vectors that are multiplied at once: 128 MiB in double precision at E = 256."""
 PLAIN = 1_000_000
 """So many vectors are compared by matrix products; more by faiss, which is exact as well."""
-EXTRA = "neighbours"
-"""Optional part of the installation that has faiss."""
 
 
 def nearest(
@@ -58,7 +56,7 @@ def _by_faiss(vectors: np.ndarray, query: np.ndarray, top: int) -> tuple[np.ndar
     except ImportError as error:
         raise PackageError(
             f"{len(vectors):,} embeddings are searched by faiss, which cannot be imported "
-            f"({error}): install it with pip install 'msvqa[{EXTRA}]'"
+            f"({error}): install it with pip install faiss-cpu"
         ) from error
     index = faiss.IndexFlatIP(vectors.shape[1])
     for block in _blocks(vectors):

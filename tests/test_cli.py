@@ -58,6 +58,10 @@ def recipe(tmp_path, monkeypatch):
     return str(file)
 
 
+OF_QUESTIONS = {"compares": lambda run: False, "compare": None}
+"""What else there is of `predict`, for a run that answers questions."""
+
+
 @pytest.fixture
 def verb(monkeypatch):
     """Replace a verb; return the arguments it was called with."""
@@ -122,7 +126,7 @@ def subcommands(parser):
 def test_every_verb_is_there_and_says_what_it_does():
     verbs = subcommands(cli.build_parser())
     known = {"doctor", "prepare", "extract", "train", "tune", "evaluate", "predict", "report"}
-    assert set(verbs) == {*known, "merge", "recipe", "mvbench", "completion"}
+    assert set(verbs) == {*known, "merge", "similar", "recipe", "mvbench", "completion"}
     assert set(subcommands(verbs["recipe"])) == {"show", "diff"}
     of_mvbench = {"run", "score", "compare", "doctor", "make-mini"}
     assert set(subcommands(verbs["mvbench"])) == of_mvbench
@@ -213,7 +217,7 @@ def test_a_closed_pipe_is_no_error():
 
 
 def test_logging_of_the_caller_is_left_alone(verb):
-    verb("predict", [])
+    verb("predict", [], OF_QUESTIONS)
     before = list(logging.getLogger().handlers)
     assert cli.main(["predict", "run", "a.avi", "who?"]) == 0
     assert before == logging.getLogger().handlers
@@ -372,7 +376,7 @@ class Answer:
 
 
 def test_predict_prints_answers_with_probabilities(verb, capsys):
-    calls = verb("predict", [Answer("cat", 0.75), Answer("dog", 0.25)])
+    calls = verb("predict", [Answer("cat", 0.75), Answer("dog", 0.25)], OF_QUESTIONS)
     assert cli.main(["predict", "runs/demo", "[a].avi", "what runs?", "--top-k", "2"]) == 0
     assert calls == [(("runs/demo", "[a].avi", "what runs?"), {"top_k": 2})]
     shown = capsys.readouterr().out
