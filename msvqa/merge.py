@@ -6,17 +6,20 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from msvqa.data.examples.pairs import Pairs
+from msvqa.data.folds import read_split
 from msvqa.data.processors.processor import processor_of
 from msvqa.ensemble import concatenated, mean_of_folds, reduced, weighted_sum
 from msvqa.errors import DataError, RunError, StorageError
 from msvqa.evaluate import Asked, asking
-from msvqa.files import written_aside
+from msvqa.evaluators.similarity import Similarity
+from msvqa.files import write_json, written_aside
 from msvqa.recipe import differences
 from msvqa.run import Run
 
@@ -69,10 +72,14 @@ class Merged:
     weights: Sequence[float]
     shape: tuple[int, int]
     """N and the width of the merged embeddings"""
+    metrics: Mapping[str, Any] | None = None
+    """How the cosines agree with people, where the split has pairs; `runs`: those of each run."""
 
 
 def merge(runs: Sequence[str | Path], out: str | Path, wanted: Wanted) -> Merged:
     """Write `result.zip` and `embeddings.parquet` of the merged embeddings of all runs.
+
+    Where the split has pairs that people have compared, also `metrics.json`.
 
     Each run keeps its own embeddings, so that what was interrupted goes on with the next run.
 
@@ -89,12 +96,44 @@ def merge(runs: Sequence[str | Path], out: str | Path, wanted: Wanted) -> Merged
         _refuse_other_videos((first, ids), (run, own.ids))
     vectors = joined([[own.vectors for _, own in model] for model in found], weights, wanted.how)
     folder = Path(out)
+    single = {run.location: own.vectors for model in found for run, own in model}
+    score = scores(Asked.of(first, (), wanted.split, wanted.on), ids, vectors, single)
     try:
         write_result(folder, ids, vectors)
+        if score is not None:
+            write_json(folder / "metrics.json", score)
     except OSError as error:
         raise StorageError(f"the results cannot be written to {folder}: {error}") from error
     places = [[run.location for run in model] for model in models]
-    return Merged(folder, places, weights, (len(vectors), vectors.shape[1]))
+    return Merged(folder, places, weights, (len(vectors), vectors.shape[1]), score)
+
+
+def scores(
+    asked: Asked, ids: Sequence[str], vectors: np.ndarray, single: Mapping[str, np.ndarray]
+) -> dict[str, Any] | None:
+    """Return the metrics of merged embeddings (N, E), with the Spearman of each run's own.
+
+    None where the split has no pairs that people have compared.
+    """
+    prepared = asked.prepare()
+    if prepared.kind is not Pairs:
+        return None
+    split = read_split(prepared, asked.split, asked.recipe.folds)
+    split = split.without({*split.media.id} - {*ids})
+    row_of = {video: row for row, video in enumerate(ids)}
+    rows = [row_of[video] for video in split.media.id]
+    count = Similarity(asked.recipe.evaluation)
+
+    def numbers(embeddings: np.ndarray) -> dict[str, Any]:
+        answers = count.answers_of(embeddings[rows].astype(np.float64), split)
+        return count.evaluate(answers, split, split.taking(np.arange(0)))
+
+    if not np.isfinite(split.of(Pairs).similarity).any():
+        return None
+    return {
+        **numbers(vectors),
+        "runs": {run: numbers(own)["spearman"] for run, own in single.items()},
+    }
 
 
 def models_of(runs: Sequence[Run]) -> list[list[Run]]:

@@ -122,6 +122,8 @@ def test_folds_share_their_pretraining_and_become_one_result(ray_local, tmp_path
     merged = merge(trials, tmp_path / "out", Wanted(on="test_b"))
     assert [len(model) for model in merged.models] == [2]
     assert merged.shape == (24, 64)
+    assert merged.metrics["n"] == 20 and set(merged.metrics["runs"]) == {*trials}
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == merged.metrics
     with zipfile.ZipFile(tmp_path / "out" / "result.zip") as archive:
         found = json.loads(archive.read("result.json"))
     records = root / "test_b" / "test_b.tfrecords"

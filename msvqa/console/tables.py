@@ -131,11 +131,26 @@ def _accuracy_cells(row: Mapping[str, Any]) -> list[str]:
 
 def print_merged(merged: "Merged") -> None:
     """Print what each model has given to the merged embeddings."""
-    table = table_of("first run of the model", "runs", "weight")
+    score = merged.metrics or {}
+    table = table_of("first run of the model", "runs", "weight", *["spearman of one"] * bool(score))
     for places, weight in zip(merged.models, merged.weights, strict=True):
-        table.add_row(places[0], str(len(places)), f"{weight:g}")
+        row = [places[0], str(len(places)), f"{weight:g}"]
+        if score:
+            row.append(_range([score["runs"][place] for place in places]))
+        table.add_row(*row)
     count, width = merged.shape
     print_table(table, f"{merged.folder}: {count} videos, {width} numbers each")
+    if score.get("spearman") is not None:
+        low, high = score["spearman_interval"]
+        print(f"merged: spearman {score['spearman']:.4f} ({low:.3f} to {high:.3f}), n {score['n']}")
+
+
+def _range(values: Sequence[float | None]) -> str:
+    """Return the least, the mean and the largest of some numbers."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    return f"{min(known):.4f} to {max(known):.4f}, mean {sum(known) / len(known):.4f}"
 
 
 def print_answers(answers: Sequence["Answer"], title: str) -> None:

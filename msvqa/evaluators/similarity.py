@@ -41,8 +41,12 @@ class Similarity(Evaluator):
 
     def ask(self, predictor: Predictor, split: "Split") -> dict[str, np.ndarray]:
         """Return the `cosine` (n,) of each pair; each medium is embedded once."""
-        pairs, _ = _pairs(split), _labels(split)  # refused before all is embedded for nothing
-        return {FOUND: metrics.cosines(predictor("embed")["embedding"], pairs)}  # of (N, E)
+        _pairs(split), _labels(split)  # refused before all is embedded for nothing
+        return self.answers_of(predictor("embed")["embedding"], split)
+
+    def answers_of(self, embedding: np.ndarray, split: "Split") -> dict[str, np.ndarray]:
+        """Return the `cosine` (n,) of each pair, of embeddings (N, E) of the split's media."""
+        return {FOUND: metrics.cosines(embedding, _pairs(split))}
 
     def ask_besides(self, predictor: Predictor, split: "Split") -> dict[str, np.ndarray]:
         """Return the cosine (n,) of mean frames, and what part of their words titles share."""
