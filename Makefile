@@ -1,4 +1,4 @@
-# Everything a fresh clone needs: make setup | test | test-all | test-fast | check | demo | example | faults | clean.
+# Everything a fresh clone needs: make setup | test | test-all | test-fast | check | demo | example | similarity | faults | clean.
 # `make PYTHON=python3.12 setup` chooses another interpreter (3.10 or newer).
 
 PYTHON ?= python3
@@ -12,10 +12,12 @@ TIMES := 1
 
 # Small tensors on few cores: the threads of every process only get in each other's way.
 test test-all test-fast check faults: export OMP_NUM_THREADS ?= 1
+# Where Python was told to keep no compiled modules, each of very many processes would compile them.
+test test-all test-fast check faults: export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: setup test test-all test-fast check demo example faults clean
+.PHONY: setup test test-all test-fast check demo example similarity faults clean
 .DEFAULT_GOAL := test
 
 setup: $(INSTALLED)
@@ -26,7 +28,7 @@ $(INSTALLED): setup.py pyproject.toml
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo \
 	  "Python's venv module does not work; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing into $(VENV): a few minutes and gigabytes, once"
-	$(BIN)/python -m pip install --quiet --no-compile -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $@
 
 # Quick tests run two at once, one by one as they come; then, whatever became of them, those of whole
@@ -72,6 +74,11 @@ example: setup
 	$(BIN)/msvqa evaluate runs/clip-pair --split test
 	$(BIN)/msvqa evaluate runs/clip-pair --on backwards
 	$(BIN)/msvqa report runs/clip-pair
+
+# Similarity from generated records to what a contest takes: eleven folds, pre-trained once, merged.
+similarity: setup
+	$(BIN)/msvqa tune configs/similarity/quickstart.yaml configs/search/eleven_folds.yaml
+	$(BIN)/msvqa merge runs/similarity-folds/trial-* --on test_b --out runs/similarity-folds/merged
 
 # Kills, stops, fills disks and damages files for real; prints what was survived and what was lost.
 faults: setup

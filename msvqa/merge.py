@@ -3,7 +3,8 @@
 import json
 import logging
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +16,16 @@ import pyarrow.parquet as pq
 from msvqa.data.examples.pairs import Pairs
 from msvqa.data.folds import read_split
 from msvqa.data.processors.processor import processor_of
+from msvqa.engine import cluster
 from msvqa.ensemble import concatenated, mean_of_folds, reduced, weighted_sum
 from msvqa.errors import DataError, RunError, StorageError
 from msvqa.evaluate import Asked, asking
 from msvqa.evaluators.similarity import Similarity
 from msvqa.files import write_json, written_aside
+from msvqa.objectives import OBJECTIVES
 from msvqa.recipe import differences
 from msvqa.run import Run
+from msvqa.sections import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +92,11 @@ def merge(runs: Sequence[str | Path], out: str | Path, wanted: Wanted) -> Merged
         DataError: an embedding is not finite.
         StorageError: the results cannot be written.
     """
-    models = models_of([Run.open(run) for run in runs])
+    opened = [Run.open(run) for run in runs]
+    models = models_of(opened)
     weights = _weights(wanted, len(models))
-    found = [[(run, embedded(run, wanted)) for run in model] for model in models]
+    with _answering(opened, wanted):
+        found = [[(run, embedded(run, wanted)) for run in model] for model in models]
     first, ids = models[0][0], found[0][0][1].ids
     for run, own in (pair for model in found for pair in model):
         _refuse_other_videos((first, ids), (run, own.ids))
@@ -162,28 +168,11 @@ def embedded(run: Run, wanted: Wanted) -> Embedded:
         DataError: an embedding is not finite.
     """
     asked = Asked.of(run, (), wanted.split, wanted.on)
-    if not run.is_finished(stage := run.recipe.stages[-1].name):
-        raise RunError(
-            f"{run.location}: stage {stage!r} is not finished: train it to its end, or leave this "
-            "run out"
-        )
-    checkpoint = run.checkpoint()
-    file = run.evaluation_dir(asked.name) / KEPT
-    made_of = {
-        "checkpoint": str(checkpoint.relative_to(run.path)),
-        "split": asked.split,
-        "data": json.dumps(asked.prepare().info["identity"], sort_keys=True),
-        "processor": processor_of(asked.recipe).config.model_dump_json(),
-    }
-    if (kept := _kept(file, made_of)) is not None:
+    _check(run)
+    if (kept := _kept_of(run, asked)) is not None:
         return kept
     logger.info("%s: embeds the videos of %s", run.location, asked)
-    with asking(asked, checkpoint) as (_, split, predictor):
-        if not predictor.answers("embed"):
-            raise RunError(
-                f"{run.location}: its last stage, {asked.recipe.stages[-1].name!r}, does not embed "
-                "videos: only runs of similarity can be merged"
-            )
+    with asking(asked, run.checkpoint()) as (_, split, predictor):
         vectors = predictor("embed")["embedding"].astype(np.float16)
         ids = list(split.media.id)
     bad = [ids[row] for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1))]
@@ -192,11 +181,57 @@ def embedded(run: Run, wanted: Wanted) -> Embedded:
             f"{run.location}: {len(bad)} embeddings are not finite in half precision, of "
             f"{_several(bad)}: leave this run out"
         )
-    table = _table(ids, vectors).replace_schema_metadata(made_of)
-    with written_aside(file) as aside:
+    table = _table(ids, vectors).replace_schema_metadata(_made_of(run, asked))
+    with written_aside(run.evaluation_dir(asked.name) / KEPT) as aside:
         pq.write_table(table, aside)
     run.folder.put(f"evaluate/{asked.name}", last=KEPT)
     return Embedded(ids, vectors)
+
+
+@contextmanager
+def _answering(runs: Sequence[Run], wanted: Wanted) -> Iterator[None]:
+    """Keep one cluster for all runs, where one of them has yet to embed.
+
+    Raises:
+        RunError: a run cannot be merged.
+    """
+    for run in runs:
+        _check(run)
+    asked = [(run, Asked.of(run, (), wanted.split, wanted.on)) for run in runs]
+    if all(_kept_of(*one) is not None for one in asked):
+        yield
+        return
+    with cluster.connected():
+        yield
+
+
+def _check(run: Run) -> None:
+    """Refuse a run that cannot be merged, before any other is embedded for nothing.
+
+    Raises:
+        RunError: its last stage does not embed, or is not finished.
+    """
+    stage = run.recipe.stages[-1]
+    if not hasattr(resolve(stage.objective.name, OBJECTIVES, "objective"), "embed"):
+        raise RunError(
+            f"{run.location}: its last stage, {stage.name!r}, does not embed videos: only runs of "
+            "similarity can be merged"
+        )
+    if not run.is_finished(stage.name):
+        raise RunError(
+            f"{run.location}: stage {stage.name!r} is not finished: train it to its end, or leave "
+            "this run out"
+        )
+
+
+def _made_of(run: Run, asked: Asked) -> dict[str, str]:
+    """Return what embeddings depend on."""
+    return {
+        "checkpoint": str(run.checkpoint().relative_to(run.path)),
+        "split": asked.split,
+        "data": json.dumps(asked.prepare().info["identity"], sort_keys=True),
+        "processor": processor_of(asked.recipe).config.model_dump_json(),
+    }
 
 
 def joined(
@@ -287,8 +322,9 @@ def _table(ids: Sequence[str], vectors: np.ndarray) -> pa.Table:
     return pa.table({"id": pa.array(ids, pa.string()), "embedding": column})
 
 
-def _kept(file: Path, made_of: Mapping[str, str]) -> Embedded | None:
+def _kept_of(run: Run, asked: Asked) -> Embedded | None:
     """Return what a run has kept of the same checkpoint and data."""
+    file = run.evaluation_dir(asked.name) / KEPT
     if not file.is_file():
         return None
     try:
@@ -297,7 +333,7 @@ def _kept(file: Path, made_of: Mapping[str, str]) -> Embedded | None:
         logger.warning("%s cannot be read (%s): it is made again", file, error)
         return None
     known = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    if any(known.get(key) != value for key, value in made_of.items()):
+    if any(known.get(key) != value for key, value in _made_of(run, asked).items()):
         return None
     column = table["embedding"].combine_chunks()
     vectors = column.flatten().to_numpy().reshape(len(table), -1)
