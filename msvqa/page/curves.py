@@ -19,7 +19,7 @@ LAST = ("gradient_norm", "lr", "waiting", "questions_per_s")
 TITLES = {
     "lr": "Learning rate",
     "waiting": "Waiting for data",
-    "questions_per_s": "Questions per second",
+    "questions_per_s": "Examples per second",
     "mse": "Squared error",
     "r2": "R²",
 }
