@@ -32,9 +32,9 @@ $(INSTALLED): setup.py pyproject.toml
 	@touch $@
 
 # Quick tests run two at once, one by one as they come; then, whatever became of them, those of whole
-# jobs, three files at once, whose tests share a cluster and mostly wait. Each part has a summary of its own.
+# jobs, two files at once, whose tests share a cluster. Each part has a summary of its own.
 QUICK := not ray and not slow
-JOBS := -n 3 --dist loadfile --no-loadscope-reorder
+JOBS := -n 2 --dist loadfile --no-loadscope-reorder
 test: setup
 	@quick=0; $(BIN)/python -m pytest -n 2 -m '$(QUICK) and not again' || quick=$$?; \
 	  $(BIN)/python -m pytest $(JOBS) -m '(ray or slow) and not again' && exit $$quick

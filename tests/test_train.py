@@ -128,7 +128,8 @@ def test_evaluation_on_other_data_that_the_recipe_names(run, folder, tmp_path):
     metrics = evaluate(run.path, overrides=overrides, on="there")
     assert metrics["evaluation"] == "there" and metrics["split"] == "test"
     assert metrics["accuracy"] == expected["accuracy"], "read in the words of the model"
-    assert metrics["baselines"]["question_only"] == 0, "nothing of it was trained on"
+    known = expected["baselines"]["question_only"]
+    assert metrics["baselines"]["question_only"] == known > 0, "of what the model was trained on"
     assert (run.path / "evaluate" / "there" / "predictions.parquet").is_file()
     assert {"test", "there"} <= set(run.evaluated())
     assert rescore(run.path, overrides=overrides, on="there") == metrics
