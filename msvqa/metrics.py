@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 
 UNKNOWN_CLASSES = 2
+"""Classes below this stand for answers outside the list: of train questions 0, of others 1."""
 SIMILARITIES_AT_ONCE = 2**25
 """So many similarities of queries with all others are held at a time."""
-"""Classes below this stand for answers outside the list: of train questions 0, of others 1."""
 
 
 class Questions(Protocol):
