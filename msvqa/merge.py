@@ -181,7 +181,7 @@ def embedded(run: Run, wanted: Wanted) -> Embedded:
             f"{run.location}: {len(bad)} embeddings are not finite in half precision, of "
             f"{_several(bad)}: leave this run out"
         )
-    table = _table(ids, vectors).replace_schema_metadata(_made_of(run, asked))
+    table = embedding_table(ids, vectors).replace_schema_metadata(_made_of(run, asked))
     with written_aside(run.evaluation_dir(asked.name) / KEPT) as aside:
         pq.write_table(table, aside)
     run.folder.put(f"evaluate/{asked.name}", last=KEPT)
@@ -261,7 +261,7 @@ def write_result(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     precise = vectors.astype(np.float32)
     with written_aside(folder / KEPT) as aside:
-        pq.write_table(_table(ids, precise), aside)
+        pq.write_table(embedding_table(ids, precise), aside)
     # The shortest numbers that single precision reads back.
     rows = precise.astype(str).astype(np.float64).tolist()
     content = json.dumps(dict(zip(ids, rows, strict=True)), allow_nan=False)
@@ -316,7 +316,8 @@ def _several(ids: Sequence[str]) -> str:
     return ", ".join(ids[:NAMES_SHOWN]) + more
 
 
-def _table(ids: Sequence[str], vectors: np.ndarray) -> pa.Table:
+def embedding_table(ids: Sequence[str], vectors: np.ndarray) -> pa.Table:
+    """Return a table of embeddings (N, E), with the columns `id` and `embedding`."""
     flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
     return pa.table({"id": pa.array(ids, pa.string()), "embedding": column})

@@ -20,7 +20,7 @@ from msvqa.data.medium import Medium
 from msvqa.embedder import Embedder, open_embedder, readable
 from msvqa.errors import DataError, RunError, VideoError, did_you_mean
 from msvqa.files import written_aside
-from msvqa.merge import KEPT, Embedded, Wanted, embedded
+from msvqa.merge import KEPT, Embedded, Wanted, embedded, embedding_table
 from msvqa.nearest import nearest
 from msvqa.run import Run
 
@@ -253,10 +253,8 @@ def _known(file: Path) -> dict[str, tuple[str, np.ndarray]]:
 def _keep(
     run: Run, file: Path, ids: Sequence[str], vectors: np.ndarray, facts: Sequence[str]
 ) -> None:
-    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
-    column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
     checkpoint = str(run.checkpoint().relative_to(run.path))
-    table = pa.table({"id": pa.array(ids, pa.string()), "embedding": column, "facts": facts})
+    table = embedding_table(ids, vectors).append_column("facts", pa.array(facts, pa.string()))
     with written_aside(file) as aside:
         pq.write_table(table.replace_schema_metadata({"checkpoint": checkpoint}), aside)
     run.folder.put(f"evaluate/{file.parent.name}", last=KEPT)
