@@ -54,6 +54,13 @@ def cpu_seconds() -> float:
     return total
 
 
+def peak_gb() -> float:
+    """Return the largest memory of this process so far, without that of the one that started it."""
+    # Not `getrusage`, whose peak a process takes over from the one that it was forked from.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1e6
+
+
 def measure(
     methods: Mapping[str, Callable[[], object]],
     clock: Callable[[], float] = cpu_seconds,

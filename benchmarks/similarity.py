@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.dualvgr import CPU, SilentHost, TimedLoop
-from benchmarks.measure import Ratio, measure, pin_to_one_core, ratio, write
+from benchmarks.measure import Ratio, measure, peak_gb, pin_to_one_core, ratio, write
 from msvqa.data.batch import Batch
 from msvqa.data.datasets.synthetic_similarity import PIECES, World
 from msvqa.data.loader import training_batches
@@ -284,15 +283,11 @@ def do(folder: Path, part: str) -> dict[str, float]:
         "plan": lambda: next(batches()),
         "epoch": lambda: sum(1 for _ in batches()),
     }
-    imported_gb, start = _largest_gb(), time.process_time()
+    imported_gb, start = peak_gb(), time.process_time()
     work[part]()
     return {
-        "cpu_s": time.process_time() - start, "gb": _largest_gb(), "imports_gb": imported_gb
+        "cpu_s": time.process_time() - start, "gb": peak_gb(), "imports_gb": imported_gb
     }  # fmt: skip
-
-
-def _largest_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def growth(sizes: Sequence[int]) -> dict[int, dict[str, dict[str, float]]]:
