@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.dualvgr import CPU, SilentHost, TimedLoop
-from benchmarks.measure import Ratio, measure, peak_gb, pin_to_one_core, ratio, write
+from benchmarks.measure import OwnMemory, Ratio, measure, pin_to_one_core, ratio, write
 from msvqa.data.batch import Batch
 from msvqa.data.datasets.synthetic_similarity import PIECES, World
 from msvqa.data.loader import training_batches
@@ -283,11 +283,11 @@ def do(folder: Path, part: str) -> dict[str, float]:
         "plan": lambda: next(batches()),
         "epoch": lambda: sum(1 for _ in batches()),
     }
-    imported_gb, start = peak_gb(), time.process_time()
-    work[part]()
-    return {
-        "cpu_s": time.process_time() - start, "gb": peak_gb(), "imports_gb": imported_gb
-    }  # fmt: skip
+    with OwnMemory() as memory:
+        imports_gb, start = memory.gb, time.process_time()
+        work[part]()
+        cpu_s = time.process_time() - start
+    return {"cpu_s": cpu_s, "gb": memory.gb, "imports_gb": imports_gb}
 
 
 def growth(sizes: Sequence[int]) -> dict[int, dict[str, dict[str, float]]]:
