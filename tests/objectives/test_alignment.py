@@ -7,6 +7,8 @@ from torch.nn.parallel import DistributedDataParallel
 from msvqa import losses
 from msvqa.collectives import gather, own_rows
 from msvqa.errors import RecipeError
+from msvqa.models.layers.text_transformer import WordIds
+from msvqa.models.model import Sizes
 from msvqa.objectives.alignment import Alignment
 from msvqa.objectives.hidden_words import hide_words
 from msvqa.objectives.negatives import draw_negatives, negative_weights
@@ -78,7 +80,8 @@ def test_hidden_words_follow_the_draws():
     draws[0, 0] = torch.tensor([0.0, 0.0, 0.49, 0.0, 0.0])
     draws[1, 0] = torch.tensor([0.0, 0.5, 0.85, 0.95, 0.0])
     draws[2] = 0.999
-    hidden = hide_words(ids, may, draws, hidden_id=21)
+    words = WordIds.of(Sizes(vocabulary=20))
+    hidden = hide_words(ids, may, draws, words)
     assert hidden.ids.tolist() == [[20, 21, 19, 7, 0]]
     assert hidden.chosen.tolist() == [[False, True, True, True, False]]
 
