@@ -78,7 +78,7 @@ def make_checkpoint(
     stage: Path, recipe: Recipe, prepared: Prepared, step: int, *, finished: bool = False
 ) -> Path:
     """Write a checkpoint of an untrained model into a stage's folder."""
-    (absent,) = (one.absent for one in recipe.stages if one.name == stage.name)
+    absent = next((one.absent for one in recipe.stages if one.name == stage.name), ())
     content = Content(
         recipe=recipe,
         model=build_model(recipe, model_sizes(recipe, prepared), absent),

@@ -7,9 +7,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
+from transformers import BertConfig, BertForMaskedLM
 
 from msvqa.errors import WeightsError
-from msvqa.models.language.bert_halves import AROUND, INSIDE
+from msvqa.models.language.bert_halves import AROUND, INSIDE, halves
+from msvqa.models.model import Sizes
 from msvqa.models.umt import UMT
 from tests.bert_folder import PIECES, SIZES, make_bert, write_bert
 from tests.models.small_umt import SMALL, make_batch, make_umt
@@ -101,6 +103,29 @@ def test_bert_needs_pieces_and_weights(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"has no weights \(model\.safetensors or"):
         from_bert(folder).load_pretrained()
+
+
+@pytest.mark.parametrize(("size", "width", "layers"), [("base", 768, 12), ("large", 1024, 24)])
+def test_the_published_sizes_of_bert_fit(size, width, layers):
+    words = {"text": 30_522}
+    config = BertConfig(
+        hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 64,
+        intermediate_size=4 * width,
+    )  # fmt: skip
+    with torch.device("meta"):
+        bert = BertForMaskedLM(config).state_dict()
+        video = {"preset": size, "heads": 2, "width": width}
+        model = UMT(
+            UMT.Config.model_validate({"video": video, "text": {"preset": size}}),
+            Sizes(**words, frames=4, size_px=224),
+        )
+    bert = {n: v for n, v in bert.items() if n != "cls.predictions.decoder.weight"}
+    parts = halves(bert, model.config.text.depth, "bert")
+    assert {*parts} == {"text", "fusion", "word_head"}
+    for name, given in parts.items():
+        own = getattr(model, name).state_dict()
+        mine = {n: v.shape for n, v in own.items() if ".cross." not in n}
+        assert {n: v.shape for n, v in given.items()} == mine, name
 
 
 def theirs(model):

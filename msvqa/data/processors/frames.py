@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from msvqa.data.medium import Medium
 from msvqa.data.processors.processor import Extractor, Processor, Way, decoding_facts
+from msvqa.data.rand_augment import RandAugmentConfig, rand_augment
 from msvqa.data.sampling import at_rate, candidates, middles, mvbench_frames
 from msvqa.data.store import Arrays, ArraySpec, StoreSpec
 from msvqa.data.video import Decoded, IsolatedDecoder, View, medium_file
@@ -28,7 +29,7 @@ CROPPED_STORE_PX = 256
 
 
 class Frames(Processor):
-    """Frames as uint8 (T, H, W, 3); in evaluation with views (W, T, H, W, 3)."""
+    """Frames as uint8 (T, H, W, 3); with views in evaluation, or repeats, (W, T, H, W, 3)."""
 
     class Config(NamedConfig):
         """Which frames, how large, and where they are kept."""
@@ -62,6 +63,11 @@ class Frames(Processor):
         draws one of them first, and else takes the middle one."""
         flip: bool = False
         """In training mirror half of the media."""
+        rand_augment: RandAugmentConfig | None = None
+        """In training a few random changes of colour and shape, the same of all frames."""
+        repeats: int = Field(default=1, ge=1, le=16)
+        """In training so many clips of a medium side by side, each drawn and changed anew, for
+        objectives that average what they see (repeated augmentation: Hoffer et al., 2020)."""
         store_px: int | None = Field(default=None, ge=16, le=1024)
         """Height and width of a kept frame; null: `size_px`, with random crops 256 at least."""
         decoder: Literal["pyav", "decord"] = "pyav"
@@ -171,12 +177,14 @@ class Frames(Processor):
     def draw(self, arrays: Arrays, generator: np.random.Generator | None) -> Arrays:
         """Return `frames` (T, H, W, 3): one of each K candidates, cropped, resized, mirrored.
 
-        In evaluation with several views (W, T, H, W, 3): of each `views` all `crops`.
+        In evaluation with several views (W, T, H, W, 3): of each `views` all `crops`; in training
+        with `repeats` as many.
         """
         config = self.config
         kept = self._kept(arrays)  # (T, K, C, S, S, 3)
         if generator is not None:
-            return {"frames": self._drawn(kept, generator)}
+            drawn = [self._drawn(kept, generator) for _ in range(config.repeats)]
+            return {"frames": np.stack(drawn) if len(drawn) > 1 else drawn[0]}
         places = (2 * np.arange(config.views) + 1) * self.kept_of_each // (2 * config.views)  # (W,)
         seen = kept[:, places].transpose(1, 2, 0, 3, 4, 5)  # (W, C, T, S, S, 3)
         views = self._resized(seen.reshape(-1, *kept.shape[3:]))  # (W·C·T, H, W, 3)
@@ -198,6 +206,8 @@ class Frames(Processor):
         frames = self._resized(frames)
         if config.flip and generator.random() < 0.5:
             frames = frames[:, :, ::-1]
+        if config.rand_augment is not None:
+            frames = rand_augment(frames, config.rand_augment, generator)
         return frames
 
     def _resized(self, frames: np.ndarray) -> np.ndarray:
