@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from msvqa.checks.checkpoints import check_initial_fit
 from msvqa.data.datasets.synthetic import generate
 from msvqa.data.pieces import clean
 from msvqa.data.processors.processor import store_location
@@ -13,6 +14,7 @@ from msvqa.engine.inputs import open_inputs
 from msvqa.engine.prediction import objective_of, predict_split
 from msvqa.engine.rehearsal import rehearse
 from msvqa.engine.stage_model import start_model
+from msvqa.errors import CheckpointError
 from msvqa.evaluate import Asked, record, rescore
 from msvqa.predict import from_pretrained
 from msvqa.prepare import prepare
@@ -108,4 +110,15 @@ def test_the_decoder_is_new_after_an_alignment_and_begins_as_its_fusion_half(fol
         model.decoder.layers[0].own.query.weight, weights["fusion.layers.0.own.query.weight"]
     )
     assert (model.decoder.answers[2:, 1] >= 5).all(), "every answer has pieces"
+    check_initial_fit(recipe, [prepared])
     assert origins["fusion"].source == "checkpoint" and origins["decoder"].source == "chance"
+
+
+def test_a_start_of_another_vocabulary_as_large_is_refused(folder, tmp_path):
+    pieces = (folder / "bert" / "vocab.txt").read_text().splitlines()
+    other = write_vocabulary(tmp_path / "bert", [*pieces[:-2], pieces[-1], pieces[-2]])
+    start = make_run(tmp_path, tokenizer=other).location
+    overrides = (f"runs={tmp_path}/other", f"stages.0.init_from={start}", "processor.frames=4")
+    recipe = recipe_of(folder, "stages.0.fresh=[decoder]", *overrides)
+    with pytest.raises(CheckpointError, match=r"other pieces of words than data\.tokenizer has"):
+        check_initial_fit(recipe, [prepare(recipe.data)])

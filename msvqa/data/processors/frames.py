@@ -61,13 +61,13 @@ class Frames(Processor):
         """`fit: crop`: 3 cuts squares out of a picture at both ends of its longer side and in the
         middle. Evaluation sees each of them in each of the `views`; training with `crop: random`
         draws one of them first, and else takes the middle one."""
-        flip: bool = False
-        """In training mirror half of the media."""
         rand_augment: RandAugmentConfig | None = None
         """In training a few random changes of colour and shape, the same of all frames."""
         repeats: int = Field(default=1, ge=1, le=16)
         """In training so many clips of a medium side by side, each drawn and changed anew, for
         objectives that average what they see (repeated augmentation: Hoffer et al., 2020)."""
+        flip: bool = False
+        """In training mirror half of the media."""
         store_px: int | None = Field(default=None, ge=16, le=1024)
         """Height and width of a kept frame; null: `size_px`, with random crops 256 at least."""
         decoder: Literal["pyav", "decord"] = "pyav"
@@ -183,8 +183,7 @@ class Frames(Processor):
         config = self.config
         kept = self._kept(arrays)  # (T, K, C, S, S, 3)
         if generator is not None:
-            drawn = [self._drawn(kept, generator) for _ in range(config.repeats)]
-            return {"frames": np.stack(drawn) if len(drawn) > 1 else drawn[0]}
+            return {"frames": self._drawn(kept, generator)}
         places = (2 * np.arange(config.views) + 1) * self.kept_of_each // (2 * config.views)  # (W,)
         seen = kept[:, places].transpose(1, 2, 0, 3, 4, 5)  # (W, C, T, S, S, 3)
         views = self._resized(seen.reshape(-1, *kept.shape[3:]))  # (W·C·T, H, W, 3)
@@ -192,7 +191,11 @@ class Frames(Processor):
         return {"frames": views[0] if len(views) == 1 else views}
 
     def _drawn(self, kept: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Return the frames (T, H, W, 3) of a training step."""
+        """Return the frames of a training step (T, H, W, 3), of several repeats (W, T, H, W, 3)."""
+        clips = [self._clip(kept, generator) for _ in range(self.config.repeats)]
+        return np.stack(clips) if len(clips) > 1 else clips[0]
+
+    def _clip(self, kept: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         config, each = self.config, self.kept_of_each
         chosen: Any = 0
         if each > 1:
