@@ -39,7 +39,7 @@ NOT_OURS = re.compile(
 
 VERBS = (
     "doctor", "prepare", "extract", "train", "tune", "evaluate", "merge", "predict", "similar",
-    "embedder", "export", "report", "serve",
+    "embedder", "matcher", "export", "report", "serve",
 )  # fmt: skip
 LEAVES = {
     "errors", "failures", "content", "text_files", "files", "storage", "cache", "strict_yaml",

@@ -6,11 +6,13 @@ Per video (first axis V):
     clips            uint8 (V, C, F, H, W, 3), RGB; encoders bring it to their own layout and scale
     appearance       float16/32 (V, C, F, D_a), features of frames
     motion           float16/32 (V, C, D_m), features of clips
-    frames           uint8 (V, T, H, W, 3), RGB; in evaluation with W views (V, W, T, H, W, 3)
+    frames           uint8 (V, T, H, W, 3), RGB; in evaluation with W views, or in training with W
+                     repeats, (V, W, T, H, W, 3)
     video            int64 (V,), row of the video in its split
 
 Per question (first axis Q):
-    question         int64 (Q, L), word ids, padded on the right with 0
+    question         int64 (Q, L), ids of words, or of pieces with what begins and ends a text,
+                     padded on the right with 0
     question_length  int64 (Q,), at least 1
     video_index      int64 (Q,), row of this batch's video tensors that the question is about
     answer           int64 (Q,), class id

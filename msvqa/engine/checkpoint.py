@@ -26,7 +26,6 @@ from torch import Tensor
 
 from msvqa.cache import fetch
 from msvqa.data.examples import EXAMPLES
-from msvqa.data.examples.questions import Questions
 from msvqa.data.lexicon import Lexicon, file_of
 from msvqa.engine.needs import MAX_PROBLEMS_IN_MESSAGE, Needs
 from msvqa.engine.origins import (
@@ -290,12 +289,9 @@ def read_lexicon(location: str | Path) -> Lexicon:
         CheckpointError: it is missing or incomplete.
     """
     info = read_info(location)
-    # Checkpoints that were made before there were several kinds do not say.
-    own = resolve(info.get("examples", Questions.name), EXAMPLES, "kind of example").lists
     known = [words for name in EXAMPLES for words in resolve(name, EXAMPLES, "").lists]
-    # A stage keeps the lists of the stage that it starts from, whose examples may be others.
-    others = [words for words in known if file_of(words.name) in info["files"]]
-    lists = {words.name: words for words in (*others, *own)}
+    # Of any kind: a stage keeps the lists of the stage that it starts from.
+    lists = {words.name: words for words in known if file_of(words.name) in info["files"]}
     return Lexicon.load(_fetched(location), list(lists.values()))
 
 

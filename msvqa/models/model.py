@@ -115,6 +115,12 @@ class Model(nn.Module):
     def load_word_vectors(self, vectors: np.ndarray) -> None:
         """Start the word embedding from a (vocabulary, word_size) matrix."""
 
+    def load_answers(self, pieces: np.ndarray) -> None:
+        """Take all answers, int64 (answers, L), as pieces of words, -1 after their ends."""
+
+    def begin(self, parts: Collection[str]) -> None:
+        """Start parts that are new from other parts; called once these have their weights."""
+
 
 def build_model(recipe: Recipe, sizes: Sizes, absent: Collection[str] = ()) -> Any:
     """Return the untrained model that a recipe names, without some of its parts.

@@ -2,6 +2,7 @@
 
 OBJECTIVES: dict[str, str] = {
     "alignment": "msvqa.objectives.alignment:Alignment",
+    "answer_ranking": "msvqa.objectives.answer_ranking:AnswerRanking",
     "classification": "msvqa.objectives.classification:Classification",
     "distillation": "msvqa.objectives.distillation:Distillation",
     "reconstruction": "msvqa.objectives.reconstruction:Reconstruction",

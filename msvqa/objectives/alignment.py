@@ -227,7 +227,7 @@ class Alignment(Objective):
         may = there & (batch["weight"] > 0)[:, None]
         may[:, 0] = False
         draws = uniform(self, (3, *ids.shape), batch["weight"])
-        hidden = hide_words(ids, may, draws, model.text.hidden_id, self.config.hidden_words)
+        hidden = hide_words(ids, may, draws, model.text.word_ids, self.config.hidden_words)
         fused = model.fusion(model.text(hidden.ids, there), there, tokens)
         logits = model.word_logits(fused)  # (Q, L, words)
         each = losses.cross_entropy(logits.flatten(0, 1), ids.flatten()) * hidden.chosen.flatten()
@@ -235,14 +235,19 @@ class Alignment(Objective):
         # Averaged over the workers this is the mean over the words of all of them.
         return each.sum() / count.clamp(min=1 / collectives.worker_count())
 
+    @property
+    def can_match(self) -> bool:
+        """Whether the model has something that sees a caption beside its medium."""
+        return isinstance(self.model, UMT) and hasattr(self.model, "matching")
+
     def match(self, batch: Batch) -> dict[str, Tensor]:
         """Return `score` (Q,): how much more caption and medium belong together than not.
 
         Raises:
             RecipeError: the model has nothing that sees both.
         """
-        model = self.model
-        if not isinstance(model, UMT) or not hasattr(model, "matching"):
+        model = cast(UMT, self.model)
+        if not self.can_match:
             raise RecipeError(
                 [
                     f"evaluation.rerank: model {model.config.name} has no part that sees a caption "

@@ -7,12 +7,14 @@ from torch.nn.parallel import DistributedDataParallel
 from msvqa import losses
 from msvqa.collectives import gather, own_rows
 from msvqa.errors import RecipeError
+from msvqa.models.layers.text_transformer import WordIds
+from msvqa.models.model import Sizes
 from msvqa.objectives.alignment import Alignment
 from msvqa.objectives.hidden_words import hide_words
 from msvqa.objectives.negatives import draw_negatives, negative_weights
 from tests.engine.gloo import run_in_processes
 from tests.models.small import make_dualvgr
-from tests.models.small_umt import make_batch, make_umt
+from tests.models.small_umt import PIECES, VOCABULARY, make_batch, make_umt
 
 ALL = {"matching": 1.0, "words": 1.0, "distillation": 1.0, "mask": {"kind": "attention"}}
 
@@ -78,9 +80,35 @@ def test_hidden_words_follow_the_draws():
     draws[0, 0] = torch.tensor([0.0, 0.0, 0.49, 0.0, 0.0])
     draws[1, 0] = torch.tensor([0.0, 0.5, 0.85, 0.95, 0.0])
     draws[2] = 0.999
-    hidden = hide_words(ids, may, draws, hidden_id=21)
+    words = WordIds.of(Sizes(vocabulary=20))
+    hidden = hide_words(ids, may, draws, words)
     assert hidden.ids.tolist() == [[20, 21, 19, 7, 0]]
     assert hidden.chosen.tolist() == [[False, True, True, True, False]]
+
+
+def test_hidden_pieces_may_become_any_piece():
+    ids, may = torch.tensor([[2, 5, 6, 3]]), torch.tensor([[False, True, True, True]])
+    draws = torch.zeros(3, 1, 4)
+    draws[1, 0] = torch.tensor([0.0, 0.5, 0.85, 0.85])
+    draws[2, 0] = torch.tensor([0.0, 0.0, 0.0, 0.999])
+    hidden = hide_words(ids, may, draws, WordIds.of(Sizes(**PIECES)))
+    assert hidden.ids.tolist() == [[2, PIECES["text_mask"], 0, VOCABULARY - 1]]
+
+
+def test_pieces_are_aligned_as_words_are():
+    model = make_umt(words=PIECES)
+    objective = Alignment(Alignment.Config.model_validate(ALL), model)
+    for module in objective.frozen():
+        module.requires_grad_(False)
+    text = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0], [2, 8, 9, 3], [2, 9, 3, 0]])
+    batch = make_batch(text=text, text_length=torch.tensor([4, 3, 4, 3]))
+    objective.train()(batch)["loss"].backward()
+    missed = [n for n, p in objective.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missed
+    assert all(p.grad is None for p in model.decoder.parameters()), "it answers nothing here"
+    alone = {"text": text[1:2, :3], "text_length": torch.tensor([3])}
+    model.eval()
+    torch.testing.assert_close(model.encode_text(batch)[1:2], model.encode_text(alone))
 
 
 def test_a_text_alone_and_padded_is_read_alike():

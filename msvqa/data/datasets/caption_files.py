@@ -17,6 +17,7 @@ from msvqa.data.annotated import Annotated
 from msvqa.data.annotations import unusable_path
 from msvqa.data.caption_rows import CaptionRows
 from msvqa.data.dataset import Dataset
+from msvqa.data.pieces import PiecesConfig, tokenizer_files, unused_fields
 from msvqa.data.placed_media import Found, MediaFolders, Place
 from msvqa.data.root import Root, SourceFile, open_root
 from msvqa.errors import DataError, did_you_mean, one_of
@@ -43,7 +44,7 @@ class SourceConfig(Config):
 class CaptionFiles(Dataset):
     """Captions for videos, spans of videos and images."""
 
-    class Config(Dataset.Config):
+    class Config(PiecesConfig, Dataset.Config):
         """Where the files are."""
 
         names_part = ("files", "sources")
@@ -83,14 +84,20 @@ class CaptionFiles(Dataset):
             found.append((below, root, _files(root, source.files)))
         return found
 
+    @property
+    def unused(self) -> frozenset[str]:
+        """Fields about pieces of words, where captions become words."""
+        return unused_fields(self.config)
+
     def source_files(self) -> list[SourceFile]:
-        """Return the files of all sources."""
-        return [
+        """Return the files of all sources, and those of the vocabulary of pieces."""
+        captions = [
             root.source(name)
             for _, root, files in self._sources
             for names in files.values()
             for name in names
         ]
+        return [*captions, *tokenizer_files(self.config)]
 
     def fingerprint(self) -> dict[str, str]:
         """Return the SHA-256 of every file by its location: two sources may have one name."""

@@ -17,12 +17,17 @@ from torch.utils.checkpoint import checkpoint
 
 from msvqa.models.layers import positions
 from msvqa.models.layers.presets import with_preset
+from msvqa.models.weight_files import read_weights
+from msvqa.models.weights import load_strictly
 from msvqa.sections import Config
 
 # Legend: V clips, T tokens along time, P patches across and down, N = P·P tokens of a frame, n
 # visible tokens of a clip, D width, H heads.
 
 NORM_EPS = 1e-6
+FILE_STARTS = ("vision_encoder.encoder.", "encoder.", "video.", "")
+"""What stands before the names of the video transformer in published files of either stage, and in
+checkpoints of ours."""
 PRESETS = {
     "base": {"width": 768, "depth": 12, "heads": 12, "drop_path": 0.1},
     "large": {"width": 1024, "depth": 24, "heads": 16, "drop_path": 0.2},
@@ -237,6 +242,19 @@ def initialize(module: nn.Module) -> None:
             nn.init.xavier_uniform_(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def load_published(network: VideoTransformer, file: str) -> None:
+    """Load the weights of a video transformer out of a file: a published one of either stage, or a
+    checkpoint's of a model with a part `video`. All else that it has is left out.
+
+    Raises:
+        WeightsError: it does not fit, with all names that differ.
+    """
+    weights = read_weights(file)
+    start = next((s for s in FILE_STARTS if f"{s}norm.weight" in weights), "")
+    own, _ = published(weights, network.config.depth, start)
+    load_strictly(network, own, file)
 
 
 def published(
