@@ -14,6 +14,7 @@ Check = Callable[[Recording], Iterator[Comparison]]
 
 SYSTEMS: dict[str, str] = {
     "mvbench": "benchmarks.parity.mvbench:CHECKS",
+    "videochat2": "benchmarks.parity.videochat2:CHECKS",
     "videoqa": "benchmarks.parity.videoqa:CHECKS",
 }
 """Systems by the name of their folder, and the tables of what compares each recorded file."""

@@ -1,0 +1,14 @@
+"""VideoChat2: conversations as text and tokens, the Q-Former, its stages, adapters."""
+
+from collections.abc import Callable, Iterator
+
+from benchmarks.parity.recording import Comparison, Recording
+from benchmarks.parity.videochat2 import texts
+
+CHECKS: dict[str, Callable[[Recording], Iterator[Comparison]]] = {
+    "conversations": texts.conversations,
+    "labels": texts.labels,
+    "truncation": texts.truncation,
+    "frame_messages": texts.frame_messages,
+}
+"""Recorded files and what compares them."""
