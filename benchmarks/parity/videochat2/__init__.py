@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterator
 
 from benchmarks.parity.recording import Comparison, Recording
-from benchmarks.parity.videochat2 import texts
+from benchmarks.parity.videochat2 import network, texts
 
 CHECKS: dict[str, Callable[[Recording], Iterator[Comparison]]] = {
     "conversations": texts.conversations,
     "labels": texts.labels,
     "truncation": texts.truncation,
     "frame_messages": texts.frame_messages,
+    "qformer": network.qformer,
+    "lora": network.lora,
+    "stage2": network.stage2,
 }
 """Recorded files and what compares them."""

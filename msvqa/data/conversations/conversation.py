@@ -52,7 +52,7 @@ class Conversation:
             return ""
         # The reference leaves out the question too where there is no instruction.
         asked = self.turns[0].question if what == "instruction+question" else ""
-        return " ".join(text for text in (self.instruction, asked) if text)
+        return " ".join(text for text in (self.instruction, asked) if text).strip()
 
 
 class Piece(NamedTuple):
