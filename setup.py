@@ -21,6 +21,7 @@ REQUIREMENTS = [
     "matplotlib>=3.8",
     "numpy>=1.26",
     "optuna>=4",
+    "peft>=0.17",
     "pillow>=10",
     "pydantic>=2.7",
     "pyyaml>=6.0",

@@ -3,4 +3,5 @@
 MODELS: dict[str, str] = {
     "msvqa": "msvqa.models.msvqa:MSVQA",
     "dualvgr": "msvqa.models.dualvgr:DualVGR",
+    "videochat2": "msvqa.models.videochat2:VideoChat2",
 }

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from benchmarks.parity.recording import Comparison, Recording
-from benchmarks.parity.videochat2 import network, texts
+from benchmarks.parity.videochat2 import network, stages, texts
 
 CHECKS: dict[str, Callable[[Recording], Iterator[Comparison]]] = {
     "conversations": texts.conversations,
@@ -12,6 +12,8 @@ CHECKS: dict[str, Callable[[Recording], Iterator[Comparison]]] = {
     "frame_messages": texts.frame_messages,
     "qformer": network.qformer,
     "lora": network.lora,
+    "stage1": stages.stage1,
     "stage2": network.stage2,
+    "stage3": stages.stage3,
 }
 """Recorded files and what compares them."""

@@ -67,7 +67,9 @@ def _query_pass(recording: Recording, module: QFormer, vision: Tensor) -> Iterat
     for layer in module.layers.encoder.layer:
         attention = layer.attention.attention
         for name, part in (("keys", attention.key), ("values", attention.value)):
-            handles.append(part.register_forward_hook(lambda _, __, out, n=name: seen[n].append(out)))
+            handles.append(
+                part.register_forward_hook(lambda _, __, out, n=name: seen[n].append(out))
+            )
     found = module.layers(
         module.queries.expand(len(vision), -1, -1), query_length=module.queries.shape[1],
         encoder_hidden_states=vision, output_hidden_states=True,
@@ -207,23 +209,25 @@ def _connect(
     ]
     before, prompt = (Text(p, torch.ones_like(p, dtype=torch.bool)) for p in prompts)
     targets = torch.cat([torch.zeros_like(prompt.ids), there], dim=1).bool()
-    after = Text(torch.cat([prompt.ids, ids], 1), torch.cat([prompt.mask, there.bool()], 1), targets)
+    after = Text(
+        torch.cat([prompt.ids, ids], 1), torch.cat([prompt.mask, there.bool()], 1), targets
+    )
     name = f"out64/{case}_visual"
     # The visual tokens of a video do not depend on the form of the text.
     visual = recording[name if name in recording else "out64/vicuna_video_visual"]
     given = assemble(model.get_input_embeddings(), bos, before, torch.from_numpy(visual), after)
     start = torch.tensor(1 + before.ids.shape[1])
     yield recording.compare(f"out/{case}_visual_start", start, EXACT)
-    yield from _sequences(recording, case, given)
+    yield from sequences(recording, case, given)
     logits, answers = target_logits(model, given)
     yield recording.compare(f"out64/{case}_loss", functional.cross_entropy(logits, answers), LOSSES)
     if f"out64/{case}_logits" in recording:
         every = model(inputs_embeds=given.embeddings, attention_mask=given.mask.long()).logits
-        expected = recording[f"out64/{case}_logits"][: , : every.shape[1]][given.mask.numpy()]
+        expected = recording[f"out64/{case}_logits"][:, : every.shape[1]][given.mask.numpy()]
         yield compare(recording.file, f"{case}_logits", every[given.mask], expected, LOGITS)
 
 
-def _sequences(recording: Recording, case: str, given: LanguageInput) -> Iterator[Comparison]:
+def sequences(recording: Recording, case: str, given: LanguageInput) -> Iterator[Comparison]:
     """Masks, labels and embeddings; recorded ones may have places that no row needs."""
     missing = recording[f"out/{case}_attention_mask"].shape[1] - given.mask.shape[1]
     mask = functional.pad(given.mask.long(), (0, missing))

@@ -21,11 +21,12 @@ UNLIMITED = 1 << 30
 
 
 @cache
-def tokenizer_of(folder: Path, name: str) -> Any:
-    """Return one of the recorded tokenizers."""
+def tokenizer_of(folder: Path, name: str, side: str = "right") -> Any:
+    """Return one of the recorded tokenizers, which cuts on one side."""
     return PreTrainedTokenizerFast(
         tokenizer_file=str(folder / f"tokenizer_{name}.json"),
-        bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>",
+        truncation_side=side, bos_token="<s>",
+        eos_token="</s>", unk_token="<unk>", pad_token="</s>",
     )  # fmt: skip
 
 

@@ -1,0 +1,130 @@
+"""First stage of VideoChat2: queries and texts are compared, matched, and texts written.
+
+Papers: Li et al., "BLIP-2", ICML 2023, section 3.2; Li et al., "MVBench", CVPR 2024, section 4.
+"""
+
+from typing import ClassVar, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from msvqa import collectives, losses
+from msvqa.data.batch import Batch, weighted_mean
+from msvqa.errors import RecipeError
+from msvqa.models.layers.language_input import IGNORED
+from msvqa.models.model import Model
+from msvqa.models.videochat2 import Aggregate, VideoChat2, query_similarity
+from msvqa.objectives.draws import exponential
+from msvqa.objectives.negatives import draw_negatives, negative_weights, paired_rows
+from msvqa.objectives.objective import Objective
+
+# Legend: V media, B texts of one worker's batch, A of all workers, Q queries, L words, V words.
+
+
+class QueryAlignment(Objective):
+    """loss = contrast + matching + writing, each with its weight.
+
+    The batch has texts `text` int64 (B, L), which begin with [CLS], and `text_length`.
+    """
+
+    class Config(Objective.Config):
+        """Weights of the losses."""
+
+        name: str = "query_alignment"
+        contrast: float = Field(default=1.0, ge=0)
+        matching: float = Field(default=1.0, ge=0)
+        writing: float = Field(default=1.0, ge=0)
+        aggregate: Aggregate = "mean"
+        """Over queries; BLIP-2 takes the largest similarity."""
+        label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+        write_id: int = Field(default=30522, ge=0)
+        """Token that begins a text which is written, in place of [CLS]."""
+
+    config: Config
+    answers_questions: ClassVar[bool] = False
+    sees_whole_batch: ClassVar[bool] = True
+
+    def __init__(self, config: Config, model: Model) -> None:
+        if not isinstance(model, VideoChat2) or "heads" in model.absent:
+            raise RecipeError(
+                [f"objective query_alignment needs model videochat2 with its heads, not "
+                 f"{model.config.name} without"]
+            )  # fmt: skip
+        super().__init__(config, model)
+
+    @property
+    def _model(self) -> VideoChat2:
+        return cast(VideoChat2, self.model)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss and its three parts."""
+        model, config = self._model, self.config
+        tokens = model.see(batch)[batch["video_index"]]  # (B, N, W)
+        ids = batch["text"]
+        places = torch.arange(ids.shape[1], device=ids.device)
+        mask = places < batch["text_length"][:, None]  # (B, L)
+        written = ids.clone()
+        written[:, 0] = config.write_id
+        # Queries never see the text that is written: these are those of a pass without it.
+        queries, states = model.qformer.write(tokens, written, mask)
+        parts = {"writing": self._writing(model.qformer.word_logits(states), ids, mask, batch)}
+        video = model.encode_video(queries)
+        text = model.encode_text(model.qformer.read(ids, mask))
+        parts |= self._contrast(video, text, batch)
+        parts["matching"] = self._matching((video, text), (tokens, ids, mask), batch)
+        weighted = [
+            getattr(config, name) * parts[name] for name in ("contrast", "matching", "writing")
+        ]
+        return {"loss": torch.stack(weighted).sum()} | parts
+
+    def _contrast(self, video: Tensor, text: Tensor, batch: Batch) -> dict[str, Tensor]:
+        model, how = self._model, self.config.aggregate
+        matches = _matches(batch)  # (B, A)
+        to_text = query_similarity(video, collectives.gather(text), how)  # (B, A)
+        to_video = query_similarity(collectives.gather(video), text, how).T  # (B, A)
+        both = [losses.contrastive(s / model.temperature, matches) for s in (to_text, to_video)]
+        return {"contrast": weighted_mean((both[0] + both[1]) / 2, batch)}
+
+    def _matching(
+        self, vectors: tuple[Tensor, Tensor], pair: tuple[Tensor, Tensor, Tensor], batch: Batch
+    ) -> Tensor:
+        tokens, ids, mask = pair
+        with torch.no_grad(), collectives.alone():
+            similarity = query_similarity(*vectors, self.config.aggregate) / self._model.temperature
+            matches = _matches(batch)
+            found = [
+                draw_negatives(
+                    negative_weights(logits, matches), exponential(self, logits.shape, logits)
+                )
+                for logits in (similarity.T, similarity)
+            ]  # media for texts, texts for media
+        video, text, label = paired_rows(found[0].chosen, found[1].chosen)
+        logits = self._model.match_logits(tokens[video], ids[text], mask[text])
+        each = losses.cross_entropy(logits, label).view(3, -1)  # (3, B)
+        there = torch.stack([torch.ones_like(found[0].found), *(n.found for n in found)])
+        counted = (each * there).sum(dim=0) / there.sum(dim=0)
+        return weighted_mean(counted, batch)
+
+    def _writing(self, logits: Tensor, ids: Tensor, mask: Tensor, batch: Batch) -> Tensor:
+        """Return the mean over all words of the batch, as the reference has it."""
+        counted = mask & (batch["weight"] > 0)[:, None]
+        labels = ids.masked_fill(~counted, IGNORED)[:, 1:]  # (B, L - 1)
+        total = functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), labels.flatten(),
+            label_smoothing=self.config.label_smoothing, reduction="sum",
+        )  # fmt: skip
+        return total / words_per_worker(labels)
+
+
+def words_per_worker(labels: Tensor) -> Tensor:
+    """Return how many labels are learned, as the mean over workers: () and at least a part of 1."""
+    counts = collectives.gather((labels != IGNORED).sum().to(torch.float32)[None])
+    return counts.mean().clamp(min=1 / len(counts))
+
+
+def _matches(batch: Batch) -> Tensor:
+    """Return which of all workers' pairs (B, A) belong together, by ids that are global."""
+    own = torch.stack([batch["video"][batch["video_index"]], batch["text_id"]], dim=1)
+    return (own[:, None] == collectives.gather(own)[None]).any(dim=2)
