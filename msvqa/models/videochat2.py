@@ -102,7 +102,11 @@ class VideoChat2(Model):
 
     def __init__(self, config: Config, sizes: Sizes, absent: Collection[str] = ()) -> None:
         super().__init__(config, sizes, absent)
-        width, has = config.qformer.width, lambda part: part not in self.absent
+        width = config.qformer.width
+
+        def has(part: str) -> bool:
+            return part not in self.absent
+
         self.norm = nn.LayerNorm(config.vision_width, eps=LAYER_NORM_EPS)
         self.qformer = QFormer(config.qformer, config.vision_width, extra=has("extra_queries"))
         if has("heads"):
@@ -130,10 +134,10 @@ class VideoChat2(Model):
                 [f"model.language: {folder}: not a folder of a language model, which has a file "
                  "config.json"]
             )  # fmt: skip
+        library: Any = AutoModelForCausalLM
         try:
-            return AutoModelForCausalLM.from_config(
-                AutoConfig.from_pretrained(folder, **KNOWN), trust_remote_code=False
-            )
+            found = AutoConfig.from_pretrained(folder, **KNOWN)
+            return library.from_config(found, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise RecipeError([f"model.language: {folder}: {error}"]) from None
 
@@ -177,8 +181,9 @@ class VideoChat2(Model):
         """
         assert part == "language"
         folder = self.config.language
+        library: Any = AutoModelForCausalLM
         try:
-            loaded, told = AutoModelForCausalLM.from_pretrained(
+            loaded, told = library.from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, **KNOWN
             )
         except (OSError, ValueError, KeyError) as error:

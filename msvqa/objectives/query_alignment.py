@@ -3,7 +3,7 @@
 Papers: Li et al., "BLIP-2", ICML 2023, section 3.2; Li et al., "MVBench", CVPR 2024, section 4.
 """
 
-from typing import ClassVar, cast
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from pydantic import Field
@@ -20,7 +20,19 @@ from msvqa.objectives.draws import exponential
 from msvqa.objectives.negatives import draw_negatives, negative_weights, paired_rows
 from msvqa.objectives.objective import Objective
 
-# Legend: V media, B texts of one worker's batch, A of all workers, Q queries, L words, V words.
+# Legend: V media, B texts of one worker's batch, A of all workers, Q queries, E their width, L
+# words, V words known.
+
+
+class Compared(NamedTuple):
+    """What the losses of a step compare."""
+
+    video: Tensor
+    """(B, Q, E) of length 1."""
+    text: Tensor
+    """(B, E) of length 1."""
+    temperature: Tensor
+    """(), read once a step: it is clamped in place, and no value that is in use may change."""
 
 
 class QueryAlignment(Objective):
@@ -70,36 +82,37 @@ class QueryAlignment(Objective):
         # Queries never see the text that is written: these are those of a pass without it.
         queries, states = model.qformer.write(tokens, written, mask)
         parts = {"writing": self._writing(model.qformer.word_logits(states), ids, mask, batch)}
-        video = model.encode_video(queries)
         text = model.encode_text(model.qformer.read(ids, mask))
-        parts |= self._contrast(video, text, batch)
-        parts["matching"] = self._matching((video, text), (tokens, ids, mask), batch)
+        similar = Compared(model.encode_video(queries), text, model.temperature)
+        parts["contrast"] = self._contrast(similar, batch)
+        parts["matching"] = self._matching(similar, (tokens, ids, mask), batch)
         weighted = [
             getattr(config, name) * parts[name] for name in ("contrast", "matching", "writing")
         ]
         return {"loss": torch.stack(weighted).sum()} | parts
 
-    def _contrast(self, video: Tensor, text: Tensor, batch: Batch) -> dict[str, Tensor]:
-        model, how = self._model, self.config.aggregate
-        matches = _matches(batch)  # (B, A)
+    def _contrast(self, compared: Compared, batch: Batch) -> Tensor:
+        video, text, temperature = compared
+        how, matches = self.config.aggregate, _matches(batch)  # (B, A)
         to_text = query_similarity(video, collectives.gather(text), how)  # (B, A)
         to_video = query_similarity(collectives.gather(video), text, how).T  # (B, A)
-        both = [losses.contrastive(s / model.temperature, matches) for s in (to_text, to_video)]
-        return {"contrast": weighted_mean((both[0] + both[1]) / 2, batch)}
+        both = [losses.contrastive(s / temperature, matches) for s in (to_text, to_video)]
+        return weighted_mean((both[0] + both[1]) / 2, batch)
 
     def _matching(
-        self, vectors: tuple[Tensor, Tensor], pair: tuple[Tensor, Tensor, Tensor], batch: Batch
+        self, compared: Compared, pair: tuple[Tensor, Tensor, Tensor], batch: Batch
     ) -> Tensor:
+        """Return the mean over pairs that belong together and their negatives in this batch."""
         tokens, ids, mask = pair
         with torch.no_grad(), collectives.alone():
-            similarity = query_similarity(*vectors, self.config.aggregate) / self._model.temperature
+            similarity = query_similarity(compared.video, compared.text, self.config.aggregate)
+            similarity = similarity / compared.temperature
             matches = _matches(batch)
+            # Media for texts, and texts for media.
             found = [
-                draw_negatives(
-                    negative_weights(logits, matches), exponential(self, logits.shape, logits)
-                )
-                for logits in (similarity.T, similarity)
-            ]  # media for texts, texts for media
+                draw_negatives(negative_weights(s, matches), exponential(self, s.shape, s))
+                for s in (similarity.T, similarity)
+            ]
         video, text, label = paired_rows(found[0].chosen, found[1].chosen)
         logits = self._model.match_logits(tokens[video], ids[text], mask[text])
         each = losses.cross_entropy(logits, label).view(3, -1)  # (3, B)

@@ -51,15 +51,18 @@ def conversations(recording: Recording) -> Iterator[Comparison]:
     for case in cases:
         name, mine = case["name"], _conversation(case)
         yield compare_content(recording.file, f"{name}/message", mine.message, case["message"])
-        for form, written_as in FORMS.items():
-            # The reference has no Vicuna form of rows without a medium.
-            if case[form] is not None:
-                expected = dict(case[form])
-                if not mine.instruction:  # theirs reads nothing then, ours the question
-                    asked = mine.turns[0].question
-                    expected["qformer"] = {"instruction": "", "instruction+question": asked}
-                found = _written(mine, written_as)
-                yield compare_content(recording.file, f"{name}/{form}", found, expected)
+        # The reference has no Vicuna form of rows without a medium.
+        for form in (form for form in FORMS if case[form] is not None):
+            found, expected = _written(mine, FORMS[form]), _expected(mine, case[form])
+            yield compare_content(recording.file, f"{name}/{form}", found, expected)
+
+
+def _expected(conversation: Conversation, recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return what is recorded; without an instruction theirs reads nothing, ours the question."""
+    if conversation.instruction:
+        return recorded
+    asked = conversation.turns[0].question
+    return recorded | {"qformer": {"instruction": "", "instruction+question": asked}}
 
 
 def _written(conversation: Conversation, form: Form) -> dict[str, Any]:

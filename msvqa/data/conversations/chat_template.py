@@ -82,7 +82,10 @@ class ChatTemplate:
 
 def _answer(text: str, answer: str) -> list[Piece]:
     """Return an answer and what ends it, which is the last piece."""
-    length = text.find(answer.strip()) + len(answer.strip())
+    start = text.find(answer.strip())
+    if start < 0:
+        raise DataError(f"the chat template changes the answer {answer.strip()[:40]!r}")
+    length = start + len(answer.strip())
     return [Piece(text[:length], "answer"), Piece(text[length:], "answer")]
 
 

@@ -40,7 +40,7 @@ def adapt(language: nn.Module, config: AdapterConfig) -> Any:
              f"{one_of(there)}"]
         )  # fmt: skip
     return get_peft_model(
-        language,  # type: ignore[arg-type]
+        language,
         LoraConfig(
             r=config.rank,
             lora_alpha=config.alpha,  # type: ignore[arg-type]

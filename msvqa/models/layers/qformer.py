@@ -62,9 +62,9 @@ class QFormer(nn.Module):
 
     def text_branch(self) -> list[nn.Module]:
         """Return what only texts go through: embeddings, their feed-forward layers, the head."""
-        own = [self.words, self.positions, self.word_head]
+        own: list[nn.Module] = [self.words, self.positions, self.word_head]
         for layer in self.layers.encoder.layer:
-            own += [layer.intermediate, layer.output]
+            own += [layer.get_submodule("intermediate"), layer.get_submodule("output")]
         return own
 
     def look(self, vision: Tensor) -> Tensor:
@@ -119,7 +119,9 @@ class QFormer(nn.Module):
         return logits
 
     def _queries(self, count: int) -> Tensor:
-        own = [self.queries] if self.extra_queries is None else [self.queries, self.extra_queries]
+        own: list[Tensor] = [self.queries]
+        if self.extra_queries is not None:
+            own.append(self.extra_queries)
         return torch.cat(own, dim=1).expand(count, -1, -1)
 
     def _words(self, ids: Tensor) -> Tensor:

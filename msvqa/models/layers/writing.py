@@ -46,7 +46,7 @@ def write_answers(
     return [_until_stop(_text(tokenizer, row, end), config.stop) for row in tokens.tolist()]
 
 
-class _Stops(StoppingCriteria):  # type: ignore[misc]
+class _Stops(StoppingCriteria):
     """Says of every row whether its text has one of the stops."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
