@@ -17,6 +17,7 @@ from msvqa.engine.precision import autocast
 from msvqa.engine.prediction import check_answers, objective_of
 from msvqa.errors import CheckpointError, DataError, RunError
 from msvqa.run import Run
+from msvqa.talker import Talker, open_talker, talks
 
 logger = logging.getLogger(__name__)
 
@@ -102,15 +103,18 @@ class Answerer:
         return {name: torch.from_numpy(array)[None] for name, array in drawn.items()}
 
 
-def from_pretrained(run: str | Path, *, device: str | None = None) -> Answerer | Embedder:
+def from_pretrained(run: str | Path, *, device: str | None = None) -> Answerer | Embedder | Talker:
     """Return the model of a finished run (its last stage's best checkpoint), ready to be asked.
 
-    That is an `Embedder` where the last stage embeds titled videos, else an `Answerer`.
+    That is an `Embedder` where the last stage embeds titled videos, a `Talker` where its model
+    writes answers, else an `Answerer`.
     """
     opened = Run.open(run)
     check_answers(opened.recipe)
     if embeds(opened.recipe):
         return open_embedder(run, device=device)
+    if talks(opened.recipe):
+        return open_talker(run, device=device)
     return Answerer(load_checkpoint(opened.locate(opened.checkpoint())), device)
 
 
@@ -123,6 +127,8 @@ def predict(run: str | Path, video: str | Path, question: str, *, top_k: int = 5
     model = from_pretrained(run)
     if isinstance(model, Embedder):
         raise RunError(f"{run} embeds videos and answers no questions: compare two of them")
+    if isinstance(model, Talker):
+        raise RunError(f"{run} writes its answers: ask it with `talk`")
     if Path(question).is_file():
         raise RunError(f"{run} answers questions, and {question} is a file: give it a question")
     return model.answer(video, question, top_k=top_k)
@@ -151,6 +157,22 @@ def compare(
         raise RunError(f"{len(titles)} titles for {len(videos)} videos")
     first, second, *_ = [*titles, None, None]
     return open_embedder(run, on=on).similarity(*videos, (first, second))
+
+
+def talk(run: str | Path, video: str, question: str) -> str:
+    """Return what a run's model says to a question about a video file.
+
+    Raises:
+        RunError: the model of the run writes no answers.
+        DataError: the question is empty.
+        VideoError: the file yields no frames, or there is none.
+    """
+    return open_talker(run).answer(video, question)
+
+
+def talks_about(run: str | Path) -> bool:
+    """Whether a run's model writes its answers."""
+    return talks(Run.open(run).recipe)
 
 
 def compares(run: str | Path) -> bool:
