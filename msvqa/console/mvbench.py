@@ -262,8 +262,8 @@ def _make_lessons(arguments: argparse.Namespace) -> int:
         arguments.root, items=arguments.items, tested=arguments.tested, seed=arguments.seed
     )
     print(
-        f"{root}: {20 * arguments.items} videos with captions and questions, a small language "
-        f"model, and {root / MINI} with {20 * arguments.tested} other questions"
+        f"{root}: videos with captions and questions, a small language model, and {root / MINI} "
+        f"with {20 * arguments.tested} other questions"
     )
     return 0
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from msvqa.data.datasets.mvbench import MANIFEST
 from msvqa.errors import DataError, PackageError
 from msvqa.files import folder_written_aside
 from msvqa.mvbench.drawing import write_media
@@ -47,7 +48,8 @@ def make_lessons(root: str | Path, *, items: int = 100, tested: int = 12, seed: 
 
     Args:
         root: folder that is absent or empty; it appears only when it is complete.
-        items: videos of each of the twenty tasks to learn from.
+        items: videos of each of the twenty tasks to learn from; fewer where there are no more that
+            look otherwise than all others, those of the benchmark too.
         tested: questions of each task in the benchmark.
         seed: chooses everything that is drawn, and the weights of the language model.
 
@@ -68,12 +70,17 @@ def make_lessons(root: str | Path, *, items: int = 100, tested: int = 12, seed: 
 
 def _write(root: Path, items: int, seed: int) -> None:
     media: list[dict[str, Any]] = []
+    known = {_look(medium) for medium in _drawn_for(root / MINI)}
     rows: dict[str, list[dict[str, Any]]] = {"": [], "_val": []}
     captions: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
     for task in TASKS:
         for index, drawn in enumerate(draw(task, seed, items)):
             name = f"videos/{len(media):05d}{'' if task.is_frames else '.mp4'}"
-            media.append(drawn_medium(task, drawn, name))
+            medium = drawn_medium(task, drawn, name)
+            if (look := _look(medium)) in known:
+                continue  # some scenes have few looks: none is learned and tested, or seen twice
+            known.add(look)
+            media.append(medium)
             is_validated = index % VALIDATED == VALIDATED - 1
             about = _about(drawn, name)
             rows["_val" if is_validated else ""].append(about | {"QA": _turns(drawn)})
@@ -89,6 +96,18 @@ def _write(root: Path, items: int, seed: int) -> None:
               turn.values()]  # fmt: skip
     _write_models(root, words_of([*SPOKEN, *spoken]), seed)
     _write_json(root / MARKER, {"items": items, "seed": seed, "videos": len(media)})
+
+
+def _drawn_for(root: Path) -> list[dict[str, Any]]:
+    """Return the media of a benchmark as they were drawn."""
+    manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+    media: list[dict[str, Any]] = manifest["media"]
+    return media
+
+
+def _look(medium: dict[str, Any]) -> str:
+    """Return what is the same for media that look alike."""
+    return json.dumps({key: value for key, value in medium.items() if key != "path"})
 
 
 def _about(drawn: Drawn, name: str) -> dict[str, Any]:
@@ -131,8 +150,10 @@ def _write_models(root: Path, words: Sequence[str], seed: int) -> None:
         import torch
         from tokenizers import Tokenizer, models, processors
         from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+        from transformers.utils import logging
 
         library: Any = PreTrainedTokenizerFast
+        logging.disable_progress_bar()
     except ImportError as error:
         raise PackageError(f"{error}: pip install 'transformers>=5' torch tokenizers") from None
     ids = {word: number for number, word in enumerate((*SPECIAL, *words))}
