@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from msvqa.data.batch import Batch
 from msvqa.errors import RecipeError, WeightsError
@@ -263,6 +264,8 @@ class VideoChat2(Model):
             return  # where recipes are checked, billions of weights are not read for it
         folder = self.config.sources.language
         library: Any = AutoModelForCausalLM
+        quiet: Any = disable_progress_bar
+        quiet()
         try:
             loaded, told = library.from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, **KNOWN

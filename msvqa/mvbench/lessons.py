@@ -148,14 +148,13 @@ def _write_models(root: Path, words: Sequence[str], seed: int) -> None:
     """Write a language model that knows these words, and both tokenizers."""
     try:
         import torch
+        import transformers
         from tokenizers import Tokenizer, models, processors
-        from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-        from transformers.utils import logging
 
-        library: Any = PreTrainedTokenizerFast
-        logging.disable_progress_bar()
     except ImportError as error:
         raise PackageError(f"{error}: pip install 'transformers>=5' torch tokenizers") from None
+    library: Any = transformers
+    library.utils.logging.disable_progress_bar()
     ids = {word: number for number, word in enumerate((*SPECIAL, *words))}
     marks = [(mark, ids[mark]) for mark in ("[CLS]", "[SEP]")]
     for folder in ("language", "qformer"):
@@ -165,11 +164,11 @@ def _write_models(root: Path, words: Sequence[str], seed: int) -> None:
             cut.post_processor = processors.TemplateProcessing(
                 single="[CLS] $A [SEP]", special_tokens=marks
             )
-        library(
+        library.PreTrainedTokenizerFast(
             tokenizer_object=cut, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
             pad_token="</s>",
         ).save_pretrained(root / folder)  # fmt: skip
-    config = LlamaConfig(
+    config = library.LlamaConfig(
         vocab_size=len(ids), hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
         intermediate_size=256, max_position_embeddings=512, bos_token_id=0, eos_token_id=1,
         pad_token_id=1,
@@ -177,4 +176,4 @@ def _write_models(root: Path, words: Sequence[str], seed: int) -> None:
     state = np.random.default_rng([seed, 7]).integers(2**31)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(state))
-        LlamaForCausalLM(config).save_pretrained(root / "language")
+        library.LlamaForCausalLM(config).save_pretrained(root / "language")
