@@ -20,6 +20,8 @@ from msvqa.sections import Config
 
 LAYER_NORM_EPS = 1e-12
 CROSS_ATTENTION_EVERY = 2
+BERT_STD, BERT_WIDTH = 0.02, 768
+"""How the linear layers of BERT-base start, and its width."""
 
 
 class QFormerConfig(Config):
@@ -175,6 +177,8 @@ def _library_config(config: QFormerConfig, vision_width: int) -> Blip2QFormerCon
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.dropout,
         max_position_embeddings=config.max_words,
+        # As much of each state as in BERT-base: a narrow one would see next to nothing of media.
+        initializer_range=BERT_STD * (BERT_WIDTH / config.width) ** 0.5,
         layer_norm_eps=LAYER_NORM_EPS,
         cross_attention_frequency=CROSS_ATTENTION_EVERY,
         encoder_hidden_size=vision_width,
