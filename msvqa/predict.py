@@ -16,6 +16,7 @@ from msvqa.engine.prediction import check_answers, objective_of
 from msvqa.errors import CheckpointError, RunError
 from msvqa.matcher import Matcher, aligns, read_text, seen
 from msvqa.run import Run
+from msvqa.talker import Talker, open_talker, talks
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,14 @@ class Answerer:
         }
 
 
-def from_pretrained(run: str | Path, *, device: str | None = None) -> Answerer | Embedder | Matcher:
+Pretrained = Answerer | Embedder | Matcher | Talker
+
+
+def from_pretrained(run: str | Path, *, device: str | None = None) -> Pretrained:
     """Return the model of a finished run (its last stage's best checkpoint), ready to be asked.
 
     That is an `Embedder` where the last stage embeds titled videos, a `Matcher` where it aligns
-    videos and texts, else an `Answerer`.
+    videos and texts, a `Talker` where its model writes answers, else an `Answerer`.
 
     Raises:
         RunError: it is none of these, as where the last stage distils or classifies.
@@ -101,6 +105,8 @@ def from_pretrained(run: str | Path, *, device: str | None = None) -> Answerer |
     check_answers(opened.recipe)
     if embeds(opened.recipe):
         return open_embedder(run, device=device)
+    if talks(opened.recipe):
+        return open_talker(run, device=device)
     loaded = load_checkpoint(opened.locate(opened.checkpoint()))
     return Matcher(loaded, device) if aligns(opened.recipe) else Answerer(loaded, device)
 
@@ -119,6 +125,8 @@ def predict(run: str | Path, video: str | Path, question: str, *, top_k: int = 5
             f"{run} compares videos with texts and answers no questions: in Python "
             "msvqa.from_pretrained(run) has encode_video, encode_text and match"
         )
+    if isinstance(model, Talker):
+        raise RunError(f"{run} writes its answers: ask it with `talk`")
     if Path(question).is_file():
         raise RunError(f"{run} answers questions, and {question} is a file: give it a question")
     return model.answer(video, question, top_k=top_k)
@@ -147,6 +155,22 @@ def compare(
         raise RunError(f"{len(titles)} titles for {len(videos)} videos")
     first, second, *_ = [*titles, None, None]
     return open_embedder(run, on=on).similarity(*videos, (first, second))
+
+
+def talk(run: str | Path, video: str, question: str) -> str:
+    """Return what a run's model says to a question about a video file.
+
+    Raises:
+        RunError: the model of the run writes no answers.
+        DataError: the question is empty.
+        VideoError: the file yields no frames, or there is none.
+    """
+    return open_talker(run).answer(video, question)
+
+
+def talks_about(run: str | Path) -> bool:
+    """Whether a run's model writes its answers."""
+    return talks(Run.open(run).recipe)
 
 
 def compares(run: str | Path) -> bool:

@@ -5,6 +5,7 @@ DATASETS: dict[str, str] = {
     "msrvtt_qa": "msvqa.data.datasets.msrvtt_qa:MSRVTTQA",
     "svqa": "msvqa.data.datasets.svqa:SVQA",
     "caption_files": "msvqa.data.datasets.caption_files:CaptionFiles",
+    "instructions": "msvqa.data.datasets.instructions:Instructions",
     "labelled_videos": "msvqa.data.datasets.labelled_videos:LabelledVideos",
     "mvbench": "msvqa.data.datasets.mvbench:MVBench",
     "qq_browser": "msvqa.data.datasets.qq_browser:QQBrowser",

@@ -9,6 +9,7 @@ Per video (first axis V):
     frames           uint8 (V, T, H, W, 3), RGB; in evaluation with W views, or in training with W
                      repeats, (V, W, T, H, W, 3)
     video            int64 (V,), row of the video in its split
+    is_image         bool (V,), of a split with images
 
 Per question (first axis Q):
     question         int64 (Q, L), ids of words, or of pieces with what begins and ends a text,
@@ -34,6 +35,9 @@ Tags of videos (first axis B), and pairs of videos (first axes B, 2):
     masked_tokens    int64 (B, S), `tokens` of which some are masked; in training with tags only
     token_labels     int64 (B, S), what they were, -100 where there is nothing to predict
     similarity       float32 (B,), of pairs
+
+Texts as they are, for models with tokenizers of their own (first axis the examples):
+    text_utf8, asked_utf8, conversation_utf8    uint8 (b, bytes), see `data/texts.py`
 
 For the whole batch:
     normalizer       float32 (), what sums over questions are divided by to become means: the

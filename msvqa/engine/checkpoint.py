@@ -2,6 +2,8 @@
 
     weights.safetensors    all weights of the model
     training_state.pt      optimizer state: plain tensors and numbers
+    adapter_config.json  and adapter_model.safetensors, of a model with adapters: what it trains of
+                           a language model, for other programs
     recipe.yaml  and the word lists of the lexicon, such as vocabulary.json and answers.json
     checkpoint.json        position, score, sizes, where each part of the model is from, SHA-256 of
                            all files and its own; written last
@@ -134,6 +136,7 @@ def _write(folder: Path, content: Content) -> None:
         raise OSError(f"{TRAINING_STATE}: {error}") from error
     (folder / "recipe.yaml").write_text(content.recipe.to_yaml(), encoding="utf-8")
     content.lexicon.save(folder)
+    content.model.export(folder)
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)}
         for path in sorted(folder.iterdir())

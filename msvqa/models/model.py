@@ -1,6 +1,7 @@
 """What every model has in common: config, sizes, parts, weight files."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -111,6 +112,9 @@ class Model(nn.Module):
 
     def load_pretrained(self) -> None:
         """Load the weight files that the config names; called once, before the first stage."""
+
+    def export(self, folder: Path) -> None:
+        """Write what other programs read of the model into the folder of a checkpoint."""
 
     def load_word_vectors(self, vectors: np.ndarray) -> None:
         """Start the word embedding from a (vocabulary, word_size) matrix."""

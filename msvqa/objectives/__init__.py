@@ -9,4 +9,6 @@ OBJECTIVES: dict[str, str] = {
     "answering": "msvqa.objectives.answering:Answering",
     "similarity": "msvqa.objectives.similarity:Similarity",
     "tagging": "msvqa.objectives.tagging:Tagging",
+    "query_alignment": "msvqa.objectives.query_alignment:QueryAlignment",
+    "generation": "msvqa.objectives.generation:Generation",
 }

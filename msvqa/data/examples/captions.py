@@ -23,6 +23,7 @@ from msvqa.data.lexicon import Lexicon
 from msvqa.data.pieces import PiecesConfig, clean, encoded, length_of, subwords_of, with_length
 from msvqa.data.subwords import Subwords
 from msvqa.data.text import Vocabulary, WordList, pieces, tokenize, words_of
+from msvqa.data.texts import as_tensor
 from msvqa.recipe import DataConfig
 
 if TYPE_CHECKING:
@@ -72,8 +73,9 @@ class Captions(Examples):
         """Return one caption of each row.
 
         `text` int64 (b, L), ids of words or pieces, padded on the right with 0; `text_length` (b,),
-        at least 1; `text_id` (b,), the same number for captions of the same words. Pieces stand
-        between what begins and what ends a text.
+        at least 1; `text_id` (b,), the same number for captions of the same words; `text_utf8`, the
+        captions as they are, see `data/texts.py`. Pieces stand between what begins and what ends a
+        text.
         """
         part = self.table.take(pa.array(rows, type=pa.int64()))
         taken = self.chosen(rows, chance)
@@ -86,6 +88,7 @@ class Captions(Examples):
             "text": torch.from_numpy(padded),
             "text_length": torch.tensor([len(ids) for ids in words]),
             "text_id": torch.tensor([_number(text) for text in texts]),
+            "text_utf8": as_tensor(texts),
         }
 
     def shown(self, rows: np.ndarray) -> Mapping[str, Sequence[Any]]:
