@@ -339,7 +339,7 @@ def _single_view(batch: Batch) -> Tensor:
     if frames.ndim != 5:
         raise RecipeError(
             [
-                "processor: media in several views (views, crops) are for objective "
+                "processor: media in several views (views, crops, repeats) are for objective "
                 "classification alone: use 1 of each"
             ]
         )
