@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import write
+from benchmarks.measure import peak_gb, write
 
 SIZES = (10_000, 100_000, 1_000_000)
 CAPTIONS_PER_MEDIUM = 10
@@ -68,14 +67,10 @@ def measure(folder: Path, part: str) -> dict[str, float]:
         "plan": lambda: plan_epoch(opened(), batch, seed=0, epoch=0),
         "count": lambda: count_steps(opened(), batch),
     }
-    imported_gb, start = _largest_gb(), time.process_time()
+    imported_gb, start = peak_gb(), time.process_time()
     work[part]()
     seconds = time.process_time() - start
-    return {"cpu_s": seconds, "gb": _largest_gb(), "imports_gb": imported_gb}
-
-
-def _largest_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return {"cpu_s": seconds, "gb": peak_gb(), "imports_gb": imported_gb}
 
 
 def run(sizes: tuple[int, ...]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import os
 import platform
 import random
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -52,6 +53,45 @@ def cpu_seconds() -> float:
         used = child.cpu_times()
         total += used.user + used.system
     return total
+
+
+def peak_gb() -> float:
+    """Return the largest memory of this process so far, without that of the one that started it."""
+    # Not `getrusage`, whose peak a process takes over from the one that it was forked from.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1e6
+
+
+class OwnMemory:
+    """The largest memory that a block has kept to itself, looked at every few milliseconds.
+
+    Pages of files that are mapped, such as the arrays of stores, are not counted: the system takes
+    them back whenever somebody needs the memory, and all processes share them.
+    """
+
+    EVERY_S = 0.005
+
+    def __init__(self) -> None:
+        self.gb = 0.0
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._look_on, daemon=True)
+
+    def __enter__(self) -> "OwnMemory":
+        self._look()
+        self._watch.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._watch.join()
+
+    def _look_on(self) -> None:
+        while not self._over.wait(self.EVERY_S):
+            self._look()
+
+    def _look(self) -> None:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        self.gb = max(self.gb, int(status.partition("RssAnon:")[2].split()[0]) / 1e6)
 
 
 def measure(

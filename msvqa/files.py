@@ -73,10 +73,10 @@ def folder_written_aside(root: Path, marker: str) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that no reader ever sees half a file."""
+def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
+    """Write JSON so that no reader ever sees half a file; without indent several times faster."""
     with written_aside(path) as aside:
-        aside.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
+        aside.write_text(json_text(content, indent) + "\n", encoding="utf-8")
 
 
 def json_text(content: Any, indent: int | None = None) -> str:

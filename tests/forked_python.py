@@ -97,6 +97,13 @@ def standing_for_python(path: str) -> Iterator[None]:
         sys.executable = real
 
 
+def run_forked(words: Sequence[str]) -> None:
+    """Become a process that is forked of a server of its own, whose end is that of this one."""
+    path = program()
+    os.set_inheritable(program.server.stdin.fileno(), True)
+    os.execv(path, [path, *words])
+
+
 def fork_ray(path: str) -> None:
     """Let the local Ray of this process, whenever it starts, start its own by this program."""
     from msvqa.engine import cluster
@@ -302,4 +309,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "run":
+        run_forked(sys.argv[2:])
     main()

@@ -18,6 +18,8 @@ from typing import Any
 
 import psutil
 
+from tests.forked_python import descendants, program
+
 START_S = 240
 STOP_S = 20
 
@@ -59,8 +61,9 @@ def running_head() -> Iterator[Head]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
     command = [
-        str(programs / "ray"), "start", "--head", "--block", "--num-cpus=2", "--num-gpus=0",
-        "--object-store-memory=300000000", f"--port={gcs}", "--dashboard-host=127.0.0.1",
+        program(), str(programs / "ray"), "start", "--head", "--block", "--num-cpus=2",
+        "--num-gpus=0", "--object-store-memory=300000000", f"--port={gcs}",
+        "--dashboard-host=127.0.0.1",
         f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
         f"--dashboard-agent-grpc-port={grpc}", f"--ray-client-server-port={client}",
     ]  # fmt: skip
@@ -91,15 +94,14 @@ def _wait(head: Head, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _stop(pid: int) -> None:
-    """End a process and all that it started; `ray stop` would end every Ray of this machine."""
+    """Kill a process and all that it started; `ray stop` would end every Ray of this machine."""
     if not psutil.pid_exists(pid):
         return
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    for end in (psutil.Process.terminate, psutil.Process.kill):
-        for member in family:
-            if member.is_running():
-                end(member)
-        family = psutil.wait_procs(family, timeout=STOP_S)[1]
+    family = [psutil.Process(pid), *descendants(psutil.Process(pid))]
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=STOP_S)
 
 
 def _free_ports(count: int) -> list[int]:

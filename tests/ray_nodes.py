@@ -18,6 +18,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import forked_python
+from tests.forked_python import descendants, program
+
 ROOT = Path(__file__).parents[1]
 PROGRAMS = Path(sys.executable).parent
 START_S = 240
@@ -61,7 +64,7 @@ class Node:
         """Return all processes of the node."""
         try:
             own = psutil.Process(self.process.pid)
-            return [own, *own.children(recursive=True)]
+            return [own, *descendants(own)]
         except psutil.NoSuchProcess:
             return []
 
@@ -118,18 +121,21 @@ class Nodes:
         folder = self._folder / str(self._count)
         folder.mkdir()
         address = f"127.0.0.{self._count + 1}"
+        apart = self._apart if self._shared is not None and self._count > 1 else None
+        # What has a /tmp of its own finds no server there but one of its own.
+        python = [sys.executable, forked_python.__file__, "run"] if apart else [program()]
         command = [
-            str(PROGRAMS / "ray"), "start", "--block", f"--node-ip-address={address}",
+            *python, str(PROGRAMS / "ray"), "start", "--block", f"--node-ip-address={address}",
             "--num-gpus=0", "--object-store-memory=100000000",
             "--min-worker-port=0", "--max-worker-port=0",
             f"--dashboard-agent-listen-port={_free_port()}",
             f"--temp-dir={folder}", *options,
         ]  # fmt: skip
         environment = {**_environment(), "HOME": str(folder), "TMPDIR": str(folder)}
-        if self._shared is not None and self._apart and self._count > 1:
+        if apart:
             environment["COMMAND"] = " ".join(command)
-            kept = _outermost([folder, *self._shared, ROOT, Path(sys.prefix)])
-            command = [*self._apart, "sh", "-c", OWN_FILES, "node", *map(str, kept)]
+            kept = _outermost([folder, *(self._shared or ()), ROOT, Path(sys.prefix)])
+            command = [*apart, "sh", "-c", OWN_FILES, "node", *map(str, kept)]
         with (folder / "node.log").open("w", encoding="utf-8") as output:
             process = subprocess.Popen(
                 command, env=environment, cwd=folder, stdout=output, stderr=output,

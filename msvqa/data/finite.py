@@ -9,6 +9,8 @@ from msvqa.errors import VideoError
 NOT_FINITE = "not_finite"
 """Outcome of a video whose numbers are not finite, or not as they would be stored."""
 
+_HALF_MAGNITUDE, _HALF_INFINITY = np.uint16(0x7FFF), np.uint16(0x7C00)
+
 
 def to_type(values: np.ndarray, dtype: str) -> np.ndarray:
     """Return values in another type; what is too large for it becomes infinite, in silence."""
@@ -23,7 +25,7 @@ def as_stored(values: np.ndarray, dtype: str, place: str) -> np.ndarray:
         VideoError: some are not finite, or too large for the type; says how many of how many.
     """
     stored = to_type(values, dtype)
-    if np.isfinite(stored).all():
+    if all_finite(stored):
         return stored
     finite = np.isfinite(values)
     if not finite.all():
@@ -39,8 +41,15 @@ def as_stored(values: np.ndarray, dtype: str, place: str) -> np.ndarray:
 
 def not_finite(arrays: Mapping[str, np.ndarray]) -> list[str]:
     """Return the names of the arrays that hold numbers which are not finite."""
-    return [
-        name
-        for name, array in arrays.items()
-        if array.dtype.kind == "f" and not np.isfinite(array).all()
-    ]
+    return [name for name, array in arrays.items() if not all_finite(array)]
+
+
+def all_finite(array: np.ndarray) -> bool:
+    """Whether all numbers are finite; whole numbers are."""
+    if array.dtype.kind != "f" or not array.size:
+        return True
+    if array.dtype == np.float16 and array.flags.c_contiguous:
+        # numpy has no fast test of half numbers. Those that are not finite have all bits of the
+        # exponent, which makes them the largest as whole numbers.
+        return bool((array.view(np.uint16) & _HALF_MAGNITUDE).max() < _HALF_INFINITY)
+    return bool(np.isfinite(array).all())

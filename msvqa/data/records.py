@@ -10,6 +10,7 @@ What is damaged is named with its place in the file. After a damaged content the
 found all the same; after a damaged length nobody knows where it is.
 """
 
+import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,24 +66,50 @@ def read_records(path: Path) -> Iterator[Record]:
             start, number = found.end, number + 1
 
 
-def read_record(path: Path, start: int, end: int) -> bytes:
-    """Return the content of the record that lies in a range of bytes.
+def read_record(file: BinaryIO, start: int, end: int) -> bytes:
+    """Return the content of the record that lies in a range of bytes of a file.
 
     Raises:
         RecordError: there is none, or it is damaged.
         OSError: the file cannot be read.
     """
-    size = path.stat().st_size
+    size = os.fstat(file.fileno()).st_size
     if not 0 <= start < end <= size:
         raise RecordError(f"bytes {start} to {end} are not in the file, which has {size}")
-    with path.open("rb") as file:
-        file.seek(start)
-        found = _read(file, 0, start, size)
+    file.seek(start)
+    found = _read(file, 0, start, size)
     if found.error:
         raise RecordError(found.error)
     if found.end != end:
         raise RecordError(f"the record at byte {start} ends at byte {found.end}, not at {end}")
     return found.content
+
+
+class LastFile:
+    """Opens files for reading, and keeps the last one open: records mostly come file by file."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
+        self._key: tuple[object, ...] = ()
+
+    def open(self, path: Path) -> BinaryIO:
+        """Return an open file; the last one again, unless another lies at its path by now.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        found = path.stat()
+        key = (path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        if self._file is None or key != self._key:
+            self.close()
+            self._file, self._key = path.open("rb"), key
+        return self._file
+
+    def close(self) -> None:
+        """Close it."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
 
 
 def parse_example(content: bytes) -> Features:

@@ -325,7 +325,7 @@ def _write_aside(
             with (aside / f"{array}.npy").open("wb") as file:
                 np.save(file, buffer[: len(description["rows"])], allow_pickle=False)
             sync(aside / f"{array}.npy")
-        write_json(aside / SHARD, description)
+        write_json(aside / SHARD, description, indent=None)
         aside.chmod(0o755)
         _put_in_place(aside, final)
         folder.put(shard_name(shard), last=SHARD)
@@ -423,7 +423,7 @@ def write_index(
         "finite": all(shard.get("finite") for shard in shards),
     }  # fmt: skip
     folder = open_folder(store)
-    write_json(folder.path / INDEX, index)
+    write_json(folder.path / INDEX, index, indent=None)
     folder.put(INDEX)
     return Store.open(store)
 
@@ -466,7 +466,8 @@ def _fill(buffers: Mapping[str, np.ndarray], row: int, entry: Entry) -> None:
                 f"video {entry.video_id}: {name} has shape {arrays[name].shape}, "
                 f"the store has {buffer.shape[1:]}"
             )
-        buffer[row] = to_type(arrays[name], buffer.dtype.str)
+        same = arrays[name].dtype == buffer.dtype
+        buffer[row] = arrays[name] if same else to_type(arrays[name], buffer.dtype.str)
     if bad := not_finite({name: buffer[row] for name, buffer in buffers.items()}):
         raise StoreError(f"video {entry.video_id}: {' and '.join(bad)} are not finite")
 

@@ -10,6 +10,7 @@ from msvqa.data.text import WordList
 from msvqa.errors import DataError
 
 MAX_TAGS = 1_000_000
+LISTS_AT_ONCE = 100_000
 
 
 class TagList(WordList):
@@ -35,15 +36,23 @@ class TagList(WordList):
 
         A column is there once for each list, ascending; tags that are not in the list are left out.
         """
-        owner = np.repeat(np.arange(len(tags)), pc.list_value_length(tags).fill_null(0).to_numpy())
         listed = pa.array(self._words, pa.string())
-        found = pc.index_in(pc.list_flatten(tags), value_set=listed)
-        column = np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
-        known = column >= 0
-        # Each list and column once, in the order of both.
-        keys = np.unique(owner[known] * max(len(self), 1) + column[known])
-        owner, column = np.divmod(keys, max(len(self), 1))
-        return column, np.bincount(owner, minlength=len(tags))
+        # Some lists at a time: the keys of all take as much memory as everything else.
+        parts = [tags.slice(first, LISTS_AT_ONCE) for first in range(0, len(tags), LISTS_AT_ONCE)]
+        found = [_columns(part, listed) for part in parts]
+        columns = [np.empty(0, np.int32), *(column for column, _ in found)]
+        counts = [np.empty(0, np.int64), *(count for _, count in found)]
+        return np.concatenate(columns), np.concatenate(counts)
+
+
+def _columns(tags: pa.ListArray, listed: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
+    owner = np.repeat(np.arange(len(tags)), pc.list_value_length(tags).fill_null(0).to_numpy())
+    found = pc.index_in(pc.list_flatten(tags), value_set=listed)
+    column = np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
+    known, width = column >= 0, max(len(listed), 1)
+    # Each list and column once, in the order of both.
+    owner, column = np.divmod(np.unique(owner[known] * width + column[known]), width)
+    return column.astype(np.int32), np.bincount(owner, minlength=len(tags))
 
 
 def in_order(words: Iterable[str]) -> list[str]:

@@ -5,6 +5,7 @@ import pytest
 
 from msvqa.data.record_index import index_of
 from msvqa.data.records import (
+    LastFile,
     RecordError,
     as_example,
     checksum,
@@ -50,12 +51,26 @@ def test_zeros_at_the_end_of_a_row_stay(file):
 
 
 def test_a_record_is_found_by_its_bytes_alone(file):
-    for record in read_records(file):
-        assert read_record(file, record.start, record.end) == record.content
-    with pytest.raises(RecordError, match="ends at byte"):
-        read_record(file, 0, record.end)
-    with pytest.raises(RecordError, match="are not in the file"):
-        read_record(file, 0, 10**6)
+    with file.open("rb") as opened:
+        for record in read_records(file):
+            assert read_record(opened, record.start, record.end) == record.content
+        with pytest.raises(RecordError, match="ends at byte"):
+            read_record(opened, 0, record.end)
+        with pytest.raises(RecordError, match="are not in the file"):
+            read_record(opened, 0, 10**6)
+
+
+def test_a_file_stays_open_until_another_lies_in_its_place(tmp_path):
+    first, second, files = tmp_path / "first", tmp_path / "second", LastFile()
+    first.write_bytes(b"one")
+    second.write_bytes(b"two")
+    opened = files.open(first)
+    assert files.open(first) is opened
+    second.replace(first)
+    again = files.open(first)
+    assert (opened.closed, again.read()) == (True, b"two")
+    files.close()
+    assert again.closed
 
 
 def test_a_flipped_bit_of_the_content_costs_one_record(file):

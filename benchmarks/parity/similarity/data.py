@@ -101,7 +101,8 @@ def tiny_pointwise(recording: Recording) -> Iterator[Comparison]:
     ranges = zip(index["start"].to_pylist(), index["end"].to_pylist(), strict=True)
     lengths, categories = [], []
     for row, (start, end) in enumerate(ranges):
-        features = parse_example(read_record(path, start, end))
+        with path.open("rb") as file:
+            features = parse_example(read_record(file, start, end))
         categories.append(features["category_id"][0])
         lengths.append(len(features["frame_feature"]))
         config = Vectors.Config(width=WIDTH, frames=lengths[-1], dtype="float16")

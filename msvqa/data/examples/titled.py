@@ -136,8 +136,8 @@ class Titled(Examples):
     @classmethod
     def cautions(cls, annotated: "Annotated") -> list[str]:
         """Say how many titles are empty, and how many media have no tag."""
-        train = annotated.examples.filter(pc.equal(annotated.examples["split"], "train"))
-        titles = pc.list_flatten(train["titles"])
+        examples = annotated.examples
+        titles = pc.list_flatten(examples["titles"].filter(pc.equal(examples["split"], "train")))
         empty = pc.sum(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(titles)), 0)).as_py() or 0
         of = f"of {len(titles)} titles of training"
         said = f"{empty} {of} are empty: what is known of these videos is their frames"
@@ -169,8 +169,8 @@ def _encoded(
 
 
 def _counts(whole: pa.Table, table: pa.Table, split: str) -> dict[str, int]:
-    chosen = whole.filter(pc.equal(table["split"], split))
-    lengths = pc.list_value_length(pc.list_flatten(chosen["tag_indices"]))
+    chosen = whole["tag_indices"].filter(pc.equal(table["split"], split))
+    lengths = pc.list_value_length(pc.list_flatten(chosen))
     return {
         "tags_given": pc.sum(lengths).as_py() or 0,
         "media_without_tags": pc.sum(pc.equal(lengths, 0)).as_py() or 0,

@@ -9,7 +9,7 @@ vector or several rows.
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from pydantic import Field
@@ -17,7 +17,14 @@ from pydantic import Field
 from msvqa.data.finite import as_stored
 from msvqa.data.medium import Medium
 from msvqa.data.processors.processor import Extractor, Processor, Way
-from msvqa.data.records import SUFFIXES, RecordError, parse_example, read_record, stored_checksum
+from msvqa.data.records import (
+    SUFFIXES,
+    LastFile,
+    RecordError,
+    parse_example,
+    read_record,
+    stored_checksum,
+)
 from msvqa.data.sampling import middles, strided
 from msvqa.data.store import Arrays, ArraySpec, StoreSpec
 from msvqa.data.video import video_file
@@ -109,64 +116,65 @@ class VectorReader(Extractor):
 
     def __init__(self, config: Vectors.Config) -> None:
         self._config = config
+        self._records = LastFile()
+
+    def close(self) -> None:
+        """Close the file of records that was read last."""
+        self._records.close()
 
     def arrays(self, medium: Medium) -> Arrays:
         """Return the rows of a medium."""
-        with video_file(medium.path) as path:
-            found = self._read(path, medium)
-        config = self._config
-        if found.ndim == 1 and config.frames is not None:
-            found = found[None]
-        wanted = 1 if config.frames is None else 2
-        if found.ndim != wanted or found.shape[-1] != config.width or not len(found):
-            shape = "(D,)" if config.frames is None else "(n, D)"
-            raise VideoError(
-                "bad_array",
-                f"{path}: shape {found.shape}, {shape} with D = {config.width} is needed",
-            )
-        values = as_stored(np.asarray(found), config.dtype, str(path))
-        if config.frames is None:
-            return {"vectors": values}
-        return DRAWN[config.sampling](values, config.frames)
+        return self._made(medium, {})[0]
 
     def _made(self, medium: Medium, facts: dict[str, Any]) -> tuple[Arrays, str]:
+        config = self._config
         with video_file(medium.path) as path:
-            if medium.kind != "record" and path.is_file():
-                facts["bytes"] = path.stat().st_size
-            elif path.name.endswith(SUFFIXES) and path.is_file():
-                with path.open("rb") as file:
-                    facts["checksum"] = stored_checksum(file, int(medium.end or 0))
-            return self.arrays(medium), "ok"
+            found = self._read(path, medium, facts)
+            wanted = 1 if config.frames is None else 2
+            if found.ndim == 1 and config.frames is not None:
+                found = found[None]
+            if found.ndim != wanted or found.shape[-1] != config.width or not len(found):
+                shape = "(D,)" if config.frames is None else "(n, D)"
+                raise VideoError(
+                    "bad_array",
+                    f"{path}: shape {found.shape}, {shape} with D = {config.width} is needed",
+                )
+            values = as_stored(np.asarray(found), config.dtype, str(path))
+        if config.frames is None:
+            return {"vectors": values}, "ok"
+        return DRAWN[config.sampling](values, config.frames), "ok"
 
-    def _read(self, path: Path, medium: Medium) -> np.ndarray:
-        if not path.is_file():
-            raise VideoError("unreadable", f"{path}: no such file")
+    def _read(self, path: Path, medium: Medium, facts: dict[str, Any]) -> np.ndarray:
         try:
-            if medium.kind == "record" and path.name.endswith(SUFFIXES):
-                return self._feature(path, int(medium.start or 0), int(medium.end or 0))
-            if medium.kind == "record":
-                return self._record(path, int(medium.start or 0), medium.end)
-            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            if medium.kind != "record":
+                facts["bytes"] = path.stat().st_size
+                array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+                return array
+            if path.name.endswith(SUFFIXES):
+                start, end = int(medium.start or 0), int(medium.end or 0)
+                file = self._records.open(path)
+                facts["checksum"] = stored_checksum(file, end)
+                return self._feature(file, start, end)
+            return self._record(path, int(medium.start or 0), medium.end)
+        except (FileNotFoundError, IsADirectoryError):
+            raise VideoError("unreadable", f"{path}: no such file") from None
+        except RecordError as error:
+            place = f"{path}: record at byte {int(medium.start or 0)}"
+            raise VideoError("bad_record", f"{place}: {error}") from None
         except (OSError, ValueError, EOFError) as error:
             raise VideoError("bad_array", f"{path}: no array that can be read: {error}") from None
-        return array
 
-    def _feature(self, path: Path, start: int, end: int) -> np.ndarray:
-        """Return (n, D) of the entries of a feature."""
+    def _feature(self, file: BinaryIO, start: int, end: int) -> np.ndarray:
+        """Return (n, D) of the entries of a feature of a record."""
         name, dtype = self._config.feature, np.dtype(self._config.feature_dtype).newbyteorder("<")
         needed = dtype.itemsize * self._config.width
-        place = f"{path}: record at byte {start}"
-        try:
-            entries = parse_example(read_record(path, start, end)).get(name, ())
-        except RecordError as error:
-            raise VideoError("bad_record", f"{place}: {error}") from None
+        entries = parse_example(read_record(file, start, end)).get(name, ())
         rows = [entry for entry in entries if isinstance(entry, bytes)]
         sizes = {len(row) for row in rows}
         if sizes != {needed}:
             found = f"entries of {sorted(sizes)} bytes" if sizes else "no entries of bytes"
-            raise VideoError(
-                "bad_record",
-                f"{place}: {name!r} holds {found}; {needed} each are {self._config.width} {dtype}",
+            raise RecordError(
+                f"{name!r} holds {found}; {needed} each are {self._config.width} {dtype}"
             )
         return np.frombuffer(b"".join(rows), dtype).reshape(-1, self._config.width)
 
