@@ -8,7 +8,7 @@ from msvqa.recipe import Recipe, load
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "umt" / "quickstart.yaml"
 SIZES = {"train_videos": 20, "train_images": 8, "val_videos": 4, "test_videos": 16}
-STAGES = ("teacher", "distil", "align")
+STAGES = ("teacher", "distil", "align", "whole")
 
 
 def write_captioned(root: Path, **fields: Any) -> SyntheticCaptions.Config:
