@@ -11,5 +11,6 @@ DATASETS: dict[str, str] = {
     "qq_browser": "msvqa.data.datasets.qq_browser:QQBrowser",
     "table": "msvqa.data.datasets.table:Table",
     "synthetic": "msvqa.data.datasets.synthetic:Synthetic",
+    "synthetic_captions": "msvqa.data.datasets.synthetic_captions:SyntheticCaptions",
     "synthetic_similarity": "msvqa.data.datasets.synthetic_similarity:SyntheticSimilarity",
 }

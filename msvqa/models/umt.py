@@ -159,14 +159,16 @@ class UMT(Model):
         """Return what never gets a gradient of a loss.
 
         Args:
-            uses: any of `imitate`, `contrast`, `match`, `words`, `answer`, `classify`: what the
-                loss asks of the model.
+            uses: any of `imitate`, `contrast`, `match`, `words`, `answer`, `classify`, `picture`
+                (the contrast of the teacher): what the loss asks of the model.
         """
         wanted = {
-            "heads": {"imitate"}, "projections": {"contrast"}, "matching": {"match"},
+            "heads": {"imitate"}, "projections": {"contrast", "picture"}, "matching": {"match"},
+            "projections.norm": {"contrast"}, "projections.video": {"contrast"},
             "word_head": {"words"}, "fusion": {"match", "words", "answer"},
-            "text": {"contrast", "match", "words", "answer"}, "teacher": set[str](),
+            "text": {"contrast", "match", "words", "answer", "picture"}, "teacher": {"picture"},
             "classifier": {"classify"}, "decoder": {"answer"},
+            "video": {"imitate", "contrast", "match", "words", "answer", "classify"},
             # What is classified is normed after its mean is taken, by a norm of the classifier.
             "video.norm": {"imitate", "contrast", "match", "words", "answer"},
         }  # fmt: skip
@@ -244,18 +246,27 @@ class UMT(Model):
         aligned: Tensor = self.heads(watched.layers, watched.places)
         return aligned
 
+    def _pictures(self, batch: Batch) -> Tensor:
+        """Return the frames of media as the teacher sees them (V·T, 3, height, width)."""
+        frames = rearrange(_single_view(batch), "v t ... -> (v t) ...")
+        scale = self.scale if self.config.teacher.norm == "shared" else self.clip_scale
+        pictures: Tensor = scale(frames, like=self.teacher.conv1.weight)
+        # As many tokens as the student has, whatever the teacher's patches: 14 px want 196 px.
+        size = self.video.grid * self.config.teacher.patch_px
+        if pictures.shape[-1] != size:
+            pictures = functional.interpolate(pictures, (size, size), mode="bicubic")
+        return pictures
+
+    def encode_picture(self, batch: Batch) -> Tensor:
+        """Return the teacher's vector (V, C) of media of one frame each."""
+        vector: Tensor = self.teacher(self._pictures(batch))
+        return vector
+
     @torch.inference_mode()
     def learn(self, batch: Batch) -> Lesson:
         """Return what the teacher says of all tokens of media: K x (V, T·N, W), (V, T, N)."""
-        frames = _single_view(batch)
-        scale = self.scale if self.config.teacher.norm == "shared" else self.clip_scale
-        images = scale(rearrange(frames, "v t ... -> (v t) ..."), like=self.teacher.conv1.weight)
-        # As many tokens as the student has, whatever the teacher's patches: 14 px want 196 px.
-        size = self.video.grid * self.config.teacher.patch_px
-        if images.shape[-1] != size:
-            images = functional.interpolate(images, (size, size), mode="bicubic")
-        lesson = self.teacher.learn(images, self.config.aligned_layers)
-        videos = len(frames)
+        lesson = self.teacher.learn(self._pictures(batch), self.config.aligned_layers)
+        videos = len(batch["frames"])
         layers = [rearrange(layer, "(v t) n w -> v (t n) w", v=videos) for layer in lesson.layers]
         return Lesson(layers, rearrange(lesson.attention, "(v t) n -> v t n", v=videos))
 

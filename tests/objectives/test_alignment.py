@@ -14,13 +14,14 @@ from msvqa.objectives.hidden_words import hide_words
 from msvqa.objectives.negatives import draw_negatives, negative_weights
 from tests.engine.gloo import run_in_processes
 from tests.models.small import make_dualvgr
-from tests.models.small_umt import PIECES, VOCABULARY, make_batch, make_umt
+from tests.models.small_umt import PIECES, SMALL, VOCABULARY, make_batch, make_umt
 
 ALL = {"matching": 1.0, "words": 1.0, "distillation": 1.0, "mask": {"kind": "attention"}}
 
 
-def alignment(absent=(), **config):
-    objective = Alignment(Alignment.Config.model_validate(config), make_umt(absent))
+def alignment(absent=(), model=None, **config):
+    umt = make_umt(absent, **(model or {}))
+    objective = Alignment(Alignment.Config.model_validate(config), umt)
     for module in objective.frozen():
         module.requires_grad_(False)
     return objective.train()
@@ -50,6 +51,32 @@ def test_what_a_loss_does_not_use_gets_no_gradient(config, idle):
         assert (parameter.grad is None) == (not parameter.requires_grad), name
         if name.split(".")[0] in idle:
             assert not parameter.requires_grad
+
+
+TEACHER = {"output_width": SMALL["projection_width"]}
+
+
+def test_the_teacher_learns_alone_from_one_frame_of_each_medium():
+    objective = alignment(learner="teacher", model={"teacher": SMALL["teacher"] | TEACHER})
+    batch = make_batch()
+    objective(batch)["loss"].backward()
+    trained = {n for n, p in objective.model.named_parameters() if p.grad is not None}
+    assert {name.split(".")[0] for name in trained} == {"teacher", "text", "projections"}
+    assert trained == {n for n, p in objective.model.named_parameters() if p.requires_grad}
+    objective.eval()
+    seen = objective.encode_video(batch)["vector"]
+    middle = batch["frames"].shape[1] // 2
+    alone = objective.encode_video(batch | {"frames": batch["frames"][:, [middle]]})["vector"]
+    torch.testing.assert_close(seen, alone)
+    expected = objective.model.encode_picture(batch | {"frames": batch["frames"][:, [middle]]})
+    torch.testing.assert_close(seen, torch.nn.functional.normalize(expected, dim=1))
+
+
+def test_a_teacher_that_cannot_learn_from_texts_is_refused():
+    with pytest.raises(RecipeError, match=r"output_width: 16, and texts become 12 numbers"):
+        alignment(learner="teacher")
+    with pytest.raises(ValueError, match="learner teacher: matching"):
+        alignment(learner="teacher", matching=1.0)
 
 
 @pytest.mark.parametrize("rows", [1, 3])

@@ -7,6 +7,7 @@ a step depends on seed, epoch and medium alone, whether there is a store or not.
 
 from functools import partial
 from typing import Any, Literal
+from zlib import crc32
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -68,6 +69,9 @@ class Frames(Processor):
         objectives that average what they see (repeated augmentation: Hoffer et al., 2020)."""
         flip: bool = False
         """In training mirror half of the media."""
+        order: Literal["time", "shuffled"] = "time"
+        """`shuffled`: a control, which says how much a score needs time: the T frames in another
+        order for each medium, in training another one in each epoch."""
         store_px: int | None = Field(default=None, ge=16, le=1024)
         """Height and width of a kept frame; null: `size_px`, with random crops 256 at least."""
         decoder: Literal["pyav", "decord"] = "pyav"
@@ -182,6 +186,10 @@ class Frames(Processor):
         """
         config = self.config
         kept = self._kept(arrays)  # (T, K, C, S, S, 3)
+        if config.order == "shuffled":
+            # Without chance the pixels decide: one order for all media could be learned.
+            chance = generator or np.random.default_rng(crc32(kept.tobytes()))
+            kept = kept[chance.permutation(config.frames)]
         if generator is not None:
             return {"frames": self._drawn(kept, generator)}
         places = (2 * np.arange(config.views) + 1) * self.kept_of_each // (2 * config.views)  # (W,)

@@ -44,6 +44,9 @@ class TextConfig(Config):
     longest: int = Field(default=512, ge=2)
     """Words of a text, with the class token; what is beyond is cut off. Published weights: 512."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    first_std: float = Field(default=FIRST_STD, gt=0)
+    """Of weights at the start. BERT's is for a width of 768; a narrow text, whose sums have fewer
+    terms, hardly reaches the class token with it: 0.02 x sqrt(768 / width) is as strong."""
     source: DiskPath | None = None
     """Folder of a published BERT (`config.json`, `model.safetensors` or `pytorch_model.bin`) whose
     layers both halves begin as; the data needs the same folder as `tokenizer`. What BERT has not,
@@ -109,7 +112,7 @@ class TextHalf(nn.Module):
         self.norm = nn.LayerNorm(config.width, NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config, None) for _ in range(config.depth))
-        initialize(self)
+        initialize(self, config.first_std)
 
     def ids(self, text: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """Return ids int64 (Q, L) with the class token in front, and which are there, bool (Q, L).
@@ -141,7 +144,7 @@ class FusionHalf(nn.Module):
     def __init__(self, config: TextConfig, video_width: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(Layer(config, video_width) for _ in range(config.fusion_depth))
-        initialize(self)
+        initialize(self, config.first_std)
 
     def forward(self, states: Tensor, there: Tensor, tokens: Tensor) -> Tensor:
         """Return states (Q, L, D) of a text's states and its clip's tokens (Q, n, width)."""
@@ -158,7 +161,7 @@ class WordHead(nn.Module):
         self.dense = nn.Linear(config.width, config.width)
         self.norm = nn.LayerNorm(config.width, NORM_EPS)
         self.bias = nn.Parameter(torch.zeros(words))
-        initialize(self)
+        initialize(self, config.first_std)
 
     def forward(self, states: Tensor, embedding: Tensor) -> Tensor:
         """Return logits (..., words) of states (..., D), by the embedding of the text half."""
@@ -166,11 +169,11 @@ class WordHead(nn.Module):
         return functional.linear(inner, embedding, self.bias)
 
 
-def initialize(module: nn.Module) -> None:
-    """Start linear layers and embeddings as BERT does."""
+def initialize(module: nn.Module, std: float) -> None:
+    """Start linear layers and embeddings as BERT does, with its deviation or another one."""
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(part.weight, std=FIRST_STD)
+            nn.init.normal_(part.weight, std=std)
         if isinstance(part, nn.Linear):
             nn.init.zeros_(part.bias)
 

@@ -48,6 +48,9 @@ class VideoTransformerConfig(Config):
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     """Part of the clips that skip the last layer in training; earlier ones are skipped less."""
     positions: Literal["sinusoid", "learned"] = "sinusoid"
+    position_std: float = Field(default=0.02, gt=0)
+    """Of learned positions at the start. Of few tokens, small sinusoids are too much alike, and
+    so small numbers are drowned by the content of tokens: 0.7 is the strength of sinusoids."""
     trained_frames: int | None = Field(default=None, ge=1)
     """Frames of the clips that the weights were trained on; positions of other clips lie between
     those. null: the frames of the recipe."""
@@ -88,7 +91,8 @@ class VideoTransformer(nn.Module):
         table = positions.sinusoids(frames // config.tubelet * self.grid**2, config.width)
         if config.positions == "learned":
             self.pos_embed = nn.Parameter(torch.zeros(1, *table.shape))
-            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+            std = config.position_std
+            nn.init.trunc_normal_(self.pos_embed, std=std, a=-2 * std, b=2 * std)
         # Not persistent: the published files have no table. Kept in double precision, so that what
         # lies between its rows is exact before it is rounded.
         self.register_buffer("table", table, persistent=False)

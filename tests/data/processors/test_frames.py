@@ -70,6 +70,21 @@ def test_training_draws_a_frame_of_each_part_by_chance(video):
     assert drawn[2] == shown(processor.draw(arrays, Chance(0, 2).of_medium(3)))
 
 
+def test_shuffled_frames_are_the_same_in_another_order(video):
+    processor = frames(frames=8, order="shuffled")
+    (arrays,) = made(processor, Medium("v", video))
+    seen = shown(processor.draw(arrays, None))
+    assert sorted(seen) == middles(LENGTH, 8).tolist() != seen
+    assert shown(processor.draw(arrays, None)) == seen
+    drawn = [shown(processor.draw(arrays, Chance(0, epoch).of_medium(3))) for epoch in range(4)]
+    parts = candidates(LENGTH, 8, 5).reshape(8, 5)
+    for found in drawn:
+        assert all(n in part for n, part in zip(sorted(found), parts, strict=True))
+    assert len({tuple(np.argsort(found)) for found in drawn}) == 4
+    other = {"frames": arrays["frames"] // 2}
+    assert shown(processor.draw(other, None)) != seen, "the pixels choose the order"
+
+
 def test_frames_at_a_rate_are_those_shown_then(video):
     processor = frames(frames=4, draw="fps", fps=3.0)
     (arrays,) = made(processor, Medium("v", video))
