@@ -70,7 +70,7 @@ class AnswerWriter(nn.Module):
         self.head = WordHead(text, word_ids.count)
         # Saved with the weights: a checkpoint knows the answers that it was trained with.
         self.register_buffer("answers", self._written(np.empty((answers, 0), dtype=np.int64)))
-        initialize(self, config.first_std)
+        initialize(self, text.first_std)
 
     def _written(self, pieces: np.ndarray) -> Tensor:
         """Return int64 (A, L), answers as the decoder writes them."""
