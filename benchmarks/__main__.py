@@ -40,7 +40,8 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     # What a row needs is imported only when it is run.
-    from benchmarks.instrument import RESULTS, Options, run
+    from benchmarks.instrument import Options, run
+    from benchmarks.measure import RESULTS
 
     whole = not arguments.ids and not arguments.tiny
     out = arguments.out or (RESULTS if whole else None)

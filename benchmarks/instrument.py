@@ -16,11 +16,9 @@ from typing import Any
 import torch
 
 from benchmarks import measure
-from benchmarks.measure import RESULTS, Count, Fact, Ratio
+from benchmarks.measure import Count, Fact, Ratio
 from benchmarks.rows.setting import Finding, Setting
 from benchmarks.rows.table import Row
-
-__all__ = ["RESULTS", "Options", "run"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,13 @@ class Outcome:
 
 
 def run(rows: Sequence[Row], options: Options, out: Path | None) -> int:
-    """Run rows, print their table, write it into a folder; return 1 where a count is wrong."""
+    """Run rows, print their table, and write it; return 1 where a count is wrong.
+
+    Args:
+        rows: what to measure.
+        options: how.
+        out: folder of table and JSON; None: they are not written.
+    """
     device = torch.device("cuda" if options.profile == "gpu" and _has_gpu() else "cpu")
     header = machine(device)
     outcome = Outcome()

@@ -69,7 +69,7 @@ class Ratio:
     @property
     def is_stable(self) -> bool:
         """Whether the quartiles are close enough for a verdict."""
-        return (self.high - self.low) / self.median <= UNSTABLE_SPREAD
+        return self.high - self.low <= UNSTABLE_SPREAD * self.median
 
     @property
     def verdict(self) -> str:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -39,24 +39,29 @@ def operators(work: Work) -> list[str]:
     return seen.names
 
 
-def operations(work: Work) -> float:
-    """Return the additions and multiplications of a call's products and convolutions."""
-    # Without the libraries whose LSTM is one operator, it is made of products that are counted.
-    with (
-        _plain_products(),
-        torch.backends.cudnn.flags(enabled=False),
-        FlopCounterMode(display=False) as counted,
-    ):
+def operations(work: Work, *, recurrent: bool = False) -> float:
+    """Return the additions and multiplications of a call's products and convolutions.
+
+    Args:
+        work: the call.
+        recurrent: count those of LSTMs too. They are one operator to the libraries that run them,
+            so the call is made without these, and is slow.
+    """
+    opened = _without_libraries() if recurrent else nullcontext()
+    with opened, FlopCounterMode(display=False) as counted:
         work()
     return float(counted.get_total_flops())
 
 
 @contextmanager
-def _plain_products() -> Iterator[None]:
+def _without_libraries() -> Iterator[None]:
     with warnings.catch_warnings():
         # On putting its switches back, PyTorch warns of one that this machine does not have.
         warnings.filterwarnings("ignore", message="TF32 acceleration")
-        with torch.backends.mkldnn.flags(enabled=False):
+        with (
+            torch.backends.mkldnn.flags(enabled=False),
+            torch.backends.cudnn.flags(enabled=False),
+        ):
             yield
 
 

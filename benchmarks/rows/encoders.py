@@ -99,7 +99,7 @@ def _against_products(
     for kind, dtype in _types(setting).items():
         methods = {
             "encoder": _passing(network, own, "bf16" if kind == "bf16" else "fp32"),
-            "product": _product(dtype, setting),
+            "product": product(dtype, setting),
         }
         costs = setting.measure(methods)
         # Cost per operation of the product over that of the encoder: a quotient of speeds.
@@ -128,7 +128,8 @@ def _passing(network: Encoder, pixels: torch.Tensor, precision: str) -> Callable
     return run
 
 
-def _product(dtype: torch.dtype, setting: Setting) -> Callable[[], object]:
+def product(dtype: torch.dtype, setting: Setting) -> Callable[[], object]:
+    """Return a matrix product that the device does well, the yardstick of speeds."""
     size = setting.size(8192 if setting.on_gpu else 2048, 64)
     draw = torch.Generator().manual_seed(0)
     a, b = (

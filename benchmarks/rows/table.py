@@ -213,6 +213,31 @@ ROWS = (
         source="published: 1.025 (Ray Train against plain PyTorch)",
         needs_ray=True,
     ),
+    Row(
+        id="Q1",
+        what="operations per second of MSVQA's training step / of a matrix product, bf16",
+        target="printed: 19 questions/s in float32, 38 in half precision were the limits in 2021",
+        measured_by="steps:pixels",
+        source=ARITHMETIC + "three times the forward pass, RTX 3090",
+        profiles=("gpu",),
+    ),
+    Row(
+        id="W1",
+        what="waiting for batches / epoch of DualVGR with all features on the device",
+        target="<= 0.05",
+        measured_by="steps:features",
+        source=ARITHMETIC + "a batch carries numbers of rows alone; 84 s per epoch on an RTX 3080",
+        profiles=("gpu",),
+    ),
+    Row(
+        id="N1",
+        what="bytes of a batch that go to the device / its pixels in uint8",
+        target="<= 1.01",
+        measured_by="steps:bytes_of_batches",
+        source=ARITHMETIC + "pixels stay uint8; questions have a few hundred bytes",
+        profiles=("gpu",),
+        is_exact=True,
+    ),
 )
 
 

@@ -1,5 +1,8 @@
 """T2, G2, M1: a training step's formats, what grouping saves, and what is kept for gradients."""
 
+from functools import partial
+from typing import Any
+
 import torch
 
 from benchmarks.measure import Count, Fact, has_fast_bf16, ratio
@@ -79,14 +82,19 @@ def formats(setting: Setting) -> list[Finding]:
     return [*found, Fact("T2 questions per second, fastest", f"{rate:.1f}")]
 
 
-def pixel_model(setting: Setting) -> Objective:
-    """Return MSVQA with the published encoders and no decoder, or the smallest one."""
+def pixel_model(setting: Setting, **changes: Any) -> Objective:
+    """Return MSVQA with the published encoders and no decoder, or the smallest one.
+
+    Args:
+        setting: says which.
+        changes: other fields of its config.
+    """
     torch.manual_seed(0)
     clips, frames, _ = _clip_shape(setting)
     shapes = dict(TINY if setting.is_tiny else PUBLISHED)
     shapes |= {"num_clips": clips, "frames_per_clip": frames}
     small = {"hidden_size": 16, "heads": 2} if setting.is_tiny else {}
-    config = MSVQA.Config(appearance=resnet(setting), motion=resnext(setting), **small)
+    config = MSVQA.Config(appearance=resnet(setting), motion=resnext(setting), **small, **changes)
     return answering(MSVQA(config, Sizes(**shapes), absent=("decoder",)), setting)
 
 
@@ -149,12 +157,13 @@ def costs_of_groups(questions: int, setting: Setting) -> tuple[Costs, dict[str, 
     """Return the costs of a step over equally many questions, and its operations, by k."""
     objective = feature_model(setting)
     batches = {k: feature_batch(questions, k, setting) for k in (1, GROUPED)}
-    methods = {f"k={k}": (lambda b=batch: step(objective, b)) for k, batch in batches.items()}
+    methods = {f"k={k}": partial(step, objective, batch) for k, batch in batches.items()}
     counts: dict[str, float] = {}
     with torch.no_grad():
         for k, batch in batches.items():
             # Backward there are twice as many, for both alike.
-            counts[f"k={k}"] = operations(lambda b=batch: objective(b))  # type: ignore[misc]
+            forward = partial(objective, batch)
+            counts[f"k={k}"] = operations(forward, recurrent=True)
     return setting.measure(methods), counts
 
 
