@@ -8,6 +8,7 @@ where `--out` says so. Exit code 1: a count is wrong, or a row could not be meas
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def main() -> int:
         rows = chosen(arguments.ids, arguments.profile)
     except ValueError as error:
         parser.error(str(error))
+    if arguments.profile == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where there is one, encoders would go to it
     # What a row needs is imported only when it is run.
     from benchmarks.instrument import Options, run
     from benchmarks.measure import RESULTS

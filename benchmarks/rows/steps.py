@@ -30,7 +30,8 @@ from msvqa.objectives.objective import Objective
 
 # Legend: V videos, C clips, F frames per clip, D width.
 
-QUESTIONS = 16
+QUESTIONS = 8
+"""Of a step; as many videos with k = 1, which take 22 GB in bf16"""
 CLIPS = (8, 16, 100, 100, 3)
 """Of one video"""
 CHUNK = 8
