@@ -22,6 +22,7 @@ REQUIREMENTS = [
     "matplotlib>=3.8",
     "numpy>=1.26",
     "optuna>=4",
+    "peft>=0.17",
     "pillow>=10",
     "protobuf>=4.25",
     "pydantic>=2.7",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from msvqa import __version__
+from msvqa.console.chat import add_chat
 from msvqa.console.mvbench import add_actions
 from msvqa.console.progress import ProgressLines
 from msvqa.console.similar import add_similar, add_titles, print_compared
@@ -148,6 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(verbs)
     _add_merge(verbs)
     _add_predict(verbs)
+    add_chat(_verb, verbs)
     add_similar(_verb, verbs)
     _add_report(verbs)
     _add_recipe(verbs)
@@ -451,7 +453,7 @@ def _print_metrics(metrics: Mapping[str, Any], run: str) -> None:
 
 def _predict(arguments: argparse.Namespace) -> int:
     from msvqa.errors import RunError
-    from msvqa.predict import compare, compares, predict
+    from msvqa.predict import compare, compares, predict, talk, talks_about
 
     if compares(arguments.path):
         videos = (arguments.video, arguments.question)
@@ -463,6 +465,9 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise RunError(
             f"{arguments.path} answers questions: --title and --on are for runs that compare videos"
         )
+    if talks_about(arguments.path):
+        _print_said(talk(arguments.path, arguments.video, arguments.question), arguments)
+        return 0
     answers = predict(arguments.path, arguments.video, arguments.question, top_k=arguments.top_k)
     if arguments.json:
         content = {
@@ -477,6 +482,15 @@ def _predict(arguments: argparse.Namespace) -> int:
         return 0
     print_answers(answers, f"{arguments.question}  [{arguments.video}, {arguments.path}]")
     return 0
+
+
+def _print_said(answer: str, arguments: argparse.Namespace) -> None:
+    if not arguments.json:
+        print(answer)
+        return
+    content = {"run": arguments.path, "video": arguments.video, "question": arguments.question}
+    whole = content | {"answer": answer}
+    print(json.dumps(whole, indent=2, ensure_ascii=not takes_all_characters(sys.stdout)))
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -1,6 +1,5 @@
 """Predict: answer a question about one video, or compare two, from a run directory alone."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,17 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from msvqa.data.medium import Medium
 from msvqa.data.processors.processor import processor_of
-from msvqa.data.text import AnswerList, Vocabulary, tokenize
+from msvqa.data.text import AnswerList
 from msvqa.embedder import Embedder, embeds, open_embedder
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
 from msvqa.engine.precision import autocast
 from msvqa.engine.prediction import check_answers, objective_of
-from msvqa.errors import CheckpointError, DataError, RunError
+from msvqa.errors import CheckpointError, RunError
+from msvqa.matcher import Matcher, aligns, read_text, seen
 from msvqa.run import Run
-
-logger = logging.getLogger(__name__)
+from msvqa.talker import Talker, open_talker, talks
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,10 @@ class Answerer:
     """A trained model that answers questions about video files."""
 
     def __init__(self, loaded: Loaded, device: str | None = None) -> None:
-        if absent := {Vocabulary.name, AnswerList.name}.difference(loaded.lexicon.sizes()):
+        if AnswerList.name not in loaded.lexicon.names:
             raise RunError(
-                f"{loaded.location} was not trained on questions: it knows no "
-                f"{' and no '.join(sorted(absent))}; `msvqa evaluate` asks it about its own data"
+                f"{loaded.location} was not trained on questions: it knows no answers; `msvqa "
+                "evaluate` asks it about its own data"
             )
         self._processor = processor_of(loaded.view)
         if self._processor.pictures is not self._processor:
@@ -65,7 +63,7 @@ class Answerer:
         """
         # The classes of unknown answers are no answers: ask for so many more.
         self.objective.top_k = top_k + len(AnswerList.reserved)
-        batch = self._question(question) | self._seen(video)
+        batch = self._question(question) | seen(self._processor, video)
         precision = self.loaded.recipe.stages[-1].precision
         with torch.inference_mode(), autocast(self.device, precision):
             predictions = self.objective.predict({k: v.to(self.device) for k, v in batch.items()})
@@ -83,35 +81,34 @@ class Answerer:
         return [a for a in answers if a.text not in AnswerList.reserved][:top_k]
 
     def _question(self, question: str) -> dict[str, Tensor]:
-        tokens = tokenize(question)
-        if not tokens:
-            raise DataError(f"the question {question!r} has no words")
-        vocabulary = self.loaded.lexicon.of(Vocabulary)
-        if unknown := vocabulary.unknown(tokens):
-            logger.warning("not among the words of training: %s", ", ".join(unknown))
-        words = vocabulary.encode(tokens)
+        words = read_text(question, self.loaded.lexicon, self.loaded.view.data)
         return {
             "question": torch.tensor([words]),
             "question_length": torch.tensor([len(words)]),
             "video_index": torch.zeros(1, dtype=torch.int64),
         }
 
-    def _seen(self, video: str | Path) -> dict[str, Tensor]:
-        (arrays,) = self._processor.arrays([Medium(str(video), str(video))])
-        drawn = self._processor.draw(arrays, None)
-        return {name: torch.from_numpy(array)[None] for name, array in drawn.items()}
+
+Pretrained = Answerer | Embedder | Matcher | Talker
 
 
-def from_pretrained(run: str | Path, *, device: str | None = None) -> Answerer | Embedder:
+def from_pretrained(run: str | Path, *, device: str | None = None) -> Pretrained:
     """Return the model of a finished run (its last stage's best checkpoint), ready to be asked.
 
-    That is an `Embedder` where the last stage embeds titled videos, else an `Answerer`.
+    That is an `Embedder` where the last stage embeds titled videos, a `Matcher` where it aligns
+    videos and texts, a `Talker` where its model writes answers, else an `Answerer`.
+
+    Raises:
+        RunError: it is none of these, as where the last stage distils or classifies.
     """
     opened = Run.open(run)
     check_answers(opened.recipe)
     if embeds(opened.recipe):
         return open_embedder(run, device=device)
-    return Answerer(load_checkpoint(opened.locate(opened.checkpoint())), device)
+    if talks(opened.recipe):
+        return open_talker(run, device=device)
+    loaded = load_checkpoint(opened.locate(opened.checkpoint()))
+    return Matcher(loaded, device) if aligns(opened.recipe) else Answerer(loaded, device)
 
 
 def predict(run: str | Path, video: str | Path, question: str, *, top_k: int = 5) -> list[Answer]:
@@ -123,6 +120,13 @@ def predict(run: str | Path, video: str | Path, question: str, *, top_k: int = 5
     model = from_pretrained(run)
     if isinstance(model, Embedder):
         raise RunError(f"{run} embeds videos and answers no questions: compare two of them")
+    if isinstance(model, Matcher):
+        raise RunError(
+            f"{run} compares videos with texts and answers no questions: in Python "
+            "msvqa.from_pretrained(run) has encode_video, encode_text and match"
+        )
+    if isinstance(model, Talker):
+        raise RunError(f"{run} writes its answers: ask it with `talk`")
     if Path(question).is_file():
         raise RunError(f"{run} answers questions, and {question} is a file: give it a question")
     return model.answer(video, question, top_k=top_k)
@@ -151,6 +155,22 @@ def compare(
         raise RunError(f"{len(titles)} titles for {len(videos)} videos")
     first, second, *_ = [*titles, None, None]
     return open_embedder(run, on=on).similarity(*videos, (first, second))
+
+
+def talk(run: str | Path, video: str, question: str) -> str:
+    """Return what a run's model says to a question about a video file.
+
+    Raises:
+        RunError: the model of the run writes no answers.
+        DataError: the question is empty.
+        VideoError: the file yields no frames, or there is none.
+    """
+    return open_talker(run).answer(video, question)
+
+
+def talks_about(run: str | Path) -> bool:
+    """Whether a run's model writes its answers."""
+    return talks(Run.open(run).recipe)
 
 
 def compares(run: str | Path) -> bool:

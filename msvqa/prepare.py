@@ -185,7 +185,8 @@ def summary(prepared: Prepared) -> list[str]:
             f"{name}: {of['present']} of {of['expected']} {examples}, "
             f"{media['present']} of {media['expected']} videos, {media['missing']} missing"
         )
-    lists = ", ".join(f"{prepared.info[words.name]} {words.noun}" for words in prepared.kind.lists)
+    there = [words for words in prepared.kind.lists if words.name in prepared.info]
+    lists = ", ".join(f"{prepared.info[words.name]} {words.noun}" for words in there)
     lines.append("; ".join(filter(None, [lists, prepared.info["word_vectors"]["said"]])))
     if any(counts["videos"]["missing"] for counts in prepared.info["splits"].values()):
         lines.append(f"missing videos are listed in {join(prepared.location, MISSING)}")
@@ -332,7 +333,7 @@ def _expected_and_present(expected: int, present: int) -> dict[str, int]:
 
 
 def _write_word_vectors(aside: Path, config: DataConfig, lexicon: Lexicon) -> dict[str, Any]:
-    if Vocabulary.name not in lexicon.sizes():
+    if Vocabulary.name not in lexicon.names:
         said = "no words are learned from these examples"
         return {"file": None, "found": 0, "words": 0, "size": config.word_size, "said": said}
     vocabulary = lexicon.of(Vocabulary)

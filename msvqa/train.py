@@ -23,7 +23,7 @@ from msvqa.engine.trainer import stage_job, train_stage_on_ray
 from msvqa.errors import DataError
 from msvqa.extract import await_others, extract
 from msvqa.prepare import check_places, prepare_stages, prepare_validations
-from msvqa.recipe import Recipe, readers
+from msvqa.recipe import Recipe, StageConfig, readers
 from msvqa.run import Run, only_one
 from msvqa.storage import join
 
@@ -77,6 +77,8 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
             progress.stage(stage.name, state)
             if state == "is finished":
                 continue
+            if stage.parts:
+                logger.info("%s", parts_of(stage))
             train_stage_on_ray(stage_job(run, index), run, placement, progress.on_row)
     return run
 
@@ -184,6 +186,16 @@ def need_training_questions(recipe: Recipe, prepared: Prepared) -> None:
             f"none of the {counts['videos']['expected']} training videos is present under "
             f"{prepared.root}: see {join(prepared.location, 'missing.txt')}"
         )
+
+
+def parts_of(stage: StageConfig) -> str:
+    """Say which parts of the model a stage trains, freezes and does without."""
+    by_state = {
+        state: [name for name, is_so in stage.parts.items() if is_so == state]
+        for state in ("frozen", "absent")
+    }
+    said = [f"{state}: {', '.join(names)}" for state, names in by_state.items() if names]
+    return f"stage {stage.name}: {'; '.join([*said, 'trained: all other parts'])}"
 
 
 def _state(run: Run, stage: str) -> str:

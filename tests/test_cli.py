@@ -58,7 +58,9 @@ def recipe(tmp_path, monkeypatch):
     return str(file)
 
 
-OF_QUESTIONS = {"compares": lambda run: False, "compare": None}
+OF_QUESTIONS = {
+    "compares": lambda run: False, "compare": None, "talks_about": lambda run: False, "talk": None,
+}  # fmt: skip
 """What else there is of `predict`, for a run that answers questions."""
 
 
@@ -126,9 +128,9 @@ def subcommands(parser):
 def test_every_verb_is_there_and_says_what_it_does():
     verbs = subcommands(cli.build_parser())
     known = {"doctor", "prepare", "extract", "train", "tune", "evaluate", "predict", "report"}
-    assert set(verbs) == {*known, "merge", "similar", "recipe", "mvbench", "completion"}
+    assert set(verbs) == {*known, "merge", "similar", "chat", "recipe", "mvbench", "completion"}
     assert set(subcommands(verbs["recipe"])) == {"show", "diff"}
-    of_mvbench = {"run", "score", "compare", "doctor", "make-mini"}
+    of_mvbench = {"run", "score", "compare", "doctor", "make-mini", "make-lessons"}
     assert set(subcommands(verbs["mvbench"])) == of_mvbench
     for action in cli.build_parser()._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -78,9 +78,10 @@ def make_checkpoint(
     stage: Path, recipe: Recipe, prepared: Prepared, step: int, *, finished: bool = False
 ) -> Path:
     """Write a checkpoint of an untrained model into a stage's folder."""
+    absent = next((one.absent for one in recipe.stages if one.name == stage.name), ())
     content = Content(
         recipe=recipe,
-        model=build_model(recipe, model_sizes(recipe, prepared)),
+        model=build_model(recipe, model_sizes(recipe, prepared), absent),
         examples=prepared.kind.name,
         lexicon=prepared.lexicon,
         training_state={},

@@ -16,6 +16,7 @@ SYSTEMS: dict[str, str] = {
     "mvbench": "benchmarks.parity.mvbench:CHECKS",
     "similarity": "benchmarks.parity.similarity:CHECKS",
     "umt": "benchmarks.parity.umt:CHECKS",
+    "videochat2": "benchmarks.parity.videochat2:CHECKS",
     "videoqa": "benchmarks.parity.videoqa:CHECKS",
 }
 """Systems by the name of their folder, and the tables of what compares each recorded file."""

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 from msvqa.data.prepared import Prepared
-from msvqa.engine.checkpoint import newest_checkpoint
+from msvqa.data.subwords import Subwords
+from msvqa.engine.checkpoint import locate_initial, newest_checkpoint, read_lexicon
 from msvqa.engine.fitting import Fit
 from msvqa.engine.trainer import initial_checkpoint
+from msvqa.engine.words import read_with_its_words
+from msvqa.errors import CheckpointError
 from msvqa.recipe import Recipe
 from msvqa.run import Run
 
@@ -30,7 +33,7 @@ def check_initial_fit(recipe: Recipe, prepared: Sequence[Prepared]) -> None:
         prepared: the prepared folder of every stage.
 
     Raises:
-        CheckpointError: one is of another model.
+        CheckpointError: one is of another model, or was trained with other pieces of words.
     """
     run, names = Run(recipe.run_location, recipe), [stage.name for stage in recipe.stages]
     for number, stage in enumerate(recipe.stages):
@@ -38,6 +41,23 @@ def check_initial_fit(recipe: Recipe, prepared: Sequence[Prepared]) -> None:
         # A stage with checkpoints goes on from them.
         if outside and not run.checkpoints(stage.name):
             Fit.of(recipe, number, prepared).check_initial()
+            _refuse_other_pieces(run, number, prepared)
+
+
+def _refuse_other_pieces(run: Run, number: int, prepared: Sequence[Prepared]) -> None:
+    """Refuse a start whose text was read with another vocabulary: two may be equally large."""
+    stage = run.recipe.stages[number]
+    assert stage.init_from is not None
+    name, own = Subwords.name, read_with_its_words(run, number, prepared).lexicon
+    if "text" in stage.fresh or name not in own.names:
+        return
+    location = locate_initial(stage.init_from, run)
+    theirs = read_lexicon(location)
+    if name in theirs.names and name in own.differing(theirs):
+        raise CheckpointError(
+            f"stages.{number}.init_from: {location} was trained with other pieces of words than "
+            "data.tokenizer has: name the folder that it was trained with"
+        )
 
 
 def check_own(run: Run, prepared: Sequence[Prepared]) -> None:

@@ -48,6 +48,15 @@ def add_actions(actions: Any, add: Add) -> None:
         "--order", metavar="NAME", default="shuffled",
         help="of the options: shuffled (default), or fixed for each task",
     )  # fmt: skip
+    lessons = add(actions, "make-lessons", _make_lessons, "draw videos for a small model to learn")
+    lessons.add_argument("root", metavar="DIR", help="folder that is absent or empty")
+    lessons.add_argument(
+        "--items", metavar="N", type=int, default=100, help="videos of each task (100)"
+    )
+    lessons.add_argument(
+        "--tested", metavar="N", type=int, default=12, help="questions of a task to be tested (12)"
+    )
+    lessons.add_argument("--seed", metavar="N", type=int, default=0, help="chooses what is drawn")
 
 
 def _add_matcher(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +71,9 @@ def _add_matcher(parser: argparse.ArgumentParser) -> None:
 def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("root", metavar="DIR", help="folder of MVBench")
     run.add_argument("--out", metavar="FILE", required=True, help="result, a line per question")
-    run.add_argument("--model", metavar="NAME", required=True, help="folder, or name on the server")
+    run.add_argument("--model", metavar="NAME", required=True, help="folder, run, or name there")
     run.add_argument("--server", metavar="URL", default="", help="OpenAI-compatible server")
-    run.add_argument("--adapter", metavar="NAME", help="transformers, server or module:Class")
+    run.add_argument("--adapter", metavar="NAME", help="transformers, run, server or module:Class")
     run.add_argument("--prefill", action="store_true", help="the server continues begun answers")
     run.add_argument("--predict", metavar="HOW", default="generate", help="see docs/mvbench.md")
     run.add_argument(
@@ -118,9 +127,7 @@ def _run(arguments: argparse.Namespace) -> int:
         max_new_tokens=arguments.tokens,
         device=arguments.device,
     )
-    adapter = open_adapter(
-        arguments.adapter or ("server" if arguments.server else "transformers"), source
-    )
+    adapter = open_adapter(arguments.adapter or _adapter_for(arguments), source)
     lines = ProgressLines()
     try:
         results = run(adapter, plan, lambda done, total: lines.on_count("asked", done, total))
@@ -129,6 +136,13 @@ def _run(arguments: argparse.Namespace) -> int:
         adapter.close()
     print_scores(results, arguments.out)
     return 0
+
+
+def _adapter_for(arguments: argparse.Namespace) -> str:
+    """Return what asks a model: a server, one of our runs, or a folder of the library's."""
+    if arguments.server:
+        return "server"
+    return "run" if (Path(arguments.model) / "recipe.yaml").is_file() else "transformers"
 
 
 def _score(arguments: argparse.Namespace) -> int:
@@ -238,6 +252,19 @@ def _make_mini(arguments: argparse.Namespace) -> int:
         arguments.root, items=arguments.items, seed=arguments.seed, order=arguments.order
     )
     print(f"{root}: 20 tasks of {arguments.items} questions, options {arguments.order}")
+    return 0
+
+
+def _make_lessons(arguments: argparse.Namespace) -> int:
+    from msvqa.mvbench.lessons import MINI, make_lessons
+
+    root = make_lessons(
+        arguments.root, items=arguments.items, tested=arguments.tested, seed=arguments.seed
+    )
+    print(
+        f"{root}: videos with captions and questions, a small language model, and {root / MINI} "
+        f"with {20 * arguments.tested} other questions"
+    )
     return 0
 
 

@@ -6,11 +6,14 @@ Per video (first axis V):
     clips            uint8 (V, C, F, H, W, 3), RGB; encoders bring it to their own layout and scale
     appearance       float16/32 (V, C, F, D_a), features of frames
     motion           float16/32 (V, C, D_m), features of clips
-    frames           uint8 (V, T, H, W, 3), RGB; in evaluation with W views (V, W, T, H, W, 3)
+    frames           uint8 (V, T, H, W, 3), RGB; in evaluation with W views, or in training with W
+                     repeats, (V, W, T, H, W, 3)
     video            int64 (V,), row of the video in its split
+    is_image         bool (V,), of a split with images
 
 Per question (first axis Q):
-    question         int64 (Q, L), word ids, padded on the right with 0
+    question         int64 (Q, L), ids of words, or of pieces with what begins and ends a text,
+                     padded on the right with 0
     question_length  int64 (Q,), at least 1
     video_index      int64 (Q,), row of this batch's video tensors that the question is about
     answer           int64 (Q,), class id
@@ -32,6 +35,9 @@ Tags of videos (first axis B), and pairs of videos (first axes B, 2):
     masked_tokens    int64 (B, S), `tokens` of which some are masked; in training with tags only
     token_labels     int64 (B, S), what they were, -100 where there is nothing to predict
     similarity       float32 (B,), of pairs
+
+Texts as they are, for models with tokenizers of their own (first axis the examples):
+    text_utf8, asked_utf8, conversation_utf8    uint8 (b, bytes), see `data/texts.py`
 
 For the whole batch:
     normalizer       float32 (), what sums over questions are divided by to become means: the

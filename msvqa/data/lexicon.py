@@ -34,9 +34,18 @@ class Lexicon:
         """
         return cast(Listed, self._lists[kind.name])
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the lists that there are."""
+        return [*self._lists]
+
     def sizes(self) -> dict[str, int]:
-        """Return how long the lists are, for the layers of a model."""
-        return {name: len(words) for name, words in self._lists.items()}
+        """Return how long the lists are, and what else the layers of a model must know of them."""
+        return {size: n for words in self._lists.values() for size, n in words.sizes().items()}
+
+    def with_lacking(self, other: "Lexicon") -> "Lexicon":
+        """Return these lists, and those of another lexicon that are not among them."""
+        return Lexicon((other._lists | self._lists).values())
 
     def differing(self, other: "Lexicon") -> list[str]:
         """Return the names of the lists that are not the same in both."""

@@ -110,6 +110,7 @@ def training_batches(
         batch["video"] = torch.from_numpy(media[number].copy())
         if m == 1:
             batch["video_index"] = index
+            batch |= _images(split, media[number])
         batch["weight"] = torch.from_numpy(weight[number].copy())
         batch["normalizer"] = torch.tensor(float(normalizer[number]))
         batch["workers"] = torch.tensor(float(share.workers))
@@ -208,6 +209,7 @@ def _evaluated(split: Split, media: np.ndarray, rows: np.ndarray, index: np.ndar
     """Return a batch without its media: each example counts once, and one worker has them all."""
     return {
         **_tensors(split, rows),
+        **_images(split, media),
         "video": torch.from_numpy(media),
         "video_index": torch.from_numpy(index),
         "weight": torch.ones(len(rows)),
@@ -230,6 +232,13 @@ def example_batches(split: Split, rows: Sequence[int], examples_per_batch: int) 
     """Yield examples without their media, each once."""
     for group in chunks(rows, examples_per_batch):
         yield _tensors(split, np.array(group))
+
+
+def _images(split: Split, media: np.ndarray) -> Batch:
+    """Return which media (V,) are images, of a split that has some."""
+    if media.ndim > 1 or not split.media.is_image.any():
+        return {}
+    return {"is_image": torch.from_numpy(split.media.is_image[media] & (media != NO_MEDIUM))}
 
 
 def _tensors(split: Split, rows: np.ndarray, chance: Chance | None = None) -> Batch:

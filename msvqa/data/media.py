@@ -56,6 +56,12 @@ class Media:
         """(N,) one of `KINDS` each."""
         return list(self.table["kind"].to_pylist())
 
+    @cached_property
+    def is_image(self) -> np.ndarray:
+        """(N,) bool, which are single images."""
+        found = pc.equal(self.table["kind"], "image").to_numpy()
+        return np.asarray(found, dtype=bool)
+
     def span(self, row: int) -> tuple[float | None, float | None]:
         """Return where a medium starts and ends in its file; None where it is the whole file."""
         return self.table["start"][row].as_py(), self.table["end"][row].as_py()

@@ -89,13 +89,20 @@ class Prepared:
         prepared.copies = copies
         return prepared
 
-    def reading(self, lexicon: Lexicon) -> "Prepared":
+    def reading(self, lexicon: Lexicon, *, adds: bool = False) -> "Prepared":
         """Return the same folder, whose texts become numbers by another lexicon.
+
+        Args:
+            lexicon: that of a model.
+            adds: whether lists that it lacks are taken from the folder, for parts of the model
+                that begin with them.
 
         Raises:
             DataError: the lexicon lacks a list that its examples are read with.
         """
-        lacking = [words.name for words in self.kind.lists if words.name not in lexicon.sizes()]
+        if adds:
+            lexicon = lexicon.with_lacking(self.lexicon)
+        lacking = [name for name in self.lexicon.names if name not in lexicon.names]
         if lacking:
             raise DataError(
                 f"{self.location}: its {self.kind.name} cannot be read with {lexicon}, the words "
@@ -121,7 +128,7 @@ class Prepared:
     @cached_property
     def lexicon(self) -> Lexicon:
         """The word lists that its texts became numbers by."""
-        return Lexicon.load(self.path, self.kind.lists)
+        return Lexicon.load(self.path, [w for w in self.kind.lists if w.name in self.info])
 
     @property
     def root(self) -> str:

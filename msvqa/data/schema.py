@@ -32,6 +32,7 @@ PREDICTIONS = pa.schema(
 PROBLEM_KINDS: dict[str, str] = {
     "invalid_source": "an annotation file that cannot be read",
     "invalid_row": "a row with a missing key or a value of the wrong type",
+    "dropped_row": "a row of a conversation that cannot be used, and is left out",
     "empty_text": "a row whose question or answer is empty",
     "duplicate_id": "a question id, or a video id of the mapping, that is used twice",
     "duplicate_question": "the same question with the same answer about the same video",

@@ -71,6 +71,16 @@ class Subwords(WordList):
         # Without what cuts the texts: that of RoFormer cannot travel.
         return _made, (self._words, self.kind, self.lower_case)
 
+    def sizes(self) -> dict[str, int]:
+        """Return the number of pieces, and which ids begin, end and hide."""
+        special = {"start": START, "end": END, "mask": MASK}
+        return super().sizes() | {f"{self.name}_{k}": self._ids[p] for k, p in special.items()}
+
+    @property
+    def unknown_id(self) -> int:
+        """What stands for what cannot be cut into pieces."""
+        return self._ids[UNKNOWN]
+
     @property
     def mask_id(self) -> int:
         """What masked pieces are replaced by."""

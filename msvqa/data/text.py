@@ -89,6 +89,10 @@ class WordList:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} entries)"
 
+    def sizes(self) -> dict[str, int]:
+        """Return what the layers of a model must know: under the list's name how long it is."""
+        return {self.name: len(self)}
+
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, WordList) and self.name == other.name and self._words == other._words
@@ -142,6 +146,7 @@ class Vocabulary(WordList):
 
     name, noun = "vocabulary", "words"
     reserved = (NULL, UNKNOWN)
+    unknown_id: ClassVar[int] = 1
 
     @classmethod
     def build(cls, questions: Iterable[Sequence[str]]) -> "Vocabulary":

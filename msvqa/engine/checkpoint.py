@@ -2,6 +2,8 @@
 
     weights.safetensors    all weights of the model
     training_state.pt      optimizer state: plain tensors and numbers
+    adapter_config.json  and adapter_model.safetensors, of a model with adapters: what it trains of
+                           a language model, for other programs
     recipe.yaml  and the word lists of the lexicon, such as vocabulary.json and answers.json
     checkpoint.json        position, score, sizes, where each part of the model is from, SHA-256 of
                            all files and its own; written last
@@ -26,7 +28,6 @@ from torch import Tensor
 
 from msvqa.cache import fetch
 from msvqa.data.examples import EXAMPLES
-from msvqa.data.examples.questions import Questions
 from msvqa.data.lexicon import Lexicon, file_of
 from msvqa.engine.needs import MAX_PROBLEMS_IN_MESSAGE, Needs
 from msvqa.engine.origins import (
@@ -135,6 +136,7 @@ def _write(folder: Path, content: Content) -> None:
         raise OSError(f"{TRAINING_STATE}: {error}") from error
     (folder / "recipe.yaml").write_text(content.recipe.to_yaml(), encoding="utf-8")
     content.lexicon.save(folder)
+    content.model.export(folder)
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)}
         for path in sorted(folder.iterdir())
@@ -290,12 +292,9 @@ def read_lexicon(location: str | Path) -> Lexicon:
         CheckpointError: it is missing or incomplete.
     """
     info = read_info(location)
-    # Checkpoints that were made before there were several kinds do not say.
-    own = resolve(info.get("examples", Questions.name), EXAMPLES, "kind of example").lists
     known = [words for name in EXAMPLES for words in resolve(name, EXAMPLES, "").lists]
-    # A stage keeps the lists of the stage that it starts from, whose examples may be others.
-    others = [words for words in known if file_of(words.name) in info["files"]]
-    lists = {words.name: words for words in (*others, *own)}
+    # Of any kind: a stage keeps the lists of the stage that it starts from.
+    lists = {words.name: words for words in known if file_of(words.name) in info["files"]}
     return Lexicon.load(_fetched(location), list(lists.values()))
 
 

@@ -217,7 +217,7 @@ class StageLoop:
         source = resume or job.init_from
         if source is None or not keeps_words(self.recipe, self.stage_index):
             return prepared
-        return prepared.reading(read_lexicon(source))
+        return prepared.reading(read_lexicon(source), adds=True)
 
     def _open_validation(self, job: StageJob) -> Inputs | None:
         """Open what the stage is validated on; its texts are read with the stage's words."""

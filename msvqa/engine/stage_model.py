@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from msvqa.data.pieces import answer_pieces
 from msvqa.data.prepared import Prepared
 from msvqa.engine.checkpoint import load_weights, read_info, read_weights
 from msvqa.engine.inputs import model_sizes
@@ -31,6 +32,7 @@ def start_model(
     model: Model = build_model(view, sizes, stage.absent)
     if init_from is None:
         _load_as_at_birth(model, prepared)
+        model.begin([*model.parts()])
         return model, born(model)
     source, origins = str(init_from), read_origins(read_info(init_from))
     weights = read_weights(init_from)
@@ -40,6 +42,7 @@ def start_model(
         _load_as_at_birth(model, prepared)
     elsewhere = [*new, *load_external_parts(model, origins, source)]
     load_weights(model, weights, source, needs, elsewhere)
+    model.begin(new)
     if resumes and origins:
         return model, origins
     known = inherited(model.parts(), origins, source)
@@ -52,6 +55,9 @@ def _load_as_at_birth(model: Model, prepared: Prepared) -> None:
     vectors = prepared.word_vectors()
     if vectors is not None:
         model.load_word_vectors(vectors)
+    pieces = answer_pieces(prepared.lexicon)
+    if pieces is not None:
+        model.load_answers(pieces)
 
 
 def choose_trained(model: Model, objective: Objective, stage: StageConfig) -> None:

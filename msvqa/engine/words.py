@@ -40,5 +40,5 @@ def read_with_its_words(run: Run, number: int, prepared: Sequence[Prepared]) -> 
     names = [stage.name for stage in recipe.stages[:number]]
     if init_from in names:
         before = read_with_its_words(run, names.index(init_from), prepared)
-        return prepared[number].reading(before.lexicon)
-    return prepared[number].reading(read_lexicon(locate_initial(init_from, run)))
+        return prepared[number].reading(before.lexicon, adds=True)
+    return prepared[number].reading(read_lexicon(locate_initial(init_from, run)), adds=True)

@@ -6,4 +6,5 @@ MODELS: dict[str, str] = {
     "mix_nextvlad": "msvqa.models.mix_nextvlad:MixNeXtVLAD",
     "uniter": "msvqa.models.uniter:Uniter",
     "umt": "msvqa.models.umt:UMT",
+    "videochat2": "msvqa.models.videochat2:VideoChat2",
 }

@@ -1,6 +1,7 @@
 """What every model has in common: config, sizes, parts, weight files."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -112,8 +113,17 @@ class Model(nn.Module):
     def load_pretrained(self) -> None:
         """Load the weight files that the config names; called once, before the first stage."""
 
+    def export(self, folder: Path) -> None:
+        """Write what other programs read of the model into the folder of a checkpoint."""
+
     def load_word_vectors(self, vectors: np.ndarray) -> None:
         """Start the word embedding from a (vocabulary, word_size) matrix."""
+
+    def load_answers(self, pieces: np.ndarray) -> None:
+        """Take all answers, int64 (answers, L), as pieces of words, -1 after their ends."""
+
+    def begin(self, parts: Collection[str]) -> None:
+        """Start parts that are new from other parts; called once these have their weights."""
 
 
 def build_model(recipe: Recipe, sizes: Sizes, absent: Collection[str] = ()) -> Any:

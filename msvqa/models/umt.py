@@ -7,33 +7,37 @@ Paper: Li et al., "Unmasked Teacher: Towards Training-Efficient Video Foundation
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from einops import rearrange
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from msvqa.data.batch import Batch
 from msvqa.errors import RecipeError
+from msvqa.models.language.text_folder import weights_in
 from msvqa.models.layers.alignment_heads import AlignmentHeads
+from msvqa.models.layers.answer_writer import AnswerWriter, AnswerWriterConfig
 from msvqa.models.layers.classifier import Classifier, ClassifierConfig
 from msvqa.models.layers.clip_tower import ClipTower, ClipTowerConfig, Lesson, image_weights
 from msvqa.models.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelScale
 from msvqa.models.layers.text_transformer import (
-    EXTRA_WORDS,
     FusionHalf,
     TextConfig,
     TextHalf,
     WordHead,
+    WordIds,
 )
 from msvqa.models.layers.video_transformer import (
     VideoTransformer,
     VideoTransformerConfig,
-    published,
+    load_published,
     take,
 )
 from msvqa.models.model import Model, Sizes
 from msvqa.models.parts import Parts
+from msvqa.models.umt_weights import load_bert, load_second_stage
 from msvqa.models.weight_files import read_weights
 from msvqa.models.weights import load_strictly
 from msvqa.storage import WeightsFile
@@ -44,10 +48,11 @@ from msvqa.storage import WeightsFile
 CLIP_MEAN = (122.7709383, 116.7460125, 104.09373615)
 CLIP_STD = (68.5005327, 66.6321579, 70.32316305)
 LEAST_TEMPERATURE, LARGEST_TEMPERATURE = 0.001, 0.5
-FILE_STARTS = ("vision_encoder.encoder.", "encoder.", "")
-"""What stands before the names of the video transformer in published files of either stage."""
-FED_WITH = {"text": "vocabulary", "fusion": "vocabulary", "classifier": "labels"}
-"""The size that a part needs of the data: of data without it the part is absent."""
+FED_WITH = {
+    "text": [{"vocabulary"}, {"text"}], "fusion": [{"vocabulary"}, {"text"}],
+    "decoder": [{"text", "answers"}], "classifier": [{"labels"}],
+}  # fmt: skip
+"""The sizes that a part needs of the data, one group of these: of other data the part is absent."""
 
 
 class Watched(NamedTuple):
@@ -84,15 +89,29 @@ class UMT(Model):
         temperature: float = Field(default=0.07, ge=LEAST_TEMPERATURE, le=LARGEST_TEMPERATURE)
         """At the start; it is learned."""
         classifier: ClassifierConfig = ClassifierConfig()
+        decoder: AnswerWriterConfig = AnswerWriterConfig()
+        weights: WeightsFile | None = None
+        """Published weights of the second stage: of the video transformer, heads, both halves of
+        BERT, projections and what belongs to them, as far as the file and the model have them."""
+
+        @model_validator(mode="after")
+        def _one_source(self) -> "UMT.Config":
+            if self.weights and (self.video_weights or self.text.source):
+                raise ValueError(
+                    "weights has the video transformer and both halves of BERT: use it without "
+                    "video_weights and text.source"
+                )
+            return self
 
     config: Config
     optional: ClassVar[tuple[str, ...]] = (
-        "teacher", "heads", "text", "fusion", "projections", "classifier",
+        "teacher", "heads", "text", "fusion", "projections", "classifier", "decoder",
     )  # fmt: skip
     external: ClassVar[tuple[str, ...]] = ("teacher",)
 
     def __init__(self, config: Config, sizes: Sizes, absent: Collection[str] = ()) -> None:
-        unfed = [part for part, size in FED_WITH.items() if sizes.get(size) is None]
+        fed = {size for size, number in sizes.items() if number is not None}
+        unfed = [part for part, needs in FED_WITH.items() if not any(n <= fed for n in needs)]
         super().__init__(config, sizes, {*absent, *unfed})
         _refuse_unlike_depths(config)
         self.scale = PixelScale(IMAGENET_MEAN, IMAGENET_STD)
@@ -102,12 +121,16 @@ class UMT(Model):
         if "heads" not in self.absent:
             taught = config.teacher.output_width
             self.heads = AlignmentHeads(config.aligned_layers, width, taught)
+        if not {"text", "fusion", "decoder"} <= self.absent:
+            self.word_ids = WordIds.of(sizes)
         if "text" not in self.absent:
-            self.text = TextHalf(text, sizes.vocabulary)
+            self.text = TextHalf(text, self.word_ids)
         if "fusion" not in self.absent:
             self.fusion = FusionHalf(text, width)
             self.matching = nn.Linear(text.width, 2)
-            self.word_head = WordHead(text, sizes.vocabulary + EXTRA_WORDS)
+            self.word_head = WordHead(text, self.word_ids.count)
+        if "decoder" not in self.absent:
+            self.decoder = AnswerWriter(config.decoder, text, self.word_ids, sizes.answers)
         if "projections" not in self.absent:
             self.projections = Projections(config)
         if "teacher" not in self.absent:
@@ -136,16 +159,18 @@ class UMT(Model):
         """Return what never gets a gradient of a loss.
 
         Args:
-            uses: any of `imitate`, `contrast`, `match`, `words`, `classify`: what the loss asks of
-                the model.
+            uses: any of `imitate`, `contrast`, `match`, `words`, `answer`, `classify`, `picture`
+                (the contrast of the teacher): what the loss asks of the model.
         """
         wanted = {
-            "heads": {"imitate"}, "projections": {"contrast"}, "matching": {"match"},
-            "word_head": {"words"}, "fusion": {"match", "words"},
-            "text": {"contrast", "match", "words"}, "teacher": set[str](),
-            "classifier": {"classify"},
+            "heads": {"imitate"}, "projections": {"contrast", "picture"}, "matching": {"match"},
+            "projections.norm": {"contrast"}, "projections.video": {"contrast"},
+            "word_head": {"words"}, "fusion": {"match", "words", "answer"},
+            "text": {"contrast", "match", "words", "answer", "picture"}, "teacher": {"picture"},
+            "classifier": {"classify"}, "decoder": {"answer"},
+            "video": {"imitate", "contrast", "match", "words", "answer", "classify"},
             # What is classified is normed after its mean is taken, by a norm of the classifier.
-            "video.norm": {"imitate", "contrast", "match", "words"},
+            "video.norm": {"imitate", "contrast", "match", "words", "answer"},
         }  # fmt: skip
         idle = [name for name, users in wanted.items() if not users & set(uses)]
         modules = dict(self.named_modules())
@@ -154,9 +179,18 @@ class UMT(Model):
     # Weights
 
     def weight_files(self) -> Mapping[str, Sequence[str]]:
-        """Return the files of the video transformer and of the teacher."""
-        files = {"video": self.config.video_weights, "teacher": self.config.teacher.weights}
-        return {part: [file] for part, file in files.items() if file}
+        """Return the files of all parts that are read from files."""
+        config = self.config
+        files = {"video": config.video_weights, "teacher": config.teacher.weights}
+        found = {part: [file] for part, file in files.items() if file}
+        if config.weights:
+            whole = ("video", "heads", "text", "fusion", "projections")
+            found |= {part: [config.weights] for part in whole}
+        if bert := weights_in(config.text.source):
+            found |= {"text": bert, "fusion": bert}
+        if "fusion" in found:
+            found["decoder"] = found["fusion"]
+        return found
 
     def load_pretrained(self) -> None:
         """Load the weight files that the config names.
@@ -164,14 +198,24 @@ class UMT(Model):
         Raises:
             WeightsError: a file does not fit, with all names that differ.
         """
-        file = self.config.video_weights
-        if file:
-            weights, depth = read_weights(file), self.config.video.depth
-            start = next((s for s in FILE_STARTS if f"{s}norm.weight" in weights), "")
-            own, _ = published(weights, depth, start)
-            load_strictly(self.video, own, file)
+        if self.config.video_weights:
+            load_published(self.video, self.config.video_weights)
         if self.config.teacher.weights and "teacher" not in self.absent:
             self.load_external("teacher")
+        if self.config.weights:
+            load_second_stage(self, self.config.weights)
+        if self.config.text.source and not {"text", "fusion"} <= self.absent:
+            load_bert(self, self.config.text.source)
+
+    def load_answers(self, pieces: np.ndarray) -> None:
+        """Take the pieces of all answers."""
+        if "decoder" not in self.absent:
+            self.decoder.read_answers(pieces)
+
+    def begin(self, parts: Collection[str]) -> None:
+        """Start the decoder as the fusion half, which has its weights by now."""
+        if "decoder" in parts and not {"text", "fusion"} & self.absent:
+            self.decoder.start_as(self.text, self.fusion, self.word_head)
 
     def load_external(self, part: str) -> None:
         """Load the teacher's weights."""
@@ -202,18 +246,27 @@ class UMT(Model):
         aligned: Tensor = self.heads(watched.layers, watched.places)
         return aligned
 
+    def _pictures(self, batch: Batch) -> Tensor:
+        """Return the frames of media as the teacher sees them (V·T, 3, height, width)."""
+        frames = rearrange(_single_view(batch), "v t ... -> (v t) ...")
+        scale = self.scale if self.config.teacher.norm == "shared" else self.clip_scale
+        pictures: Tensor = scale(frames, like=self.teacher.conv1.weight)
+        # As many tokens as the student has, whatever the teacher's patches: 14 px want 196 px.
+        size = self.video.grid * self.config.teacher.patch_px
+        if pictures.shape[-1] != size:
+            pictures = functional.interpolate(pictures, (size, size), mode="bicubic")
+        return pictures
+
+    def encode_picture(self, batch: Batch) -> Tensor:
+        """Return the teacher's vector (V, C) of media of one frame each."""
+        vector: Tensor = self.teacher(self._pictures(batch))
+        return vector
+
     @torch.inference_mode()
     def learn(self, batch: Batch) -> Lesson:
         """Return what the teacher says of all tokens of media: K x (V, T·N, W), (V, T, N)."""
-        frames = _single_view(batch)
-        scale = self.scale if self.config.teacher.norm == "shared" else self.clip_scale
-        images = scale(rearrange(frames, "v t ... -> (v t) ..."), like=self.teacher.conv1.weight)
-        # As many tokens as the student has, whatever the teacher's patches: 14 px want 196 px.
-        size = self.video.grid * self.config.teacher.patch_px
-        if images.shape[-1] != size:
-            images = functional.interpolate(images, (size, size), mode="bicubic")
-        lesson = self.teacher.learn(images, self.config.aligned_layers)
-        videos = len(frames)
+        lesson = self.teacher.learn(self._pictures(batch), self.config.aligned_layers)
+        videos = len(batch["frames"])
         layers = [rearrange(layer, "(v t) n w -> v (t n) w", v=videos) for layer in lesson.layers]
         return Lesson(layers, rearrange(lesson.attention, "(v t) n -> v t n", v=videos))
 
@@ -263,6 +316,12 @@ class UMT(Model):
         """Return what `classify` never runs."""
         return self.unused({"classify"})
 
+    def ask(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the states (Q, L, D) of questions beside their clips, and which are words."""
+        ids, there = self.text.ids(batch["question"], batch["question_length"])
+        tokens = self.watch(batch).tokens[batch["video_index"]]  # (Q, n, width)
+        return self.fusion(self.text(ids, there), there, tokens), there
+
     def match_logits(self, fused: Tensor) -> Tensor:
         """Return whether clip and text belong together: logits (Q, 2) of no and yes."""
         logits: Tensor = self.matching(fused[:, 0])
@@ -291,7 +350,7 @@ def _single_view(batch: Batch) -> Tensor:
     if frames.ndim != 5:
         raise RecipeError(
             [
-                "processor: media in several views (views, crops) are for objective "
+                "processor: media in several views (views, crops, repeats) are for objective "
                 "classification alone: use 1 of each"
             ]
         )

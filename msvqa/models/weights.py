@@ -45,7 +45,7 @@ def check_names(
     """
 
     def problems(title: str, names: list[str], show: Callable[[str], str] = str) -> list[str]:
-        return [f"{len(names)} {title}: {_listed([show(n) for n in names])}"] if names else []
+        return [f"{len(names)} {title}: {listed([show(n) for n in names])}"] if names else []
 
     def shapes(name: str) -> str:
         return f"{name} {tuple(given[name].shape)} instead of {expected[name]}"
@@ -64,13 +64,14 @@ def check_names(
     # As float32, which is what the model computes in.
     broken = [n for n in both if not torch.isfinite(given[n].to(torch.float32)).all()]
     if broken:
-        raise WeightsError(f"{source} holds values that are no finite numbers: {_listed(broken)}")
+        raise WeightsError(f"{source} holds values that are no finite numbers: {listed(broken)}")
 
 
 def _is_counter(name: str) -> bool:
     return name.endswith("num_batches_tracked")
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Return the first of some names, and how many more there are."""
     more = len(names) - MAX_NAMES_IN_MESSAGE
     return ", ".join(names[:MAX_NAMES_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")

@@ -64,7 +64,7 @@ def _write(root: Path, items: int, seed: int, order: str) -> None:
             taken[folder] += 1
             name = f"video_{taken[folder]:04d}{'' if task.is_frames else '.mp4'}"
             rows.append(_row(drawn, name, generator if order == "shuffled" else None))
-            media.append(_medium(task, drawn, f"{folder}/{name}"))
+            media.append(drawn_medium(task, drawn, f"{folder}/{name}"))
         annotation = f"{ANNOTATIONS}/{task.file}.json"
         (root / annotation).write_text(json.dumps(rows, indent=1), encoding="utf-8")
         tasks.append(
@@ -103,7 +103,8 @@ def _row(drawn: Drawn, name: str, generator: np.random.Generator | None) -> dict
     return row
 
 
-def _medium(task: Task, drawn: Drawn, path: str) -> dict[str, Any]:
+def drawn_medium(task: Task, drawn: Drawn, path: str) -> dict[str, Any]:
+    """Return a medium as `drawing.py` reads it."""
     return {
         "path": path,
         "kind": "frame" if task.is_frames else "video",

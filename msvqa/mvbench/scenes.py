@@ -229,9 +229,9 @@ def _object_shuffle(pen: Pen) -> Drawn:
     answer = pen.evenly(list(places))
     start, between = pen.some([place for name, place in places.items() if name != answer], 2)
     color = COLORS[pen.some(list(COLORS), 1)[0]]
-    third = FRAMES // 3
+    third, y = FRAMES // 3, pen.place()
     squares = [
-        Square(rgb=color, x=x, y=26, first=n * third, last=(n + 1) * third)
+        Square(rgb=color, x=x, y=y, first=n * third, last=(n + 1) * third)
         for n, x in enumerate([start, between, places[answer]])
     ]
     return Drawn(
@@ -386,8 +386,9 @@ def _egocentric_navigation(pen: Pen) -> Drawn:
     }
     answer = pen.evenly(list(goals))
     x, y = goals[answer]
-    goal = Square(rgb=COLORS["green"], x=x, y=y, size=10)
-    you = Square(rgb=COLORS["white"], x=28, y=42, size=6)
+    right, down = pen.between(-4, 4), pen.between(-4, 4)
+    goal = Square(rgb=COLORS["green"], x=x + right, y=y + down, size=10)
+    you = Square(rgb=COLORS["white"], x=28 + right, y=42 + down, size=6)
     return Drawn(
         question="You are the white square and face up, the green one is your goal. What is next?",
         options=list(goals),

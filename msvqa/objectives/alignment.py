@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal, NamedTuple, Protocol, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -74,6 +74,9 @@ class Alignment(Objective):
         """Weights of the losses; all but the contrast ask for a model that fuses."""
 
         name: str = "alignment"
+        learner: Literal["video", "teacher"] = "video"
+        """`teacher`: the image teacher of a model that has one learns, from one frame of each
+        medium, in training a random one, else the one in the middle; by the contrast alone."""
         contrast: float = Field(default=1.0, ge=0)
         matching: float = Field(default=0.0, ge=0)
         """Weight of: do clip and text belong together? Against hard negatives of the batch."""
@@ -86,6 +89,13 @@ class Alignment(Objective):
         imitation: ImitationConfig = ImitationConfig()
         mask: MaskConfig = MaskConfig(kind="none")
         """Which tokens of the media are seen in training."""
+
+        @model_validator(mode="after")
+        def _teacher_contrasts(self) -> "Alignment.Config":
+            others = self.matching or self.words or self.distillation or self.mask.kind != "none"
+            if self.learner == "teacher" and others:
+                raise ValueError("learner teacher: matching, words, distillation, mask are 0, none")
+            return self
 
     config: Config
 
@@ -105,8 +115,12 @@ class Alignment(Objective):
             )
         needed = {"teacher": self._needs_teacher(config), "heads": config.distillation > 0}
         needed["fusion"] = bool(config.matching or config.words)
+        if config.learner == "teacher":
+            needed["teacher"] = True
         if any(needed.values()) or config.mask.kind != "none":
             require_parts("alignment", model, [part for part, is_so in needed.items() if is_so])
+        if config.learner == "teacher":
+            _refuse_unlike_widths(cast(UMT, model).config)
         super().__init__(config, model)
 
     @staticmethod
@@ -117,6 +131,8 @@ class Alignment(Objective):
         """Return what the losses with a weight never run, of a model that knows."""
         if not isinstance(self.model, UMT):
             return ()
+        if self.config.learner == "teacher":
+            return self.model.unused({"picture"})
         uses = {
             "imitate": self.config.distillation, "contrast": 1.0,
             "match": self.config.matching, "words": self.config.words,
@@ -227,7 +243,7 @@ class Alignment(Objective):
         may = there & (batch["weight"] > 0)[:, None]
         may[:, 0] = False
         draws = uniform(self, (3, *ids.shape), batch["weight"])
-        hidden = hide_words(ids, may, draws, model.text.hidden_id, self.config.hidden_words)
+        hidden = hide_words(ids, may, draws, model.text.word_ids, self.config.hidden_words)
         fused = model.fusion(model.text(hidden.ids, there), there, tokens)
         logits = model.word_logits(fused)  # (Q, L, words)
         each = losses.cross_entropy(logits.flatten(0, 1), ids.flatten()) * hidden.chosen.flatten()
@@ -235,14 +251,19 @@ class Alignment(Objective):
         # Averaged over the workers this is the mean over the words of all of them.
         return each.sum() / count.clamp(min=1 / collectives.worker_count())
 
+    @property
+    def can_match(self) -> bool:
+        """Whether the model has something that sees a caption beside its medium."""
+        return isinstance(self.model, UMT) and hasattr(self.model, "matching")
+
     def match(self, batch: Batch) -> dict[str, Tensor]:
         """Return `score` (Q,): how much more caption and medium belong together than not.
 
         Raises:
             RecipeError: the model has nothing that sees both.
         """
-        model = self.model
-        if not isinstance(model, UMT) or not hasattr(model, "matching"):
+        model = cast(UMT, self.model)
+        if not self.can_match:
             raise RecipeError(
                 [
                     f"evaluation.rerank: model {model.config.name} has no part that sees a caption "
@@ -256,7 +277,21 @@ class Alignment(Objective):
 
     def encode_video(self, batch: Batch) -> dict[str, Tensor]:
         """Return `vector` (V, D) of length 1 for each medium."""
-        return {"vector": functional.normalize(self._encoders.encode_video(batch), dim=1)}
+        if self.config.learner == "teacher":
+            vector = cast(UMT, self.model).encode_picture(self._one_frame(batch))
+        else:
+            vector = self._encoders.encode_video(batch)
+        return {"vector": functional.normalize(vector, dim=1)}
+
+    def _one_frame(self, batch: Batch) -> Batch:
+        """Return the batch with one frame of each medium: frames (V, 1, height, width, 3)."""
+        frames = batch["frames"]
+        videos, times = frames.shape[:2]
+        place = torch.full((videos,), times // 2, device=frames.device)
+        if self.training:
+            place = exponential(self, (videos, times), batch["weight"]).argmax(dim=1)
+        chosen = torch.arange(videos, device=frames.device)
+        return {**batch, "frames": frames[chosen, place][:, None]}
 
     def encode_text(self, batch: Batch) -> dict[str, Tensor]:
         """Return `vector` (Q, D) of length 1 for each caption."""
@@ -267,3 +302,14 @@ class Alignment(Objective):
         own = torch.stack([batch["video"][batch["video_index"]], batch["text_id"]], dim=1)  # (Q, 2)
         there = collectives.gather(own)  # (W·Q, 2)
         return (own[:, None] == there[None]).any(dim=2)
+
+
+def _refuse_unlike_widths(config: UMT.Config) -> None:
+    taught, width = config.teacher.output_width, config.projection_width
+    if taught != width:
+        raise RecipeError(
+            [
+                f"model.teacher.output_width: {taught}, and texts become {width} numbers: to learn "
+                "from texts the teacher needs as many (model.projection_width)"
+            ]
+        )

@@ -12,9 +12,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from msvqa import losses
-from msvqa.data.batch import Batch, weighted_mean
+from msvqa.data.batch import NO_LABEL, Batch, weighted_mean
 from msvqa.errors import RecipeError
 from msvqa.models.model import Model
+from msvqa.objectives.mixing import MixingConfig, mix
 from msvqa.objectives.objective import Objective
 
 # Legend: V media, W views of each, T frames, H x H pixels, Q examples, A labels, K best labels.
@@ -35,8 +36,9 @@ class Classifying(Protocol):
 class Classification(Objective):
     """loss = cross-entropy of the label.
 
-    In evaluation a medium may be seen in several views, see `views` and `crops` of the processor
-    `frames`: the probabilities of all views are averaged, as in the published evaluation of UMT.
+    In training a medium may have several clips (`repeats` of the processor `frames`), and clips may
+    be mixed. In evaluation a medium may be seen in several views, see its `views` and `crops`: the
+    probabilities of all views are averaged, as in the published evaluation of UMT.
     """
 
     class Config(Objective.Config):
@@ -45,6 +47,8 @@ class Classification(Objective):
         name: str = "classification"
         smoothing: float = Field(default=0.1, ge=0, lt=1)
         """This part of the target is spread over all labels alike."""
+        mixing: MixingConfig = MixingConfig()
+        """In training: clips that are partly others."""
 
     config: Config
     evaluator: ClassVar[str] = "classification"
@@ -71,13 +75,32 @@ class Classification(Objective):
         return self._classifying.unclassified()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss, and the accuracy on the batch."""
-        logits = self._classifying.classify(batch)[batch["video_index"]]  # (Q, A)
-        loss = weighted_mean(
-            losses.cross_entropy(logits, batch["label"], self.config.smoothing), batch
-        )
-        right = logits.detach().argmax(dim=1) == batch["label"]
-        return {"loss": loss, "accuracy": weighted_mean(right.to(loss.dtype), batch)}
+        """Return the loss, and the accuracy on the batch: of mixed clips that of the larger part.
+
+        Of several clips of a medium, the mean.
+        """
+        frames = batch["frames"]
+        views = frames.shape[1] if frames.ndim == 6 else 1
+        clips = frames.flatten(0, 1) if frames.ndim == 6 else frames  # (V·W, T, H, H, 3)
+        mixed = mix(clips, self.config.mixing) if self.training else None
+        seen = batch | {"frames": clips if mixed is None else mixed.frames}
+        places = torch.arange(views, device=clips.device)
+        index = (batch["video_index"][:, None] * views + places).flatten()  # (Q·W,)
+        logits = self._classifying.classify(seen)[index]  # (Q·W, A)
+        label = batch["label"].repeat_interleave(views)  # (Q·W,)
+        each = losses.cross_entropy(logits, label, self.config.smoothing)
+        if mixed is not None:
+            # Of training examples each has a medium of its own, and so a label.
+            of_clips = torch.full_like(mixed.other, NO_LABEL).scatter(0, index, label)
+            other = of_clips[mixed.other[index]]
+            of_other = losses.cross_entropy(logits, other, self.config.smoothing)
+            each = mixed.own * each + (1 - mixed.own) * of_other
+            label = label if mixed.own >= 0.5 else other
+        right = (logits.detach().argmax(dim=1) == label).to(each.dtype)
+        return {
+            "loss": weighted_mean(each.view(-1, views).mean(dim=1), batch),
+            "accuracy": weighted_mean(right.view(-1, views).mean(dim=1), batch),
+        }
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return the best labels `top` (Q, K), best first, and their `probability` (Q, K)."""

@@ -7,6 +7,7 @@ Paper: Li et al., "Unmasked Teacher: Towards Training-Efficient Video Foundation
 from collections.abc import Iterable
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from msvqa import losses
 from msvqa.data.batch import Batch, weighted_mean
 from msvqa.errors import RecipeError
 from msvqa.models.layers import masking
+from msvqa.models.layers.clip_tower import Lesson
 from msvqa.models.model import Model
 from msvqa.models.umt import UMT
 from msvqa.objectives.draws import exponential
@@ -60,6 +62,9 @@ class Distillation(Objective):
         name: str = "distillation"
         mask: MaskConfig = MaskConfig()
         imitation: ImitationConfig = ImitationConfig()
+        masks_per_clip: int = Field(default=1, ge=1, le=64)
+        """So many masks of each clip in a step of training: one decoding and one look of the
+        teacher serve all of them. Memory grows with their number, as with that of clips."""
 
     config: Config
     model: UMT
@@ -74,8 +79,16 @@ class Distillation(Objective):
         return self.model.unused({"imitate"})
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss, and its values as `l2` and `mse` on unit vectors."""
+        """Return the loss, and its values as `l2` and `mse` on unit vectors: means over masks."""
         lesson = self.model.learn(batch)
+        # Evaluation, whose masks are always the same, would look at one of them several times.
+        masks = self.config.masks_per_clip if self.training else 1
+        found = [self._loss_of_mask(batch, lesson) for _ in range(masks)]
+        if masks == 1:
+            return found[0]
+        return {name: torch.stack([of[name] for of in found]).mean() for name in found[0]}
+
+    def _loss_of_mask(self, batch: Batch, lesson: Lesson) -> dict[str, Tensor]:
         visible = visible_tokens(self, self.config.mask, lesson.attention)
         student = self.model.imitate(self.model.watch(batch, visible))
         teacher = self.model.teach(lesson, visible)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from msvqa.models.layers.text_transformer import WordIds
+
 # Legend: Q texts, L words.
 
 CHANGED, REPLACED = 0.8, 0.9
@@ -25,7 +27,7 @@ class HiddenWords(NamedTuple):
 
 
 def hide_words(
-    ids: Tensor, may: Tensor, draws: Tensor, hidden_id: int, probability: float = 0.5
+    ids: Tensor, may: Tensor, draws: Tensor, known: WordIds, probability: float = 0.5
 ) -> HiddenWords:
     """Hide words of texts.
 
@@ -34,12 +36,13 @@ def hide_words(
         may: bool (Q, L), which may be chosen: neither padding nor the class token.
         draws: from 0 to 1, (3, Q, L): which words are chosen, what becomes of them, which word
             they become.
-        hidden_id: stands for a hidden word; random words have ids from 1 to two below it.
+        known: says what stands for a hidden word, and which words are random ones.
         probability: of each word to be chosen.
     """
     chosen = may & (draws[0] < probability)
-    other = 1 + (draws[2] * (hidden_id - 2)).long().clamp(max=hidden_id - 3)
+    first, past = known.random
+    other = first + (draws[2] * (past - first)).long().clamp(max=past - first - 1)
     changed = torch.where(
-        draws[1] < CHANGED, hidden_id, torch.where(draws[1] < REPLACED, other, ids)
+        draws[1] < CHANGED, known.hidden_id, torch.where(draws[1] < REPLACED, other, ids)
     )
     return HiddenWords(torch.where(chosen, changed, ids), chosen)

@@ -1,5 +1,6 @@
 """A small UMT and batches of random clips and captions."""
 
+import numpy as np
 import torch
 
 from msvqa.models.model import Sizes
@@ -19,11 +20,39 @@ SMALL = {
 }  # fmt: skip
 
 
+PIECES = {"text": VOCABULARY, "text_start": 2, "text_end": 3, "text_mask": 4, "answers": 8}
+"""Sizes of data whose texts are pieces of words, with answers."""
+
+
 def make_umt(absent=(), words=None, **changes):
     torch.manual_seed(0)
     words = {"vocabulary": VOCABULARY, "labels": LABELS} if words is None else words
     sizes = Sizes(**words, frames=FRAMES, size_px=SIZE_PX)
     return UMT(UMT.Config.model_validate(SMALL | changes), sizes, absent)
+
+
+ANSWERS = [[], [], [5], [6, 7], [6, 8], [9, 10, 11, 12], [9, 10, 11, 13], [14]]
+"""Pieces of each answer; the first two classes are those of all others."""
+
+
+def make_answering_umt(absent=(), **changes):
+    """Return a model that reads pieces and writes answers."""
+    model = make_umt(absent, PIECES, **changes)
+    table = np.full((len(ANSWERS), 4), -1)
+    for row, pieces in enumerate(ANSWERS):
+        table[row, : len(pieces)] = pieces
+    model.load_answers(table)
+    return model
+
+
+def make_questions(rows=4, **changes):
+    """Return a batch of questions in pieces."""
+    batch = make_batch(rows)
+    text = torch.cat([torch.full((rows, 1), 2), batch["text"]], dim=1)
+    answer = torch.tensor([2, 3, 4, 7, 5, 2, 7, 3][:rows])
+    return batch | {
+        "question": text, "question_length": batch["text_length"] + 1, "answer": answer,
+    } | changes  # fmt: skip
 
 
 def make_batch(rows=4, seed=1, **changes):

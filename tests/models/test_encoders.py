@@ -6,10 +6,12 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from msvqa.errors import WeightsError
+from msvqa.errors import RecipeError, WeightsError
 from msvqa.models.encoders.efficientnet import EfficientNet
 from msvqa.models.encoders.resnet import ResNet
 from msvqa.models.encoders.resnext3d import ResNeXt3D
+from msvqa.models.encoders.umt import UMTEncoder
+from tests.models.small_umt import SMALL, make_batch, make_umt
 
 SMALL_RESNET = {"depth": 10, "base_width": 4, "stem": "small", "scale": "unit"}
 SMALL_RESNEXT = {"depth": 14, "base_width": 4, "groups": 2, "stem": "small", "scale": "unit"}
@@ -241,3 +243,47 @@ def test_pixels_of_another_kind_are_refused():
 def test_groups_must_divide_the_width():
     with pytest.raises(ValueError, match="multiple of groups"):
         ResNeXt3D.Config(base_width=8, groups=3)
+
+
+SMALL_UMT = {
+    "width": 16, "depth": 2, "heads": 2, "patch_px": 8, "trained_frames": 4, "trained_px": 32,
+}  # fmt: skip
+
+
+def test_umt_gives_a_vector_of_a_frame_and_of_a_clip_of_any_length():
+    encoder = UMTEncoder(UMTEncoder.Config(video=SMALL_UMT)).eval()
+    assert encoder(frames(3, 32, 32)).shape == (3, encoder.width) == (3, 16)
+    clip = frames(2, 6, 48, 48)
+    found = encoder(clip)
+    assert found.shape == (2, 16)
+    assert not torch.allclose(found, encoder(clip.flip(1))), "it sees the order of frames"
+    with pytest.raises(RecipeError, match="36 x 36 px are no whole number of patches of 8 px"):
+        encoder(frames(1, 36, 36))
+
+
+def test_umt_sees_what_the_model_does():
+    model = make_umt().eval()
+    encoder = UMTEncoder(UMTEncoder.Config(video=SMALL["video"] | {
+        "trained_frames": 4, "trained_px": 32,
+    })).eval()  # fmt: skip
+    encoder.video.load_state_dict(model.video.state_dict())
+    batch = make_batch(rows=2)
+    expected = model.watch(batch).tokens.mean(dim=1)
+    torch.testing.assert_close(encoder(batch["frames"]), expected)
+
+
+@pytest.mark.parametrize("start", ["vision_encoder.encoder.", "encoder.", "video.", ""])
+def test_umt_reads_published_files_and_checkpoints(tmp_path, start):
+    source = UMTEncoder(UMTEncoder.Config(video=SMALL_UMT))
+    state = {f"{start}{n}": v.clone() for n, v in source.video.state_dict().items()}
+    more = {} if start == "" else {"text.words.weight": torch.zeros(2, 2)}
+    save_file(state | more, tmp_path / "weights.safetensors")
+    weights = str(tmp_path / "weights.safetensors")
+    torch.manual_seed(9)
+    loaded = UMTEncoder(UMTEncoder.Config(video=SMALL_UMT, weights=weights))
+    loaded.load_pretrained()
+    both = zip(loaded.parameters(), source.parameters(), strict=True)
+    assert all(torch.equal(mine, theirs) for mine, theirs in both)
+    deeper = UMTEncoder(UMTEncoder.Config(video=SMALL_UMT | {"depth": 3}, weights=weights))
+    with pytest.raises(WeightsError, match=r"missing: blocks\.2\.norm1\.weight"):
+        deeper.load_pretrained()

@@ -18,7 +18,7 @@ from msvqa.models.layers.video_transformer import (
     take,
 )
 from msvqa.models.parts import parameters_of, parts_of_weights
-from tests.models.small_umt import FRAMES, SMALL, TOKENS, make_batch, make_umt
+from tests.models.small_umt import FRAMES, PIECES, SMALL, TOKENS, make_batch, make_umt
 
 
 def test_presets_have_the_reported_sizes():
@@ -161,7 +161,7 @@ def test_weight_files_are_checked_by_name_and_shape(tmp_path):
 
 
 def test_every_parameter_is_in_one_part_and_parts_may_be_absent():
-    model = make_umt()
+    model = make_umt(words=PIECES | {"labels": 3})
     assert set(parts_of_weights(model, model.parts()).values()) == {"video", *model.optional}
     counted = sum(len(members) for members in parameters_of(model.parts()).values())
     assert counted == len(list(model.parameters()))
@@ -173,8 +173,10 @@ def test_every_parameter_is_in_one_part_and_parts_may_be_absent():
 
 def test_what_the_data_has_no_words_for_is_absent():
     texts, labels = make_umt(words={"vocabulary": 9}), make_umt(words={"labels": 3})
-    assert set(texts.parts()) == {"video", *texts.optional} - {"classifier"}
-    assert set(labels.parts()) == {"video", *labels.optional} - {"text", "fusion"}
+    assert set(texts.parts()) == {"video", *texts.optional} - {"classifier", "decoder"}
+    assert set(labels.parts()) == {"video", *labels.optional} - {"text", "fusion", "decoder"}
+    answers = make_umt(words=PIECES)
+    assert set(answers.parts()) == {"video", *answers.optional} - {"classifier"}
     assert labels.classify(make_batch(rows=2)).shape == (2, 3)
     with pytest.raises(
         RecipeError, match=r"parts\.text: of this data the model has classifier, heads"

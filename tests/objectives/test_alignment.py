@@ -7,18 +7,21 @@ from torch.nn.parallel import DistributedDataParallel
 from msvqa import losses
 from msvqa.collectives import gather, own_rows
 from msvqa.errors import RecipeError
+from msvqa.models.layers.text_transformer import WordIds
+from msvqa.models.model import Sizes
 from msvqa.objectives.alignment import Alignment
 from msvqa.objectives.hidden_words import hide_words
 from msvqa.objectives.negatives import draw_negatives, negative_weights
 from tests.engine.gloo import run_in_processes
 from tests.models.small import make_dualvgr
-from tests.models.small_umt import make_batch, make_umt
+from tests.models.small_umt import PIECES, SMALL, VOCABULARY, make_batch, make_umt
 
 ALL = {"matching": 1.0, "words": 1.0, "distillation": 1.0, "mask": {"kind": "attention"}}
 
 
-def alignment(absent=(), **config):
-    objective = Alignment(Alignment.Config.model_validate(config), make_umt(absent))
+def alignment(absent=(), model=None, **config):
+    umt = make_umt(absent, **(model or {}))
+    objective = Alignment(Alignment.Config.model_validate(config), umt)
     for module in objective.frozen():
         module.requires_grad_(False)
     return objective.train()
@@ -50,6 +53,32 @@ def test_what_a_loss_does_not_use_gets_no_gradient(config, idle):
             assert not parameter.requires_grad
 
 
+TEACHER = {"output_width": SMALL["projection_width"]}
+
+
+def test_the_teacher_learns_alone_from_one_frame_of_each_medium():
+    objective = alignment(learner="teacher", model={"teacher": SMALL["teacher"] | TEACHER})
+    batch = make_batch()
+    objective(batch)["loss"].backward()
+    trained = {n for n, p in objective.model.named_parameters() if p.grad is not None}
+    assert {name.split(".")[0] for name in trained} == {"teacher", "text", "projections"}
+    assert trained == {n for n, p in objective.model.named_parameters() if p.requires_grad}
+    objective.eval()
+    seen = objective.encode_video(batch)["vector"]
+    middle = batch["frames"].shape[1] // 2
+    alone = objective.encode_video(batch | {"frames": batch["frames"][:, [middle]]})["vector"]
+    torch.testing.assert_close(seen, alone)
+    expected = objective.model.encode_picture(batch | {"frames": batch["frames"][:, [middle]]})
+    torch.testing.assert_close(seen, torch.nn.functional.normalize(expected, dim=1))
+
+
+def test_a_teacher_that_cannot_learn_from_texts_is_refused():
+    with pytest.raises(RecipeError, match=r"output_width: 16, and texts become 12 numbers"):
+        alignment(learner="teacher")
+    with pytest.raises(ValueError, match="learner teacher: matching"):
+        alignment(learner="teacher", matching=1.0)
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_batch_without_negatives_counts_them_and_goes_on(rows):
     batch = make_batch(rows=rows, video=torch.zeros(rows, dtype=torch.long))
@@ -78,9 +107,35 @@ def test_hidden_words_follow_the_draws():
     draws[0, 0] = torch.tensor([0.0, 0.0, 0.49, 0.0, 0.0])
     draws[1, 0] = torch.tensor([0.0, 0.5, 0.85, 0.95, 0.0])
     draws[2] = 0.999
-    hidden = hide_words(ids, may, draws, hidden_id=21)
+    words = WordIds.of(Sizes(vocabulary=20))
+    hidden = hide_words(ids, may, draws, words)
     assert hidden.ids.tolist() == [[20, 21, 19, 7, 0]]
     assert hidden.chosen.tolist() == [[False, True, True, True, False]]
+
+
+def test_hidden_pieces_may_become_any_piece():
+    ids, may = torch.tensor([[2, 5, 6, 3]]), torch.tensor([[False, True, True, True]])
+    draws = torch.zeros(3, 1, 4)
+    draws[1, 0] = torch.tensor([0.0, 0.5, 0.85, 0.85])
+    draws[2, 0] = torch.tensor([0.0, 0.0, 0.0, 0.999])
+    hidden = hide_words(ids, may, draws, WordIds.of(Sizes(**PIECES)))
+    assert hidden.ids.tolist() == [[2, PIECES["text_mask"], 0, VOCABULARY - 1]]
+
+
+def test_pieces_are_aligned_as_words_are():
+    model = make_umt(words=PIECES)
+    objective = Alignment(Alignment.Config.model_validate(ALL), model)
+    for module in objective.frozen():
+        module.requires_grad_(False)
+    text = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0], [2, 8, 9, 3], [2, 9, 3, 0]])
+    batch = make_batch(text=text, text_length=torch.tensor([4, 3, 4, 3]))
+    objective.train()(batch)["loss"].backward()
+    missed = [n for n, p in objective.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missed
+    assert all(p.grad is None for p in model.decoder.parameters()), "it answers nothing here"
+    alone = {"text": text[1:2, :3], "text_length": torch.tensor([3])}
+    model.eval()
+    torch.testing.assert_close(model.encode_text(batch)[1:2], model.encode_text(alone))
 
 
 def test_a_text_alone_and_padded_is_read_alike():

@@ -9,6 +9,7 @@ from msvqa.engine.optim import build_optimizer
 from msvqa.errors import RecipeError
 from msvqa.objectives.classification import Classification
 from msvqa.objectives.distillation import Distillation
+from msvqa.objectives.mixing import MixingConfig, mix
 from msvqa.recipe import OptimizerConfig
 from tests.models.small import make_dualvgr
 from tests.models.small_umt import LABELS, make_batch, make_umt
@@ -68,6 +69,48 @@ def test_the_probabilities_of_views_are_averaged():
         one = objective.predict(both | {"frames": views[:, :1]})
         alone = objective.predict(both | {"frames": views[:, 0]})
     torch.testing.assert_close(one["probability"], alone["probability"])
+
+
+def test_several_clips_of_a_medium_have_the_mean_of_their_losses():
+    objective, batch = classification(), make_batch(rows=4)
+    clips = batch["frames"].unflatten(0, (2, 2))
+    found = objective(make_batch(rows=2) | {"frames": clips})
+    labels = torch.tensor([0, 0, 1, 1])
+    each = objective(batch | {"label": labels})
+    torch.testing.assert_close(found, each)
+
+
+@pytest.mark.parametrize(("kind", "alpha"), [("mixup", 0.8), ("cutmix", 1.0)])
+def test_mixed_clips_have_the_losses_of_both_labels_by_their_parts(kind, alpha):
+    objective, batch = classification(mixing={kind: alpha}), make_batch()
+    torch.manual_seed(6)
+    found = objective(batch)["loss"]
+    torch.manual_seed(6)
+    mixed = mix(batch["frames"], objective.config.mixing)
+    assert 0.02 < mixed.own < 0.98 and mixed.other.tolist() == [3, 2, 1, 0]
+    plain = classification()
+    own, other = (
+        plain(batch | {"frames": mixed.frames, "label": label})["loss"]
+        for label in (batch["label"], batch["label"].flip(0))
+    )
+    torch.testing.assert_close(found, mixed.own * own + (1 - mixed.own) * other)
+    assert torch.equal(objective.eval()(batch)["loss"], plain.eval()(batch)["loss"]), "in training"
+
+
+def test_what_is_cut_in_is_the_part_that_is_told():
+    frames = torch.zeros(2, 1, 20, 30, 3, dtype=torch.uint8)
+    frames[1] = 1
+    for seed in range(8):
+        torch.manual_seed(seed)
+        mixed = mix(frames, MixingConfig(cutmix=1.0))
+        assert float(mixed.frames[1].float().mean()) == pytest.approx(mixed.own)
+        assert float(mixed.frames[0].float().mean()) == pytest.approx(1 - mixed.own)
+    kinds = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        kinds.add(mix(frames, MixingConfig(mixup=0.8, cutmix=1.0)).frames.dtype)
+    assert kinds == {torch.uint8, torch.float32}, "one of both in each step"
+    assert mix(frames, MixingConfig()) is None
 
 
 def test_layers_below_the_classifier_have_smaller_rates():

@@ -50,6 +50,41 @@ def test_the_value_is_told_in_both_kinds_and_evaluation_repeats_itself():
     torch.testing.assert_close(parts["imitation_l2"], 16 * parts["imitation_mse"])
 
 
+def test_several_masks_of_a_clip_are_the_mean_of_as_many_losses(monkeypatch):
+    batch, looks = make_batch(), []
+    one, several = distillation(), distillation(masks_per_clip=3)
+    learn = type(several.model).learn
+    monkeypatch.setattr(
+        type(several.model), "learn", lambda *asked: looks.append(1) or learn(*asked)
+    )
+    torch.manual_seed(4)
+    each = [one(batch) for _ in range(3)]
+    looks.clear()
+    torch.manual_seed(4)
+    found = several(batch)
+    assert len(looks) == 1, "one look of the teacher serves all masks"
+    values = [float(of["loss"].detach()) for of in each]
+    assert len({*values}) == 3
+    for name, value in found.items():
+        torch.testing.assert_close(value, torch.stack([of[name] for of in each]).mean())
+    for loss in (sum(of["loss"] for of in each) / 3, found["loss"]):
+        loss.backward()
+    for (name, mine), theirs in zip(several.named_parameters(), one.parameters(), strict=True):
+        if theirs.grad is not None:
+            torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_one_mask_is_what_it_was_and_evaluation_has_one():
+    batch = make_batch()
+    torch.manual_seed(4)
+    before = distillation()(batch)
+    torch.manual_seed(4)
+    again = distillation(masks_per_clip=1)(batch)
+    assert all(torch.equal(value, again[name]) for name, value in before.items())
+    one, three = (distillation(masks_per_clip=n).eval()(batch) for n in (1, 3))
+    assert all(torch.equal(value, three[name]) for name, value in one.items())
+
+
 def test_rows_that_only_fill_a_batch_count_nothing():
     objective, batch = distillation(mask={"kind": "none"}).eval(), make_batch()
     whole = objective(make_batch(rows=4) | {"weight": torch.tensor([1.0, 1, 1, 0]),

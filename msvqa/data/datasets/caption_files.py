@@ -7,7 +7,6 @@ Paths are relative to the data root. A medium may stand in many rows: all their 
 own. With `start` and `end` a caption is of a span of the video, which is a medium of its own.
 """
 
-from collections.abc import Iterator
 from functools import cache, cached_property
 from typing import Any
 
@@ -17,15 +16,15 @@ from msvqa.data.annotated import Annotated
 from msvqa.data.annotations import unusable_path
 from msvqa.data.caption_rows import CaptionRows
 from msvqa.data.dataset import Dataset
+from msvqa.data.json_rows import SUFFIXES, json_rows
+from msvqa.data.pieces import PiecesConfig, tokenizer_files, unused_fields
 from msvqa.data.placed_media import Found, MediaFolders, Place
 from msvqa.data.root import Root, SourceFile, open_root
 from msvqa.errors import DataError, did_you_mean, one_of
 from msvqa.files import hash_file
 from msvqa.sections import Config
 from msvqa.storage import Location
-from msvqa.text_files import parse_json, read_lines, read_text
 
-SUFFIXES = (".json", ".jsonl")
 KEYS = ("video", "image", "caption", "start", "end")
 
 Files = dict[str, str | tuple[str, ...]]
@@ -43,7 +42,7 @@ class SourceConfig(Config):
 class CaptionFiles(Dataset):
     """Captions for videos, spans of videos and images."""
 
-    class Config(Dataset.Config):
+    class Config(PiecesConfig, Dataset.Config):
         """Where the files are."""
 
         names_part = ("files", "sources")
@@ -83,14 +82,20 @@ class CaptionFiles(Dataset):
             found.append((below, root, _files(root, source.files)))
         return found
 
+    @property
+    def unused(self) -> frozenset[str]:
+        """Fields about pieces of words, where captions become words."""
+        return unused_fields(self.config)
+
     def source_files(self) -> list[SourceFile]:
-        """Return the files of all sources."""
-        return [
+        """Return the files of all sources, and those of the vocabulary of pieces."""
+        captions = [
             root.source(name)
             for _, root, files in self._sources
             for names in files.values()
             for name in names
         ]
+        return [*captions, *tokenizer_files(self.config)]
 
     def fingerprint(self) -> dict[str, str]:
         """Return the SHA-256 of every file by its location: two sources may have one name."""
@@ -137,35 +142,13 @@ def _files(root: Root, given: Files | None) -> dict[str, list[str]]:
 
 def _read(file: SourceFile, split: str, below: str, rows: CaptionRows) -> None:
     place_of = cache(lambda name, start, end: _place(name, start, end, below))
-    for number, row in _rows(file):
+    for number, row in json_rows(file, "captions", "video and caption"):
         words = _row_problem(row)
         if not words:
             found = place_of(row.get("video", row.get("image")), row.get("start"), row.get("end"))
             words = found if isinstance(found, str) else rows.add(split, found, row["caption"])
         if words:
             rows.refuse(file.name, number, words)
-
-
-def _rows(file: SourceFile) -> Iterator[tuple[int, Any]]:
-    """Yield the rows with their numbers: elements from 0, lines from 1."""
-    if file.suffix == ".jsonl":
-        for number, line in enumerate(read_lines(file.path, file), start=1):
-            if line.strip():
-                yield number, _parsed(line, f"{file}: line {number}")
-        return
-    if file.suffix != ".json":
-        raise DataError(f"{file}: captions are in files that end in {one_of(SUFFIXES)}")
-    content = _parsed(read_text(file.path, file), str(file))
-    if not isinstance(content, list):
-        raise DataError(f"{file}: a JSON list of objects with video and caption is needed")
-    yield from enumerate(content)
-
-
-def _parsed(text: str, place: str) -> Any:
-    try:
-        return parse_json(text)
-    except ValueError as error:
-        raise DataError(f"{place} is not valid JSON: {error}") from None
 
 
 def _row_problem(row: Any) -> str:

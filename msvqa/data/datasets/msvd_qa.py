@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from msvqa.data.annotations import Annotations, Row, read_elements, several
+from msvqa.data.pieces import PiecesConfig, tokenizer_files, unused_fields
 from msvqa.data.question_set import QuestionSet
 from msvqa.data.root import SourceFile
 from msvqa.data.video_files import VideoFile
@@ -27,6 +28,9 @@ _MAPPING_LINE = re.compile(r"(?P<stem>\S(?:.*\S)?)[ \t]+vid(?P<video_id>\d{1,18}
 class MSVDQA(QuestionSet):
     """Questions about the clips of the Microsoft Research Video Description corpus."""
 
+    class Config(PiecesConfig, QuestionSet.Config):
+        """Fields of the `data` section of a recipe."""
+
     KEYS: dict[str, tuple[type, ...]] = {
         "answer": (str,),
         "id": (int,),
@@ -39,8 +43,14 @@ class MSVDQA(QuestionSet):
         return [*map(question_file, self.splits), MAPPING]
 
     def source_files(self) -> list[SourceFile]:
-        """Return the files of these names."""
-        return [self.root.source(name) for name in self.source_names()]
+        """Return the files of these names, and those of the vocabulary of pieces."""
+        named = [self.root.source(name) for name in self.source_names()]
+        return [*named, *tokenizer_files(self.config)]
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """Fields about pieces of words, where questions become words."""
+        return unused_fields(self.config)
 
     def read(self) -> Annotations:
         """Read the questions of all splits."""

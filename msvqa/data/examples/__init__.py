@@ -3,6 +3,7 @@
 EXAMPLES: dict[str, str] = {
     "captions": "msvqa.data.examples.captions:Captions",
     "choices": "msvqa.data.examples.choices:Choices",
+    "conversations": "msvqa.data.examples.conversations:Conversations",
     "labels": "msvqa.data.examples.labels:Labels",
     "pairs": "msvqa.data.examples.pairs:Pairs",
     "questions": "msvqa.data.examples.questions:Questions",

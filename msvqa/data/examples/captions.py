@@ -20,7 +20,10 @@ from msvqa.data.batch import Batch
 from msvqa.data.chance import Chance
 from msvqa.data.examples.examples import Examples, Fitted, nested
 from msvqa.data.lexicon import Lexicon
+from msvqa.data.pieces import PiecesConfig, clean, encoded, length_of, subwords_of, with_length
+from msvqa.data.subwords import Subwords
 from msvqa.data.text import Vocabulary, WordList, pieces, tokenize, words_of
+from msvqa.data.texts import as_tensor
 from msvqa.recipe import DataConfig
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ class Captions(Examples):
             ("tokens", pa.list_(pa.list_(pa.int32()))),
         ]
     )
-    lists: ClassVar[tuple[type[WordList], ...]] = (Vocabulary,)
+    lists: ClassVar[tuple[type[WordList], ...]] = (Vocabulary, Subwords)
 
     @cached_property
     def count(self) -> np.ndarray:
@@ -69,8 +72,10 @@ class Captions(Examples):
     def tensors(self, rows: np.ndarray, chance: Chance | None = None) -> Batch:
         """Return one caption of each row.
 
-        `text` int64 (b, L), word ids, padded on the right with 0; `text_length` (b,), at least 1;
-        `text_id` (b,), the same number for captions of the same words.
+        `text` int64 (b, L), ids of words or pieces, padded on the right with 0; `text_length` (b,),
+        at least 1; `text_id` (b,), the same number for captions of the same words; `text_utf8`, the
+        captions as they are, see `data/texts.py`. Pieces stand between what begins and what ends a
+        text.
         """
         part = self.table.take(pa.array(rows, type=pa.int64()))
         taken = self.chosen(rows, chance)
@@ -83,6 +88,7 @@ class Captions(Examples):
             "text": torch.from_numpy(padded),
             "text_length": torch.tensor([len(ids) for ids in words]),
             "text_id": torch.tensor([_number(text) for text in texts]),
+            "text_utf8": as_tensor(texts),
         }
 
     def shown(self, rows: np.ndarray) -> Mapping[str, Sequence[Any]]:
@@ -92,7 +98,10 @@ class Captions(Examples):
 
     @classmethod
     def fit(cls, annotated: "Annotated", config: DataConfig) -> Fitted:
-        """Return the captions with word ids; the words are those of the training captions."""
+        """Return the captions with ids: of pieces, or of the words of the training captions."""
+        if (subwords := subwords_of(config)) is not None:
+            assert isinstance(config, PiecesConfig)
+            return cls._fit_pieces(annotated, subwords, config.text_length)
         table = annotated.examples
         read = _Words.of(table["captions"])
         rows = {name: slice(*annotated.span(table, name)) for name in annotated.splits}
@@ -117,9 +126,28 @@ class Captions(Examples):
             cautions=cls.cautions(annotated),
         )
 
+    @classmethod
+    def _fit_pieces(cls, annotated: "Annotated", subwords: Subwords, length: int) -> Fitted:
+        table = annotated.examples
+        tokens = _pieces(table["captions"], subwords, length)
+        per_row = pc.list_value_length(table["captions"]).to_numpy()
+        rows = {name: slice(*annotated.span(table, name)) for name in annotated.splits}
+        columns = {"media": table["media"], "captions": table["captions"], "tokens": tokens}
+        return Fitted(
+            table=with_length(pa.table(columns, schema=cls.schema()), length),
+            lexicon=Lexicon([subwords]),
+            counts={name: {"texts": int(per_row[of].sum())} for name, of in rows.items()},
+            facts=annotated.facts,
+            cautions=cls.cautions(annotated),
+        )
+
     def read_with(self, lexicon: Lexicon, *, trains: bool) -> "Captions":
-        """Return the captions with word ids of another lexicon."""
-        tokens = _Words.of(self.table["captions"]).encoded(lexicon.of(Vocabulary))
+        """Return the captions with ids of another lexicon."""
+        if Subwords.name in lexicon.names:
+            length = length_of(self.table)
+            tokens = _pieces(self.table["captions"], lexicon.of(Subwords), length)
+        else:
+            tokens = _Words.of(self.table["captions"]).encoded(lexicon.of(Vocabulary))
         place = self.table.schema.get_field_index("tokens")
         return Captions(self.table.set_column(place, "tokens", tokens))
 
@@ -140,6 +168,17 @@ class Captions(Examples):
                 "apart"
             )
         return said
+
+
+def _pieces(captions: pa.ChunkedArray, subwords: Subwords, length: int) -> pa.ListArray:
+    """Return the ids of the texts of each row."""
+    texts = pc.list_flatten(captions)
+    parts = (texts.slice(start, AT_ONCE) for start in range(0, len(texts), AT_ONCE))
+    cleaned = ([clean(text) for text in part.to_pylist()] for part in parts)
+    found = [encoded(subwords, part, length) for part in cleaned]
+    whole = pa.concat_arrays(found) if found else encoded(subwords, [], length)
+    per_row = np.asarray(pc.list_value_length(captions).to_numpy(), dtype=np.int64)
+    return nested(whole, per_row, FEWER)
 
 
 def _most_frequent(texts: pa.ChunkedArray) -> list[tuple[int, str]]:

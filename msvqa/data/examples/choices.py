@@ -3,6 +3,7 @@
 Legend: n rows, b of them in a batch.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import torch
 from msvqa.data.batch import Batch
 from msvqa.data.chance import Chance
 from msvqa.data.examples.examples import Examples, Fitted
+from msvqa.data.texts import as_tensor
 from msvqa.recipe import DataConfig
 
 if TYPE_CHECKING:
@@ -47,10 +49,17 @@ class Choices(Examples):
         return np.asarray(lengths, dtype=np.int64)
 
     def tensors(self, rows: np.ndarray, chance: Chance | None = None) -> Batch:
-        """Return `answer` int64 (b,), the right option, and `options` int64 (b,), their number."""
+        """Return what is asked.
+
+        `answer` int64 (b,), the right option; `options` int64 (b,), how many there are;
+        `asked_utf8`, question and options as a list in JSON, see `data/texts.py`.
+        """
+        part = self.table.take(pa.array(rows, type=pa.int64()))
+        asked = zip(part["question"].to_pylist(), part["options"].to_pylist(), strict=True)
         return {
             "answer": torch.from_numpy(self.answer[rows]),
             "options": torch.from_numpy(self.count[rows]),
+            "asked_utf8": as_tensor([json.dumps([question, *rest]) for question, rest in asked]),
         }
 
     def shown(self, rows: np.ndarray) -> Mapping[str, Sequence[Any]]:

@@ -18,6 +18,8 @@ from msvqa.data.cautions import cautions
 from msvqa.data.chance import Chance
 from msvqa.data.examples.examples import Examples, Fitted
 from msvqa.data.lexicon import Lexicon
+from msvqa.data.pieces import PiecesConfig, clean, encoded, length_of, subwords_of, with_length
+from msvqa.data.subwords import Subwords
 from msvqa.data.text import AnswerList, Vocabulary, WordList, tokenize
 from msvqa.recipe import DataConfig
 
@@ -52,7 +54,7 @@ class Questions(Examples):
             ("answer_id", pa.int64()),
         ]
     )
-    lists: ClassVar[tuple[type[WordList], ...]] = (Vocabulary, AnswerList)
+    lists: ClassVar[tuple[type[WordList], ...]] = (Vocabulary, AnswerList, Subwords)
     planned: ClassVar[Literal["by_medium", "plainly"]] = "by_medium"
 
     @cached_property
@@ -77,12 +79,12 @@ class Questions(Examples):
 
     @cached_property
     def tokens(self) -> np.ndarray:
-        """(sum of `length`,) int64, word ids of one question after another, see `words`."""
+        """(sum of `length`,) int64, ids of one question after another, see `words`."""
         return np.asarray(pc.list_flatten(self.table["tokens"]).to_numpy(), dtype=np.int64)
 
     @cached_property
     def length(self) -> np.ndarray:
-        """(n,) int64, number of words."""
+        """(n,) int64, number of words, or of pieces with what begins and ends a text."""
         found = pc.list_value_length(self.table["tokens"]).to_numpy()
         return np.asarray(found, dtype=np.int64)
 
@@ -97,7 +99,7 @@ class Questions(Examples):
         return np.cumsum(self.length) - self.length
 
     def words(self, rows: np.ndarray) -> np.ndarray:
-        """Return int64 (b, L), the word ids of some questions, padded on the right with 0.
+        """Return int64 (b, L), ids of words or pieces of some questions, 0 after their ends.
 
         L is the longest of these. All questions padded alike would take as much memory as the
         longest one of the split, and one long text among short ones is enough for gigabytes.
@@ -110,21 +112,25 @@ class Questions(Examples):
 
     @classmethod
     def fit(cls, annotated: "Annotated", config: DataConfig) -> Fitted:
-        """Return the questions with word ids and answer classes."""
+        """Return the questions with ids of words or pieces, and answer classes."""
         rows = annotated.examples.select(ANNOTATED.names).to_pylist()
         tokens = _tokens(rows)
         # In the order of the file, not of the videos: it decides the ids of words and of equally
         # frequent answers.
         train = [row for row in rows if row["split"] == "train"]
         train.sort(key=lambda row: row["number"])
-        vocabulary = Vocabulary.build(tokens[row["question"]] for row in train)
         answers = AnswerList.build((row["answer"] for row in train), config.answer_top)
-        words = {text: vocabulary.encode(found) for text, found in tokens.items()}
+        subwords = subwords_of(config)
+        length = config.text_length if isinstance(config, PiecesConfig) and subwords else None
+        texts: Vocabulary | Subwords = subwords or Vocabulary.build(
+            tokens[row["question"]] for row in train
+        )
+        words = _ids([*tokens], texts, length)
         is_train = [row["split"] == "train" for row in rows]
         classes = [answers.encode(r["answer"], t) for r, t in zip(rows, is_train, strict=True)]
-        encoded = [words[row["question"]] for row in rows]
-        own = {"tokens": encoded, "answer_id": classes}
-        table = pa.table(
+        of_rows = [words[row["question"]] for row in rows]
+        own = {"tokens": of_rows, "answer_id": classes}
+        table: pa.Table = pa.table(
             {
                 name: pa.array(own[name], cls.columns.field(name).type)
                 if name in own
@@ -137,11 +143,11 @@ class Questions(Examples):
             row["split"] for row, answer in zip(rows, classes, strict=True) if answer < 2
         )
         unknown_words = Counter[str]()
-        for row, ids in zip(rows, encoded, strict=True):
-            unknown_words[row["split"]] += ids.count(1)
+        for row, ids in zip(rows, of_rows, strict=True):
+            unknown_words[row["split"]] += ids.count(texts.unknown_id)
         return Fitted(
-            table=table,
-            lexicon=Lexicon([vocabulary, answers]),
+            table=table if length is None else with_length(table, length),
+            lexicon=Lexicon([texts, answers]),
             counts={
                 name: {
                     "unknown_answers": unknown_answers[name],
@@ -154,9 +160,12 @@ class Questions(Examples):
         )
 
     def read_with(self, lexicon: Lexicon, *, trains: bool) -> "Questions":
-        """Return the questions with word ids and answer classes of another lexicon."""
-        vocabulary, answers = lexicon.of(Vocabulary), lexicon.of(AnswerList)
-        words = {text: vocabulary.encode(tokenize(text)) for text in dict.fromkeys(self.question)}
+        """Return the questions with ids and answer classes of another lexicon."""
+        answers, distinct = lexicon.of(AnswerList), [*dict.fromkeys(self.question)]
+        if Subwords.name in lexicon.names:
+            words = _ids(distinct, lexicon.of(Subwords), length_of(self.table))
+        else:
+            words = _ids(distinct, lexicon.of(Vocabulary), None)
         columns = {
             "tokens": [words[text] for text in self.question],
             "answer_id": [answers.encode(text, trains) for text in self.answer],
@@ -189,6 +198,17 @@ class Questions(Examples):
             "type": [self.question_type[row] for row in rows],
             "answer": [self.answer[row] for row in rows],
         }
+
+
+def _ids(
+    texts: Sequence[str], listed: Vocabulary | Subwords, length: int | None
+) -> dict[str, list[int]]:
+    """Return the ids of each text: of words, or of as many pieces at most as `length` says."""
+    if isinstance(listed, Vocabulary):
+        return {text: listed.encode(tokenize(text)) for text in texts}
+    assert length is not None
+    found = encoded(listed, [clean(text) for text in texts], length)
+    return dict(zip(texts, found.to_pylist(), strict=True))
 
 
 def _tokens(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -7,12 +7,14 @@ a step depends on seed, epoch and medium alone, whether there is a store or not.
 
 from functools import partial
 from typing import Any, Literal
+from zlib import crc32
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from msvqa.data.medium import Medium
 from msvqa.data.processors.processor import Extractor, Processor, Way, decoding_facts
+from msvqa.data.rand_augment import RandAugmentConfig, rand_augment
 from msvqa.data.sampling import at_rate, candidates, middles, mvbench_frames
 from msvqa.data.store import Arrays, ArraySpec, StoreSpec
 from msvqa.data.video import Decoded, IsolatedDecoder, View, medium_file
@@ -28,7 +30,7 @@ CROPPED_STORE_PX = 256
 
 
 class Frames(Processor):
-    """Frames as uint8 (T, H, W, 3); in evaluation with views (W, T, H, W, 3)."""
+    """Frames as uint8 (T, H, W, 3); with views in evaluation, or repeats, (W, T, H, W, 3)."""
 
     class Config(NamedConfig):
         """Which frames, how large, and where they are kept."""
@@ -60,8 +62,16 @@ class Frames(Processor):
         """`fit: crop`: 3 cuts squares out of a picture at both ends of its longer side and in the
         middle. Evaluation sees each of them in each of the `views`; training with `crop: random`
         draws one of them first, and else takes the middle one."""
+        rand_augment: RandAugmentConfig | None = None
+        """In training a few random changes of colour and shape, the same of all frames."""
+        repeats: int = Field(default=1, ge=1, le=16)
+        """In training so many clips of a medium side by side, each drawn and changed anew, for
+        objectives that average what they see (repeated augmentation: Hoffer et al., 2020)."""
         flip: bool = False
         """In training mirror half of the media."""
+        order: Literal["time", "shuffled"] = "time"
+        """`shuffled`: a control, which says how much a score needs time: the T frames in another
+        order for each medium, in training another one in each epoch."""
         store_px: int | None = Field(default=None, ge=16, le=1024)
         """Height and width of a kept frame; null: `size_px`, with random crops 256 at least."""
         decoder: Literal["pyav", "decord"] = "pyav"
@@ -171,10 +181,15 @@ class Frames(Processor):
     def draw(self, arrays: Arrays, generator: np.random.Generator | None) -> Arrays:
         """Return `frames` (T, H, W, 3): one of each K candidates, cropped, resized, mirrored.
 
-        In evaluation with several views (W, T, H, W, 3): of each `views` all `crops`.
+        In evaluation with several views (W, T, H, W, 3): of each `views` all `crops`; in training
+        with `repeats` as many.
         """
         config = self.config
         kept = self._kept(arrays)  # (T, K, C, S, S, 3)
+        if config.order == "shuffled":
+            # Without chance the pixels decide: one order for all media could be learned.
+            chance = generator or np.random.default_rng(crc32(kept.tobytes()))
+            kept = kept[chance.permutation(config.frames)]
         if generator is not None:
             return {"frames": self._drawn(kept, generator)}
         places = (2 * np.arange(config.views) + 1) * self.kept_of_each // (2 * config.views)  # (W,)
@@ -184,7 +199,11 @@ class Frames(Processor):
         return {"frames": views[0] if len(views) == 1 else views}
 
     def _drawn(self, kept: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Return the frames (T, H, W, 3) of a training step."""
+        """Return the frames of a training step (T, H, W, 3), of several repeats (W, T, H, W, 3)."""
+        clips = [self._clip(kept, generator) for _ in range(self.config.repeats)]
+        return np.stack(clips) if len(clips) > 1 else clips[0]
+
+    def _clip(self, kept: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         config, each = self.config, self.kept_of_each
         chosen: Any = 0
         if each > 1:
@@ -198,6 +217,8 @@ class Frames(Processor):
         frames = self._resized(frames)
         if config.flip and generator.random() < 0.5:
             frames = frames[:, :, ::-1]
+        if config.rand_augment is not None:
+            frames = rand_augment(frames, config.rand_augment, generator)
         return frames
 
     def _resized(self, frames: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from msvqa.errors import WeightsError
 from msvqa.models.weight_files import read_weights
@@ -49,7 +49,7 @@ def load_text_folder(network: Any, folder: str | None) -> None:
     if folder is None:
         logger.warning("model.text: no source is given, so the text encoder starts with chance")
         return
-    _check_description(network, Path(folder))
+    check_description(network.config, Path(folder))
     files = weights_in(folder)
     if not files:
         logger.warning(
@@ -67,16 +67,29 @@ def _of_network(network: Any, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefix = f"{network.base_model_prefix}."
     state: dict[str, Tensor] = {}
     for name, value in given.items():
-        short = name.removeprefix(prefix)
-        for old, new in OLD_NAMES:
-            short = old.sub(new, short)
-        state[short] = value
+        state[with_new_name(name.removeprefix(prefix))] = value
     own = network.state_dict()
     made = {name: own[name] for name in MADE if name in own}
     return {name: value for name, value in state.items() if name not in MADE} | made
 
 
-def _check_description(network: nn.Module, folder: Path) -> None:
+def with_new_name(name: str) -> str:
+    """Return the name that a weight of the first published files has today."""
+    for old, new in OLD_NAMES:
+        name = old.sub(new, name)
+    return name
+
+
+def check_description(own: Any, folder: Path) -> None:
+    """Refuse a folder of another model.
+
+    Args:
+        own: what the weights must fit, a description of `transformers`.
+        folder: has the `config.json` of the weights.
+
+    Raises:
+        WeightsError: it describes another model, and lists what differs; or there is none.
+    """
     file = folder / "config.json"
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
@@ -91,7 +104,6 @@ def _check_description(network: nn.Module, folder: Path) -> None:
         raise WeightsError(f"{file} is no JSON") from None
     if not isinstance(found, dict):
         raise WeightsError(f"{file} does not describe a model")
-    own: Any = network.config
     # What a description leaves out is as the class has it by default.
     usual = type(own)().to_dict()
     usual["embedding_size"] = found.get("hidden_size", usual["hidden_size"])

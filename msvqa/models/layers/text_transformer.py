@@ -4,6 +4,7 @@ Papers: Devlin et al., "BERT", 2019, https://arxiv.org/abs/1810.04805; Li et al.
 Fuse", NeurIPS 2021, for the split.
 """
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,9 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from msvqa.models.layers.presets import with_preset
+from msvqa.models.model import Sizes
 from msvqa.sections import Config
+from msvqa.storage import DiskPath
 
-# Legend: Q texts, L words with the class token in front, D width, n tokens of a clip, H heads.
+# Legend: Q texts, L words or pieces with the class token in front, D width, n tokens of a clip, H
+# heads.
 
 NORM_EPS = 1e-12
 FIRST_STD = 0.02
@@ -38,8 +42,15 @@ class TextConfig(Config):
     """Layers that see the clip too."""
     heads: int = Field(default=12, ge=1)
     longest: int = Field(default=512, ge=2)
-    """Words of a text, with the class token; what is beyond is cut off."""
+    """Words of a text, with the class token; what is beyond is cut off. Published weights: 512."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    first_std: float = Field(default=FIRST_STD, gt=0)
+    """Of weights at the start. BERT's is for a width of 768; a narrow text, whose sums have fewer
+    terms, hardly reaches the class token with it: 0.02 x sqrt(768 / width) is as strong."""
+    source: DiskPath | None = None
+    """Folder of a published BERT (`config.json`, `model.safetensors` or `pytorch_model.bin`) whose
+    layers both halves begin as; the data needs the same folder as `tokenizer`. What BERT has not,
+    the attention to clips, begins with chance."""
 
     @model_validator(mode="before")
     @classmethod
@@ -47,38 +58,83 @@ class TextConfig(Config):
         return with_preset(values, PRESETS)
 
 
-class TextHalf(nn.Module):
-    """Word ids to states, by layers that see the text alone."""
+@dataclass(frozen=True, kw_only=True)
+class WordIds:
+    """What the ids of words or pieces mean."""
 
-    def __init__(self, config: TextConfig, vocabulary: int) -> None:
+    count: int
+    class_id: int
+    """Begins a text."""
+    end_id: int
+    """Ends a text, where they are pieces."""
+    hidden_id: int
+    """Stands for a hidden word."""
+    random: tuple[int, int]
+    """Ids of words that may stand in place of a hidden one: the first, and the one past the
+    last."""
+    are_pieces: bool
+    """Whether texts come with what begins and ends them."""
+
+    @classmethod
+    def of(cls, sizes: Sizes) -> "WordIds":
+        """Return those of the data, which has pieces (`text`) or words (`vocabulary`)."""
+        pieces = sizes.get("text")
+        if pieces is not None:
+            # Of no data nobody knows them, and nobody asks.
+            start, end, mask = (sizes.get(f"text_{name}") or 0 for name in ("start", "end", "mask"))
+            return cls(
+                count=pieces,
+                class_id=start,
+                end_id=end,
+                hidden_id=mask,
+                random=(0, pieces),
+                are_pieces=True,
+            )
+        words: int = sizes.vocabulary
+        return cls(
+            count=words + EXTRA_WORDS,
+            class_id=words,
+            end_id=0,
+            hidden_id=words + 1,
+            random=(1, words),
+            are_pieces=False,
+        )
+
+
+class TextHalf(nn.Module):
+    """Ids to states, by layers that see the text alone."""
+
+    def __init__(self, config: TextConfig, word_ids: WordIds) -> None:
         super().__init__()
-        self.class_id, self.hidden_id = vocabulary, vocabulary + 1
-        self.longest = config.longest
-        self.words = nn.Embedding(vocabulary + EXTRA_WORDS, config.width)
+        self.word_ids, self.longest = word_ids, config.longest
+        self.words = nn.Embedding(word_ids.count, config.width)
         self.places = nn.Embedding(config.longest, config.width)
         self.norm = nn.LayerNorm(config.width, NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(_Layer(config, None) for _ in range(config.depth))
-        initialize(self)
+        self.layers = nn.ModuleList(Layer(config, None) for _ in range(config.depth))
+        initialize(self, config.first_std)
 
     def ids(self, text: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """Return ids int64 (Q, L) with the class token in front, and which are there, bool (Q, L).
 
         Args:
-            text: word ids, padded on the right.
-            length: words of each text.
+            text: ids, padded on the right; of pieces with the class token.
+            length: ids of each text.
         """
-        first = text.new_full((len(text), 1), self.class_id)
-        ids = torch.cat([first, text], dim=1)[:, : self.longest]
+        ids = text
+        if not self.word_ids.are_pieces:
+            first = text.new_full((len(text), 1), self.word_ids.class_id)
+            ids, length = torch.cat([first, text], dim=1), length + 1
+        ids = ids[:, : self.longest]
         place = torch.arange(ids.shape[1], device=ids.device)
-        return ids, place <= length[:, None]
+        return ids, place < length[:, None]
 
     def forward(self, ids: Tensor, there: Tensor) -> Tensor:
         """Return states (Q, L, D)."""
         place = torch.arange(ids.shape[1], device=ids.device)
         states: Tensor = self.dropout(self.norm(self.words(ids) + self.places(place)))
         for layer in self.layers:
-            states = layer(states, there)
+            states = layer(states, there[:, None, None])
         return states
 
 
@@ -87,13 +143,13 @@ class FusionHalf(nn.Module):
 
     def __init__(self, config: TextConfig, video_width: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_Layer(config, video_width) for _ in range(config.fusion_depth))
-        initialize(self)
+        self.layers = nn.ModuleList(Layer(config, video_width) for _ in range(config.fusion_depth))
+        initialize(self, config.first_std)
 
     def forward(self, states: Tensor, there: Tensor, tokens: Tensor) -> Tensor:
         """Return states (Q, L, D) of a text's states and its clip's tokens (Q, n, width)."""
         for layer in self.layers:
-            states = layer(states, there, tokens)
+            states = layer(states, there[:, None, None], tokens)
         return states
 
 
@@ -105,7 +161,7 @@ class WordHead(nn.Module):
         self.dense = nn.Linear(config.width, config.width)
         self.norm = nn.LayerNorm(config.width, NORM_EPS)
         self.bias = nn.Parameter(torch.zeros(words))
-        initialize(self)
+        initialize(self, config.first_std)
 
     def forward(self, states: Tensor, embedding: Tensor) -> Tensor:
         """Return logits (..., words) of states (..., D), by the embedding of the text half."""
@@ -113,16 +169,16 @@ class WordHead(nn.Module):
         return functional.linear(inner, embedding, self.bias)
 
 
-def initialize(module: nn.Module) -> None:
-    """Start linear layers and embeddings as BERT does."""
+def initialize(module: nn.Module, std: float) -> None:
+    """Start linear layers and embeddings as BERT does, with its deviation or another one."""
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(part.weight, std=FIRST_STD)
+            nn.init.normal_(part.weight, std=std)
         if isinstance(part, nn.Linear):
             nn.init.zeros_(part.bias)
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
     """Attention with dropout, shortcut and norm after it."""
 
     def __init__(self, config: TextConfig, source_width: int) -> None:
@@ -135,12 +191,15 @@ class _Attention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.width, NORM_EPS)
 
-    def forward(self, states: Tensor, source: Tensor, there: Tensor | None) -> Tensor:
+    def forward(self, states: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
+        """Return states (Q, L, D) of a source (Q, S, width), as a mask (Q or 1, 1, L or 1, S) says.
+
+        Without a mask all is seen.
+        """
         query, key, value = (
             rearrange(part, "q l (h d) -> q h l d", h=self.heads)
             for part in (self.query(states), self.key(source), self.value(source))
         )
-        mask = None if there is None else there[:, None, None]
         seen = functional.scaled_dot_product_attention(
             query, key, value, mask, dropout_p=self.rate if self.training else 0.0
         )
@@ -149,20 +208,40 @@ class _Attention(nn.Module):
         return normed
 
 
-class _Layer(nn.Module):
-    def __init__(self, config: TextConfig, video_width: int | None) -> None:
+class Layer(nn.Module):
+    """Attention of a text to itself, to what stands beside it, and a perceptron."""
+
+    def __init__(self, config: TextConfig, beside_width: int | None) -> None:
         super().__init__()
         width = config.width
-        self.own = _Attention(config, width)
-        self.cross = None if video_width is None else _Attention(config, video_width)
+        self.own = Attention(config, width)
+        self.cross = None if beside_width is None else Attention(config, beside_width)
         self.inner, self.outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(width, NORM_EPS)
 
-    def forward(self, states: Tensor, there: Tensor, tokens: Tensor | None = None) -> Tensor:
-        states = self.own(states, states, there)
+    def forward(
+        self,
+        states: Tensor,
+        mask: Tensor,
+        beside: Tensor | None = None,
+        beside_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return states (Q, L, D) of states (Q, L, D).
+
+        Args:
+            states: of Q texts.
+            mask: bool (Q or 1, 1, L or 1, L), which places see which.
+            beside: (S, n, width), what the texts are beside, each of Q / S neighbouring texts.
+            beside_mask: bool (S, 1, 1, n); None: all of it is seen.
+        """
+        states = self.own(states, states, mask)
         if self.cross is not None:
-            states = self.cross(states, tokens, None)
+            assert beside is not None
+            # Texts beside the same ask in one sequence, so that it gives keys and values once.
+            asking = rearrange(states, "(s k) l d -> s (k l) d", s=len(beside))
+            asking = self.cross(asking, beside, beside_mask)
+            states = asking.view_as(states)
         change = self.dropout(self.outer(functional.gelu(self.inner(states))))
         normed: Tensor = self.norm(states + change)
         return normed

@@ -17,12 +17,17 @@ from torch.utils.checkpoint import checkpoint
 
 from msvqa.models.layers import positions
 from msvqa.models.layers.presets import with_preset
+from msvqa.models.weight_files import read_weights
+from msvqa.models.weights import load_strictly
 from msvqa.sections import Config
 
 # Legend: V clips, T tokens along time, P patches across and down, N = P·P tokens of a frame, n
 # visible tokens of a clip, D width, H heads.
 
 NORM_EPS = 1e-6
+FILE_STARTS = ("vision_encoder.encoder.", "encoder.", "video.", "")
+"""What stands before the names of the video transformer in published files of either stage, and in
+checkpoints of ours."""
 PRESETS = {
     "base": {"width": 768, "depth": 12, "heads": 12, "drop_path": 0.1},
     "large": {"width": 1024, "depth": 24, "heads": 16, "drop_path": 0.2},
@@ -43,6 +48,9 @@ class VideoTransformerConfig(Config):
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     """Part of the clips that skip the last layer in training; earlier ones are skipped less."""
     positions: Literal["sinusoid", "learned"] = "sinusoid"
+    position_std: float = Field(default=0.02, gt=0)
+    """Of learned positions at the start. Of few tokens, small sinusoids are too much alike, and
+    so small numbers are drowned by the content of tokens: 0.7 is the strength of sinusoids."""
     trained_frames: int | None = Field(default=None, ge=1)
     """Frames of the clips that the weights were trained on; positions of other clips lie between
     those. null: the frames of the recipe."""
@@ -83,7 +91,8 @@ class VideoTransformer(nn.Module):
         table = positions.sinusoids(frames // config.tubelet * self.grid**2, config.width)
         if config.positions == "learned":
             self.pos_embed = nn.Parameter(torch.zeros(1, *table.shape))
-            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+            std = config.position_std
+            nn.init.trunc_normal_(self.pos_embed, std=std, a=-2 * std, b=2 * std)
         # Not persistent: the published files have no table. Kept in double precision, so that what
         # lies between its rows is exact before it is rounded.
         self.register_buffer("table", table, persistent=False)
@@ -237,6 +246,19 @@ def initialize(module: nn.Module) -> None:
             nn.init.xavier_uniform_(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def load_published(network: VideoTransformer, file: str) -> None:
+    """Load the weights of a video transformer out of a file: a published one of either stage, or a
+    checkpoint's of a model with a part `video`. All else that it has is left out.
+
+    Raises:
+        WeightsError: it does not fit, with all names that differ.
+    """
+    weights = read_weights(file)
+    start = next((s for s in FILE_STARTS if f"{s}norm.weight" in weights), "")
+    own, _ = published(weights, network.config.depth, start)
+    load_strictly(network, own, file)
 
 
 def published(

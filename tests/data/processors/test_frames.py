@@ -5,10 +5,12 @@ import pickle
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 from msvqa.data.chance import Chance
 from msvqa.data.examples.captions import Captions
+from msvqa.data.frame_changes import CHANGES
 from msvqa.data.media import COLUMNS, Media
 from msvqa.data.medium import Medium
 from msvqa.data.processors.frames import Frames
@@ -68,6 +70,21 @@ def test_training_draws_a_frame_of_each_part_by_chance(video):
     assert drawn[2] == shown(processor.draw(arrays, Chance(0, 2).of_medium(3)))
 
 
+def test_shuffled_frames_are_the_same_in_another_order(video):
+    processor = frames(frames=8, order="shuffled")
+    (arrays,) = made(processor, Medium("v", video))
+    seen = shown(processor.draw(arrays, None))
+    assert sorted(seen) == middles(LENGTH, 8).tolist() != seen
+    assert shown(processor.draw(arrays, None)) == seen
+    drawn = [shown(processor.draw(arrays, Chance(0, epoch).of_medium(3))) for epoch in range(4)]
+    parts = candidates(LENGTH, 8, 5).reshape(8, 5)
+    for found in drawn:
+        assert all(n in part for n, part in zip(sorted(found), parts, strict=True))
+    assert len({tuple(np.argsort(found)) for found in drawn}) == 4
+    other = {"frames": arrays["frames"] // 2}
+    assert shown(processor.draw(other, None)) != seen, "the pixels choose the order"
+
+
 def test_frames_at_a_rate_are_those_shown_then(video):
     processor = frames(frames=4, draw="fps", fps=3.0)
     (arrays,) = made(processor, Medium("v", video))
@@ -118,6 +135,46 @@ def test_crops_and_flips_are_of_all_frames_and_of_training_alone(image):
     assert all((found[0] == found[1]).all() for found in drawn)
     assert len({found.tobytes() for found in [still, *drawn]}) == 7
     np.testing.assert_array_equal(still, processor.draw(arrays, None)["frames"])
+
+
+def test_repeats_are_several_clips_of_training_each_drawn_anew(video):
+    processor, single = frames(frames=4, repeats=3), frames(frames=4)
+    (arrays,) = made(processor, Medium("v", video))
+    drawn = processor.draw(arrays, Chance(0, 0).of_medium(0))["frames"]
+    numbers = [[barcode_video.read(frame) for frame in clip] for clip in drawn]
+    assert drawn.shape[:2] == (3, 4) and len({*map(tuple, numbers)}) == 3
+    first = single.draw(arrays, Chance(0, 0).of_medium(0))["frames"]
+    np.testing.assert_array_equal(drawn[0], first)
+    still = processor.draw(arrays, None)["frames"]
+    np.testing.assert_array_equal(still, single.draw(arrays, None)["frames"])
+    assert processor.spec() == single.spec(), "of one store"
+
+
+def test_random_changes_are_of_all_frames_and_of_training_alone(image):
+    processor = frames(frames=2, rand_augment={"probability": 1.0}, size_px=64)
+    (arrays,) = made(processor, Medium("i", str(image), "image"))
+    still = processor.draw(arrays, None)["frames"]
+    np.testing.assert_array_equal(still, frames(frames=2, size_px=64).draw(arrays, None)["frames"])
+    state = torch.get_rng_state()
+    drawn = [processor.draw(arrays, Chance(0, e).of_medium(0))["frames"] for e in range(6)]
+    assert torch.equal(torch.get_rng_state(), state), "the numbers of a step are not touched"
+    assert all((found[0] == found[1]).all() for found in drawn)
+    assert len({found.tobytes() for found in [still, *drawn]}) == 7
+    again = processor.draw(arrays, Chance(0, 3).of_medium(0))["frames"]
+    np.testing.assert_array_equal(again, drawn[3])
+
+
+@pytest.mark.parametrize("name", [*CHANGES])
+def test_a_change_changes_and_is_least_at_strength_0(image, name):
+    (arrays,) = made(frames(frames=1, size_px=64), Medium("i", str(image), "image"))
+    pixels = torch.from_numpy(arrays["frames"][:1].copy()).permute(0, 3, 1, 2)
+    pixels = pixels // 2 + torch.arange(64, dtype=torch.uint8)
+    pixels[:, 1] //= 2  # not grey
+    strong, weak = (CHANGES[name](pixels, part, 1) for part in (0.9, 0.0))
+    assert strong.shape == pixels.shape and strong.dtype == torch.uint8
+    assert (strong != pixels).any()
+    if name not in ("autocontrast", "equalize", "invert", "posterize"):
+        assert (weak.int() - pixels.int()).abs().max() <= 1
 
 
 def test_views_take_other_candidates_of_each_part_and_training_one(video):

@@ -1,0 +1,63 @@
+"""The quick start of UMT, small: all stages train, resume exactly, and keep what is frozen."""
+
+from pathlib import Path
+
+import pytest
+
+from msvqa.engine.checkpoint import read_info
+from msvqa.prepare import check_places, prepare_stages, prepare_validations
+from msvqa.run import Run
+from tests.captioned_shapes import STAGES, small_quickstart, write_captioned
+from tests.engine.test_loop import assert_equal, final_weights
+from tests.engine.test_similarity import train
+from tests.tiny import make_store
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("captioned") / "set"
+    write_captioned(folder)
+    return folder
+
+
+def part_of(weights, part):
+    return {name: value for name, value in weights.items() if name.startswith(f"{part}.")}
+
+
+def test_all_stages_resume_exactly_and_leave_bit_for_bit_what_they_do_not_train(root, tmp_path):
+    whole, cut = (small_quickstart(root, tmp_path, f"name={name}") for name in ("whole", "cut"))
+    check_places(whole)
+    prepared = prepare_stages(whole)
+    prepare_validations(whole)
+    make_store(whole, prepared[0])
+    for number, stage in enumerate(whole.stages):
+        train(whole, number)
+        with pytest.raises(KeyboardInterrupt):
+            train(cut, number, reports=1)
+        train(cut, number)
+        assert_equal(final_weights(whole, stage.name), final_weights(cut, stage.name))
+    teacher, distil, align, last = (final_weights(whole, name) for name in STAGES)
+    for later in (distil, align):
+        assert part_of(teacher, "teacher")
+        assert_equal(part_of(teacher, "teacher"), part_of(later, "teacher"))
+    assert_equal(part_of(teacher, "text"), part_of(distil, "text"))
+    assert not part_of(teacher, "heads") and not part_of(last, "teacher")
+    trained = {
+        name: {part for part, fields in parts.items() if fields["trained_by"] == name}
+        for name in STAGES
+        for parts in [read_info(Run.open(whole.run_location).checkpoint(name, "last"))["parts"]]
+    }
+    assert trained == {
+        "teacher": {"teacher", "text", "projections"},
+        "distil": {"video", "heads"},
+        "align": {"video", "text", "fusion", "projections"},
+        "whole": {"video", "text", "fusion", "projections"},
+    }
+
+
+def test_one_word_moves_all_stages_to_other_captions(root, tmp_path):
+    other = [f"data={{name: caption_files, root: {root}, prepared: {tmp_path}/other}}"]
+    recipe = small_quickstart(root, tmp_path, *other)
+    assert {view.data.name for view in recipe.views()} == {"caption_files"}
+    assert recipe.of_evaluation("backwards").data.files == {"test": "backwards.json"}
+    assert [len(p.split("test").media.id) for p in prepare_stages(recipe)] == [16, 16, 16, 16]

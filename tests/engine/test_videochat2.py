@@ -1,0 +1,159 @@
+"""Three stages, small, one after another: what each starts from, resume, adapters, talking."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from msvqa.data.encoding import write_video
+from msvqa.engine.checkpoint import read_info
+from msvqa.engine.loop import train_stage
+from msvqa.engine.trainer import stage_job
+from msvqa.models.videochat2 import STAGES
+from msvqa.mvbench.adapters.adapter import Source, open_adapter
+from msvqa.mvbench.prompts import lmms_eval
+from msvqa.predict import from_pretrained
+from msvqa.prepare import prepare_stages
+from msvqa.recipe import load, parse
+from msvqa.run import Run
+from msvqa.talker import Talker
+from tests.engine.test_loop import assert_equal, final_weights
+from tests.local_host import LocalHost, StoppingHost
+from tests.models.small_videochat2 import CAPTIONS, TURNS, WORDS, language_folder
+from tests.test_architecture import RECIPES
+from tests.tiny import make_store
+
+OF = {"align": "query_alignment", "connect": "generation", "instruct": "generation"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chat")
+    draws = np.random.default_rng(0)
+    for number in range(4):
+        pictures = draws.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+        write_video(folder / f"{number}.mp4", iter(pictures), 4)
+    captions = [{"video": f"{n}.mp4", "caption": text} for n, text in enumerate(CAPTIONS)]
+    (folder / "train.json").write_text(json.dumps(captions))
+    rows = [
+        {"video": f"{n}.mp4", "QA": [dict(zip("qai", turn, strict=True)) for turn in turns]}
+        for n, turns in enumerate(TURNS)
+    ]
+    (folder / "asked.json").write_text(json.dumps(rows))
+    language_folder(folder / "language")
+    return folder
+
+
+def recipe_of(root, runs, name):
+    captions = {"name": "caption_files", "root": str(root), "prepared": str(root / "captions")}
+    stages = [
+        {
+            "name": stage, "objective": {"name": OF[stage]}, "steps": 2, "select": "last",
+            "batch": {"examples": 2}, "checkpoint": {"every_steps": 1},
+            "parts": {p: state for state in ("frozen", "absent") for p in table[state]},
+        }
+        for stage, table in STAGES.items()
+    ]  # fmt: skip
+    stages[0]["data"] = stages[1]["data"] = captions
+    stages[1] |= {"init_from": "align", "fresh": ["extra_queries", "projection", "language"]}
+    stages[2] |= {"init_from": "connect", "fresh": ["adapter"]}
+    return parse(
+        {
+            "name": name, "runs": str(runs),
+            "data": {
+                "name": "instructions", "root": str(root), "prepared": str(root / "asked"),
+                "sources": [{"file": "asked.json"}],
+            },
+            "processor": {
+                "name": "frames", "frames": 2, "size_px": 16, "candidates": 1,
+            },
+            "model": {
+                "name": "videochat2", "frames": 2, "heads": {"width": 16},
+                "sources": {
+                    "language": str(root / "language"), "qformer": str(root / "language/qformer"),
+                },
+                "video": {"width": 24, "depth": 3, "heads": 4, "patch_px": 8},
+                "qformer": {
+                    "width": 32, "layers": 2, "heads": 4, "feed_forward": 48,
+                    "words": len(WORDS) + 1, "max_words": 32, "queries": 4, "extra_queries": 6,
+                },
+                "adapter": {"rank": 2, "alpha": 4},
+            },
+            "stages": stages,
+        }
+    )  # fmt: skip
+
+
+def train(recipe, stage, reports=None):
+    run = Run.create(recipe)
+    folder = run.stage_dir(recipe.stages[stage].name)
+    host = LocalHost(folder) if reports is None else StoppingHost(folder, reports)
+    train_stage(stage_job(run, stage), host)
+
+
+@pytest.fixture(scope="module")
+def run(root, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    whole, cut = (recipe_of(root, runs, name) for name in ("whole", "cut"))
+    captions, _, asked = prepare_stages(whole)
+    for view, prepared in ((whole.of_stage(0), captions), (whole, asked)):
+        make_store(view, prepared)
+    for number, stage in enumerate(whole.stages):
+        train(whole, number)
+        with pytest.raises(KeyboardInterrupt):
+            train(cut, number, reports=1)
+        train(cut, number)
+        assert_equal(final_weights(whole, stage.name), final_weights(cut, stage.name))
+    return Run.open(whole.run_location)
+
+
+def test_a_frozen_language_model_is_in_no_checkpoint_and_adapters_are_for_others(run, root):
+    folder = run.checkpoint("instruct")
+    parts = read_info(folder)["parts"]
+    assert [part for part, origin in parts.items() if not origin["stored"]] == ["language"]
+    plain = AutoModelForCausalLM.from_pretrained(root / "language")
+    adapted = PeftModel.from_pretrained(plain, str(folder)).eval()
+    own = from_pretrained(run.location).objective.chat.language
+    ids = torch.tensor([[3, 5, 7]])
+    with torch.no_grad():
+        assert torch.allclose(adapted(ids).logits, own(ids).logits, atol=1e-5)
+
+
+def test_a_run_is_talked_to(run, root):
+    talker = from_pretrained(run.location)
+    assert isinstance(talker, Talker)
+    words = []
+    messages = [
+        {"role": "user", "content": "what is it ?"}, {"role": "assistant", "content": "a cup"},
+        {"role": "user", "content": "is it red ?"},
+    ]  # fmt: skip
+    whole = talker.answer(root / "0.mp4", messages, on_words=words.append)
+    assert "".join(words).strip() == whole
+    asked = iter([False, False, True])
+    short = talker.answer(root / "0.mp4", messages, stops=lambda: next(asked))
+    assert whole.startswith(short)
+    assert len(short.split()) <= 3
+    assert isinstance(talker.answer(None, "what is it ?"), str)
+
+
+def test_a_run_is_asked_on_mvbench(run):
+    adapter = open_adapter("run", Source(model=run.location, max_new_tokens=4))
+    frames = np.zeros((2, 20, 24, 3), dtype=np.uint8)
+    prompt = lmms_eval("what is it ?", ["a cup", "red"])
+    assert adapter.letter_logits(frames, prompt, "AB").shape == (2,)
+    assert len(adapter.generate(frames, prompt).split()) <= 4
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in RECIPES if f.stem in ("vicuna", "mistral")], ids=lambda f: f.stem
+)
+def test_recipes_train_what_the_table_says(file):
+    recipe = load(file)
+    for stage in recipe.stages:
+        table = STAGES[stage.name]
+        assert {state: set(getattr(stage, state)) for state in table} == {
+            state: set(parts) for state, parts in table.items()
+        }
