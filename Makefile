@@ -1,4 +1,5 @@
-# Everything a fresh clone needs: make setup | test | test-all | test-fast | check | demo | example | similarity | faults | clean.
+# Everything a fresh clone needs: make setup | test | test-all | test-fast | check | demo | example | similarity | faults
+# | bench | bench-gpu | clean.
 # `make PYTHON=python3.12 setup` chooses another interpreter (3.10 or newer).
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ test test-all test-fast check faults: export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: setup test test-all test-fast check demo example similarity faults clean
+.PHONY: setup test test-all test-fast check demo example similarity faults bench bench-gpu clean
 .DEFAULT_GOAL := test
 
 setup: $(INSTALLED)
@@ -83,6 +84,14 @@ similarity: setup
 # Kills, stops, fills disks and damages files for real; prints what was survived and what was lost.
 faults: setup
 	$(BIN)/python -m tests.faults --times $(TIMES)
+
+# Ratios beside their targets, and counts that must be exact; a dated table in benchmarks/results/.
+# Some rows: make bench ROWS='D1 D2'.
+bench: setup
+	$(BIN)/python -m benchmarks $(ROWS)
+
+bench-gpu: setup
+	$(BIN)/python -m benchmarks $(ROWS) --profile gpu
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -18,10 +18,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.measure import Ratio, ratio, write
+from benchmarks.rows.setting import Setting
+from benchmarks.rows.training import GROUPED, costs_of_groups
 from benchmarks.synthetic_features import Synthesis
 from benchmarks.synthetic_features import write as write_features
 from msvqa import cli, metrics
@@ -35,7 +36,7 @@ from msvqa.engine.checkpoint import load_checkpoint
 from msvqa.engine.inputs import Inputs, model_sizes, open_inputs
 from msvqa.engine.loop import Saver, StageJob, StageLoop
 from msvqa.engine.prediction import objective_of, predict_split
-from msvqa.models.model import Sizes, build_model
+from msvqa.models.model import build_model
 from msvqa.objectives.answering import Answering
 from msvqa.prepare import prepare
 from msvqa.recipe import BatchConfig, Recipe, load, parse_data
@@ -45,14 +46,9 @@ RECIPE = "configs/dualvgr/msvd.yaml"
 WIDTH, FRAMES, HIDDEN = 256, 4, 256
 EPOCHS = 2
 QUESTIONS = 256
-GROUPED = 8
 STEPS = {1: 4, GROUPED: 12}
 """Steps of a timed part of an epoch, by questions per video: at k = 1 a step takes longer"""
 ROUNDS = 5
-PUBLISHED = Sizes(
-    vocabulary=4809, answers=1854, num_clips=8, frames_per_clip=16, size_px=224,
-    appearance_width=2048, motion_width=2048, word_size=300,
-)  # fmt: skip
 CPU = torch.device("cpu")
 
 
@@ -262,34 +258,10 @@ def _batches_in_memory(recipe: Recipe) -> list[Batch]:
 
 def compare_groups(questions: int = 64) -> list[Ratio]:
     """Time a step at the published sizes, with random features: k = 1 and k = 8."""
-    model = build_model(load(RECIPE), PUBLISHED)
-    objective = Answering(Answering.Config(), model).train()
-    batches = {k: _random_batch(questions, k) for k in (1, GROUPED)}
-    costs: dict[str, list[float]] = {name: [] for name in ("k=1", "k=8")}
-    for _ in range(ROUNDS):
-        for k, batch in batches.items():
-            start = time.perf_counter()
-            objective(batch)["loss"].backward()
-            costs[f"k={k}"].append(time.perf_counter() - start)
+    with tempfile.TemporaryDirectory() as folder:
+        costs, _ = costs_of_groups(questions, Setting(folder=Path(folder), rounds=ROUNDS))
     name = f"step at the published sizes: k = 1 / k = {GROUPED}, {questions} questions"
     return [ratio(name, costs, "k=1", f"k={GROUPED}")]
-
-
-def _random_batch(questions: int, k: int) -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    videos, clips, frames = questions // k, PUBLISHED.num_clips, PUBLISHED.frames_per_clip
-    random_question = torch.randint(2, PUBLISHED.vocabulary, (questions, 11), generator=generator)
-    return {
-        "appearance": torch.randn(videos, clips, frames, 2048, generator=generator),
-        "motion": torch.randn(videos, clips, 2048, generator=generator),
-        "question": random_question,
-        "question_length": torch.full((questions,), 11),
-        "video_index": torch.arange(videos).repeat_interleave(k),
-        "answer": torch.from_numpy(np.arange(questions) + 2),
-        "weight": torch.ones(questions),
-        "normalizer": torch.tensor(float(questions)),
-        "workers": torch.tensor(1.0),
-    }
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import operator
 import os
 import platform
 import random
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,36 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 7
 UNSTABLE_SPREAD = 0.3
+COMPARISONS = {">=": operator.ge, "<=": operator.le, "==": operator.eq}
+LOOK_EVERY_S = 0.1
+
+
+def is_met(value: float, target: str) -> bool:
+    """Return whether a value is as a target such as `>= 3.0` asks."""
+    sign, _, number = target.partition(" ")
+    return bool(COMPARISONS[sign](value, float(number)))
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number that is the same in every run; another than the target asks for is an error."""
+
+    name: str
+    value: float
+    target: str
+
+    @property
+    def verdict(self) -> str:
+        """`exact`, or `WRONG`."""
+        return "exact" if is_met(self.value, self.target) else "WRONG"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What belongs beside a ratio, without a target."""
+
+    name: str
+    value: str
 
 
 @dataclass(frozen=True)
@@ -38,7 +69,16 @@ class Ratio:
     @property
     def is_stable(self) -> bool:
         """Whether the quartiles are close enough for a verdict."""
-        return (self.high - self.low) / self.median <= UNSTABLE_SPREAD
+        return self.high - self.low <= UNSTABLE_SPREAD * self.median
+
+    @property
+    def verdict(self) -> str:
+        """`met` or `missed`, `unstable` in place of both, and nothing without a target."""
+        if not self.is_stable:
+            return "unstable"
+        if not self.target:
+            return ""
+        return "met" if is_met(self.median, self.target) else "missed"
 
     def row(self) -> str:
         """Return a row of a Markdown table."""
@@ -53,6 +93,38 @@ def cpu_seconds() -> float:
         used = child.cpu_times()
         total += used.user + used.system
     return total
+
+
+class Family:
+    """Adds up the processor time of this process's children, also of those that have ended."""
+
+    def __init__(self) -> None:
+        self._used: dict[psutil.Process, float] = {}
+        self._watching_s = 0.0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def seconds(self) -> float:
+        """Return what they have used so far."""
+        self._look()
+        return sum(self._used.copy().values())
+
+    def seconds_with_own(self) -> float:
+        """Return the same with what this process has used, but for this watch."""
+        return self.seconds() + time.process_time() - self._watching_s
+
+    def _watch(self) -> None:
+        while True:
+            self._look()
+            self._watching_s = time.thread_time()
+            time.sleep(LOOK_EVERY_S)
+
+    def _look(self) -> None:
+        for child in psutil.Process().children(recursive=True):
+            try:
+                used = child.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            self._used[child] = used.user + used.system
 
 
 def peak_gb() -> float:
@@ -133,12 +205,12 @@ def machine() -> dict[str, Any]:
     """Return what the numbers depend on."""
     names = ("av", "decord", "torch", "numpy", "pillow", "h5py")
     return {
-        "versions": {name: version(name) for name in names},
+        "versions": {name: _version(name) for name in names},
         "python": platform.python_version(),
         "cpu": _cpu_name(),
         "load": round(os.getloadavg()[0], 1),
         "gemm_gflops": {
-            kind: round(_gemm_flops(getattr(torch, kind)) / 1e9) for kind in ("float32", "bfloat16")
+            kind: round(gemm_flops(getattr(torch, kind)) / 1e9) for kind in ("float32", "bfloat16")
         },
         "memcpy_gb_per_s": round(_memcpy_bytes_per_s() / 1e9, 1),
     }
@@ -165,6 +237,18 @@ def write(name: str, ratios: list[Ratio], facts: Mapping[str, Any]) -> Path:
     return file
 
 
+def has_fast_bf16() -> bool:
+    """Return whether the processor multiplies bf16 itself."""
+    return "bf16" in _cpu_name()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
 def _cpu_name() -> str:
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.is_file() else []
@@ -174,9 +258,18 @@ def _cpu_name() -> str:
     return f"{name} ({', '.join(shown)})"
 
 
-def _gemm_flops(kind: torch.dtype, size: int = 1024) -> float:
-    a, b = torch.randn(size, size).to(kind), torch.randn(size, size).to(kind)
-    return 2 * size**3 / _best_of(lambda: a @ b)
+def gemm_flops(kind: torch.dtype, device: torch.device | None = None) -> float:
+    """Return the operations per second of a matrix product, on the processor by default."""
+    on_gpu = device is not None and device.type == "cuda"
+    size = 8192 if on_gpu else 1024
+    a, b = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
+
+    def product() -> None:
+        a @ b
+        if on_gpu:
+            torch.cuda.synchronize(device)
+
+    return 2 * size**3 / _best_of(product)
 
 
 def _memcpy_bytes_per_s(size: int = 1 << 28) -> float:

@@ -9,45 +9,17 @@ processes that are started for it, which other work on the machine hardly change
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 
-from benchmarks.measure import measure, ratio, write
+from benchmarks.measure import LOOK_EVERY_S, Family, measure, ratio, write
 from msvqa.engine import cluster
 
 ROUNDS = 5
-LOOK_EVERY_S = 0.1
 ENDS_WITHIN_S = 20.0
-
-
-class Family:
-    """Adds up the processor time of this process's children, also of those that have ended."""
-
-    def __init__(self) -> None:
-        self._used: dict[psutil.Process, float] = {}
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def seconds(self) -> float:
-        """Return what they have used so far."""
-        self._look()
-        return sum(self._used.copy().values())
-
-    def _watch(self) -> None:
-        while True:
-            self._look()
-            time.sleep(LOOK_EVERY_S)
-
-    def _look(self) -> None:
-        for child in psutil.Process().children(recursive=True):
-            try:
-                used = child.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            self._used[child] = used.user + used.system
 
 
 def nothing() -> None:

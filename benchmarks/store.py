@@ -1,6 +1,8 @@
 """Stores: memory-mapped arrays against HDF5 with one chunk per video.
 
 python -m benchmarks.store
+
+With row C1 of `python -m benchmarks`.
 """
 
 import os
@@ -15,36 +17,18 @@ import h5py
 import numpy as np
 
 from benchmarks.measure import Ratio, cpu_seconds, measure, pin_to_one_core, ratio, write
-from msvqa.data.sampling import sample_clips
-from msvqa.data.store import ArraySpec, Entry, Store, StoreSpec, write_index, write_shard
-from msvqa.data.video import decode
-from tests import barcode_video
+from benchmarks.rows.setting import Setting
+from benchmarks.rows.stores import CLIPS, decoded_against_cached, spec_of, write_store
+from msvqa.data.store import Store
 
 VIDEOS = 96
 READS = 200
-SHAPE = (8, 16, 100, 100, 3)
-SPEC = StoreSpec(
-    kind="clips",
-    arrays={"clips": ArraySpec(shape=SHAPE, dtype="uint8")},
-    num_clips=8,
-    frames_per_clip=16,
-    size_px={"clips": 100},
-    decoder="pyav",
-)
+SPEC = spec_of("clips", {"clips": CLIPS}, "uint8")
 
 
 def write_arrays(folder: Path, clips: np.ndarray) -> Store:
     """Write a store of our kind."""
-    size = SPEC.videos_per_shard
-    shards = []
-    for shard, first in enumerate(range(0, VIDEOS, size)):
-        numbers = range(first, min(first + size, VIDEOS))
-        entries = (
-            Entry(video_id=str(n), outcome="ok", arrays={"clips": clips[n % len(clips)]})
-            for n in numbers
-        )
-        shards.append(write_shard(folder, shard, SPEC, entries, {}))
-    return write_index(folder, SPEC, shards, {})
+    return write_store(folder, SPEC, VIDEOS, lambda n: {"clips": clips[n % len(clips)]})
 
 
 def write_hdf5(folder: Path, clips: np.ndarray) -> list[Path]:
@@ -55,7 +39,7 @@ def write_hdf5(folder: Path, clips: np.ndarray) -> list[Path]:
         files.append(folder / f"{shard:05d}.h5")
         rows = min(size, VIDEOS - first)
         with h5py.File(files[-1], "w") as data:
-            dataset = data.create_dataset("clips", (rows, *SHAPE), np.uint8, chunks=(1, *SHAPE))
+            dataset = data.create_dataset("clips", (rows, *CLIPS), np.uint8, chunks=(1, *CLIPS))
             for row in range(rows):
                 dataset[row] = clips[(first + row) % len(clips)]
         with files[-1].open("rb") as file:  # as our shards are
@@ -68,8 +52,8 @@ def readers(store: Store, files: list[Path]) -> dict[str, Callable[[], object]]:
     size = SPEC.videos_per_shard
     order = np.random.default_rng(0).integers(0, VIDEOS, READS).tolist()
     opened = [h5py.File(file, "r")["clips"] for file in files]
-    buffer = np.empty(SHAPE, np.uint8)
-    source = np.ones(SHAPE, np.uint8)
+    buffer = np.empty(CLIPS, np.uint8)
+    source = np.ones(CLIPS, np.uint8)
 
     def copy_views() -> None:
         for n in order:
@@ -105,16 +89,10 @@ def opening(store: Store, files: list[Path]) -> dict[str, Callable[[], object]]:
     return {"arrays": open_arrays, "hdf5": open_hdf5}
 
 
-def decode_one(folder: Path) -> Callable[[], object]:
-    """Return the decoding of a video, as often as the readers read."""
-    path = barcode_video.write(folder / "video.avi", 300)
-    return lambda: [decode(path, lambda n: sample_clips(n, 8, 16), [100]) for _ in range(5)]
-
-
 def main() -> int:
     """Run and write the results."""
     pin_to_one_core()
-    clips = np.random.default_rng(0).integers(0, 256, (8, *SHAPE), dtype=np.uint8)
+    clips = np.random.default_rng(0).integers(0, 256, (8, *CLIPS), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ratios, facts = _measure(folder, clips)
@@ -137,19 +115,16 @@ def _measure(folder: Path, clips: np.ndarray) -> tuple[list[Ratio], dict[str, st
     writing = measure({"arrays": anew(write_arrays), "hdf5": anew(write_hdf5)}, time.perf_counter)
     store = write_arrays(folder / "store", clips)
     files = write_hdf5(folder, clips)
-    methods = readers(store, files)
-    per_read = {"decode": decode_one(folder)}
-    reading = measure({**methods, **per_read}, cpu_seconds)
-    reading["decode"] = [cost / 5 * READS for cost in reading["decode"]]
+    reading = measure(readers(store, files), cpu_seconds)
     opened = measure(opening(store, files), time.perf_counter)
     ratios = [
         ratio("write: HDF5 / arrays (wall, both to the disk)", writing, "hdf5", "arrays"),
         ratio("read one video into a buffer: HDF5 / arrays", reading, "hdf5", "arrays"),
         ratio("L2 arrays into a buffer / memcpy", reading, "arrays", "memcpy", "<= 1.8"),
         ratio("open all and touch each shard: HDF5 / arrays (wall)", opened, "hdf5", "arrays"),
-        ratio("C1 decode / read into a buffer, 100 px", reading, "decode", "arrays", ">= 30"),
+        *decoded_against_cached(Setting(folder=folder / "c1")),
     ]
-    micro = {name: 1e6 * min(reading[name]) / READS for name in methods}
+    micro = {name: 1e6 * min(reading[name]) / READS for name in reading}
     facts = {f"µs per video, {name}": f"{cost:.1f}" for name, cost in micro.items()}
     shards = len(files)
     facts |= {f"µs to open a shard, {k}": f"{1e6 * min(v) / shards:.0f}" for k, v in opened.items()}

@@ -22,6 +22,13 @@ KINDS = {
 def write(path: Path, num_frames: int, kind: str = "mpeg4_bframes.avi", scale: int = 1) -> Path:
     """Write a video of one of `KINDS`, of 320 x 240 pixels times `scale`."""
     codec, options = KINDS[kind]
+    return encode(path, num_frames, codec, options, scale)
+
+
+def encode(
+    path: Path, num_frames: int, codec: str, options: dict[str, str], scale: int = 1
+) -> Path:
+    """Write a video with a codec and its options; numbers begin again after all bits are used."""
     texture = np.random.default_rng(0).integers(60, 190, (HEIGHT // 8, WIDTH // 8, 3))
     texture = texture.repeat(8, 0).repeat(8, 1).astype(np.uint8)
     with av.open(str(path), "w") as container:

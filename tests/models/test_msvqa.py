@@ -3,8 +3,8 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.rows.counting import operators
 from msvqa.errors import RecipeError
 from msvqa.evaluators.reconstruction import Reconstruction as Evaluator
 from msvqa.models.model import Sizes
@@ -220,26 +220,11 @@ def test_bfloat16_stays_near_full_precision():
     assert all(torch.isfinite(p.grad).all() for p in objective.parameters() if p.grad is not None)
 
 
-class Operators(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(str(function))
-        return function(*args, **(kwargs or {}))
-
-
-def operators(objective, batch):
-    with Operators() as seen:
-        objective(batch)["loss"].backward()
-    return seen.names
-
-
 @OBJECTIVES
 def test_no_operator_per_question_and_no_wait_for_the_device(make):
     objective = make()
-    few, many = (operators(objective, make_batch(per_video=k)) for k in (2, 5))
+    batches = [make_batch(per_video=k) for k in (2, 5)]
+    few, many = (operators(lambda b=batch: objective(b)["loss"].backward()) for batch in batches)
     assert len(few) == len(many)
     waiting = ("_local_scalar_dense", "nonzero", "equal")
     assert [name for name in many if any(word in name.split(".") for word in waiting)] == []

@@ -1,0 +1,1 @@
+"""The rows of the benchmark: `table` lists them, each other module measures some."""
