@@ -41,6 +41,11 @@ class Matcher:
         assert isinstance(objective, Alignment)
         self.objective = objective.to(self.device)
         self._processor = processor_of(loaded.view)
+        if self._processor.pictures is not self._processor:
+            raise RunError(
+                f"{loaded.location} was trained on features: what makes them of a file is not "
+                "known; `msvqa evaluate` asks it about its own data"
+            )
 
     def __repr__(self) -> str:
         return f"Matcher({self.loaded.location!r})"
@@ -134,8 +139,12 @@ def read_text(text: str, lexicon: Lexicon, data: DataConfig) -> list[int]:
     if not words:
         raise DataError(f"{text!r} has no words")
     if Subwords.name in lexicon.names and isinstance(data, PiecesConfig):
-        found = encoded(lexicon.of(Subwords), [clean(text)], data.text_length)
-        pieces: list[int] = found[0].as_py()
+        subwords, plain = lexicon.of(Subwords), clean(text)
+        if not plain:
+            raise DataError(f"{text!r} has no words")
+        pieces: list[int] = encoded(subwords, [plain], data.text_length)[0].as_py()
+        if subwords.unknown_id in pieces:
+            logger.warning("%r has words that the vocabulary cannot cut into pieces", text)
         return pieces
     vocabulary = lexicon.of(Vocabulary)
     if unknown := vocabulary.unknown(words):

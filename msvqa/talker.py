@@ -14,6 +14,7 @@ from transformers import StoppingCriteria, TextStreamer
 
 from msvqa.data.conversations.conversation import Conversation, Turn
 from msvqa.data.medium import Medium
+from msvqa.data.pictures import IMAGE_SUFFIXES
 from msvqa.data.processors.frames import Frames
 from msvqa.data.processors.processor import processor_of
 from msvqa.data.resize import resize
@@ -73,8 +74,12 @@ class Talker:
             DataError: the messages are no conversation that ends with a question.
             VideoError: the file yields no frames, or there is none.
         """
-        conversation = conversation_of(messages, "text" if video is None else "video")
+        is_image = video is not None and str(video).lower().endswith(IMAGE_SUFFIXES)
+        kind = "text" if video is None else "image" if is_image else "video"
+        conversation = conversation_of(messages, kind)
         batch = {} if video is None else self._batch(self._frames(video))
+        if is_image:
+            batch["is_image"] = torch.ones(1, dtype=torch.bool, device=self.device)
         return self.respond(batch, conversation, on_words=on_words, stops=stops)
 
     def respond(
@@ -225,8 +230,9 @@ class TrainedRun(Adapter):
 
     @property
     def name(self) -> str:
-        """The name of the run."""
-        return self._talker.loaded.recipe.name
+        """The name of the run, and which weights it has."""
+        loaded = self._talker.loaded
+        return f"{loaded.recipe.name} {loaded.info['files']['weights.safetensors']['sha256'][:12]}"
 
     def generate(self, frames: np.ndarray, prompt: Prompt) -> str:
         """Return what the model says, greedily."""

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from msvqa.data.prepared import Prepared
 from msvqa.data.subwords import Subwords
-from msvqa.engine.checkpoint import locate_initial, newest_checkpoint, read_lexicon
+from msvqa.engine.checkpoint import locate_initial, newest_checkpoint, read_info, read_lexicon
 from msvqa.engine.fitting import Fit
+from msvqa.engine.origins import read_origins
 from msvqa.engine.trainer import initial_checkpoint
 from msvqa.engine.words import read_with_its_words
 from msvqa.errors import CheckpointError
@@ -49,9 +50,11 @@ def _refuse_other_pieces(run: Run, number: int, prepared: Sequence[Prepared]) ->
     stage = run.recipe.stages[number]
     assert stage.init_from is not None
     name, own = Subwords.name, read_with_its_words(run, number, prepared).lexicon
-    if "text" in stage.fresh or name not in own.names:
+    if name not in own.names:
         return
     location = locate_initial(stage.init_from, run)
+    if "text" in stage.fresh and "text" not in read_origins(read_info(location)):
+        return
     theirs = read_lexicon(location)
     if name in theirs.names and name in own.differing(theirs):
         raise CheckpointError(

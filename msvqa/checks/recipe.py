@@ -82,6 +82,12 @@ def _model_problems(recipe: Recipe) -> list[str]:
         except ValueError as error:
             problems.append(f"{key}.objective: {error}")
             continue
+        repeats = getattr(view.processor, "repeats", 1)
+        if repeats > 1 and stage.objective.name != "classification":
+            problems.append(
+                f"{key}.processor.repeats: {repeats} clips of a medium in a batch are for the "
+                "objective classification alone: use 1"
+            )
         parts[stage.name] = set(model.parts())
         new = parts[stage.name] - parts.get(stage.init_from or "", parts[stage.name])
         problems += [

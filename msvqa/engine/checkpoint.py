@@ -162,7 +162,13 @@ def _stored_weights(model: Model, origins: Origins) -> dict[str, Tensor]:
     if left_out:
         part_of = parts_of_weights(model, model.parts())
         weights = {name: v for name, v in weights.items() if part_of[name] not in left_out}
-    return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    stored, seen = dict[str, Tensor](), set[int]()
+    for name, value in weights.items():
+        own = value.detach().cpu().contiguous()
+        # Tied weights are written once for each of their names, which the format wants.
+        stored[name] = own.clone() if own.data_ptr() in seen else own
+        seen.add(own.data_ptr())
+    return stored
 
 
 def newest_checkpoint(location: str | Path, *, or_previous: bool = False) -> str | None:

@@ -42,6 +42,9 @@ def start_model(
         _load_as_at_birth(model, prepared)
     elsewhere = [*new, *load_external_parts(model, origins, source)]
     load_weights(model, weights, source, needs, elsewhere)
+    if not resumes:
+        # A decoder from elsewhere may have had another list of answers, as long as this one.
+        _load_answers(model, prepared)
     model.begin(new)
     if resumes and origins:
         return model, origins
@@ -55,6 +58,10 @@ def _load_as_at_birth(model: Model, prepared: Prepared) -> None:
     vectors = prepared.word_vectors()
     if vectors is not None:
         model.load_word_vectors(vectors)
+    _load_answers(model, prepared)
+
+
+def _load_answers(model: Model, prepared: Prepared) -> None:
     pieces = answer_pieces(prepared.lexicon)
     if pieces is not None:
         model.load_answers(pieces)

@@ -287,6 +287,7 @@ class UMT(Model):
 
     def project_video(self, watched: Watched) -> Tensor:
         """Return one vector (V, E) for each medium."""
+        # One vector; the released settings of retrieval compare each frame and take the mean.
         pooled = self.projections.norm(watched.tokens.mean(dim=1))  # (V, D)
         vector: Tensor = self.projections.video(pooled)
         return vector

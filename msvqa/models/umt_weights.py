@@ -54,8 +54,13 @@ def load_second_stage(model: "UMT", file: str) -> None:
     Raises:
         WeightsError: says of which part what is missing, unknown or of another shape.
     """
-    weights = read_weights(file)
     config = model.config
+    if not {"text", "fusion"} <= model.absent and not model.word_ids.are_pieces:
+        raise WeightsError(
+            f"{file}: its texts are pieces of words, and those of the data are words: "
+            "data.tokenizer=DIR, with its vocab.txt"
+        )
+    weights = read_weights(file)
     video, above = published(weights, config.video.depth, VIDEO)
     text = halves(_below(weights, TEXT), config.text.depth, file)
     own = {ours: weights[theirs] for theirs, ours in PROJECTIONS.items() if theirs in weights}

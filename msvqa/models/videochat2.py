@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -270,10 +271,9 @@ class VideoChat2(Model):
             loaded, told = library.from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, **KNOWN
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise WeightsError(f"{folder}: {error}") from None
-        missing = [*told["missing_keys"], *told["mismatched_keys"]]
-        if missing:
+        if missing := [*told["missing_keys"]]:
             raise WeightsError(f"{folder}: lacks {len(missing)} weights, such as {missing[0]}")
         plain = self.language if "adapter" in self.absent else self.language.get_base_model()
         own = {_without_wrapper(name): tensor for name, tensor in plain.state_dict().items()}
@@ -289,7 +289,8 @@ class VideoChat2(Model):
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapters in the format of `peft`."""
-        self.language.save_pretrained(folder, safe_serialization=True)
+        # Not the words of the language model, which the library would add or look for on its hub.
+        self.language.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
 
     # What objectives ask
 
@@ -313,9 +314,17 @@ class VideoChat2(Model):
         frames = batch["frames"]
         if frames.ndim != 5:
             raise RecipeError(["processor.views: model videochat2 sees one view of a medium"])
-        if "is_image" in batch and bool(batch["is_image"].all()):
-            frames = frames[:, :1]
-        return self.placed(self.watch(frames))
+        images = batch.get("is_image")
+        if images is None or not bool(images.any()):
+            return self.placed(self.watch(frames))
+        alone = self.placed(self.watch(frames[images, :1]))
+        if bool(images.all()):
+            return alone
+        others = self.placed(self.watch(frames[~images]))
+        tokens = others.new_empty((len(frames), *others.shape[1:]))
+        # As often as a video has frames: what attends to equal tokens sees one of them.
+        tokens[~images], tokens[images] = others, alone.repeat(1, frames.shape[1], 1)
+        return tokens
 
     def placed(self, vision: Tensor) -> Tensor:
         """Return the visual tokens (V, T·N, W) of what is seen (V, T, N, W), see `see`."""

@@ -6,6 +6,7 @@ models are compared with ask in two others; each is a preset here.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SYSTEM = (
@@ -111,3 +112,15 @@ def messages(prompt: Prompt) -> list[dict[str, str]]:
         ("assistant", "text", prompt.prefill),
     ]
     return [{"role": role, "type": kind, "value": value} for role, kind, value in parts]
+
+
+def letter_tokens(tokenizer: Any, letter: str) -> list[int]:
+    """Return the tokens that are a letter, with a space before it and without; none may be.
+
+    A vocabulary of SentencePiece writes a letter by itself with a space before it: the one that
+    follows a bracket, as in `Best option:(A`, is found by its piece alone.
+    """
+    encoded = [tokenizer.encode(text, add_special_tokens=False) for text in (letter, f" {letter}")]
+    pieces = tokenizer.convert_tokens_to_ids([letter, f"\u2581{letter}", f"\u0120{letter}"])
+    found = {ids[0] for ids in encoded if len(ids) == 1} | set(pieces)
+    return sorted(found - {tokenizer.unk_token_id, None})

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from msvqa.data.batch import Batch, weighted_mean
+from msvqa.data.text import AnswerList
 from msvqa.errors import RecipeError
 from msvqa.models.model import Model
 from msvqa.models.umt import UMT
@@ -18,7 +19,7 @@ from msvqa.objectives.objective import Objective
 
 # Legend: Q questions, K best answers.
 
-KNOWN = 2
+KNOWN = len(AnswerList.reserved)
 """Classes below this are those of answers outside the list, which have no words."""
 
 

@@ -21,7 +21,7 @@ from msvqa.models.layers.language_input import LanguageInput, next_logits, targe
 from msvqa.models.layers.writing import WritingConfig, write_answers
 from msvqa.models.model import Model
 from msvqa.models.videochat2 import VideoChat2
-from msvqa.mvbench.prompts import LETTERS, PRESETS, Prompt
+from msvqa.mvbench.prompts import LETTERS, PRESETS, Prompt, letter_tokens
 from msvqa.objectives.dialogue import Dialogue, DialogueConfig, Given
 from msvqa.objectives.draws import uniform
 from msvqa.objectives.objective import Objective
@@ -189,17 +189,13 @@ class Generation(Objective):
         texts = self.dialogue.asked(conversations, batch["frames"].device)
         logits = next_logits(self.chat.language, self._given(batch, texts)).float()  # (B, words)
         most = int(batch["options"].max())
-        found = [torch.logsumexp(logits[:, self._spellings(x)], dim=1) for x in LETTERS[:most]]
+        found = [torch.logsumexp(logits[:, self._tokens(x)], dim=1) for x in LETTERS[:most]]
         return torch.stack(found, dim=1)
 
-    def _spellings(self, letter: str) -> list[int]:
-        """Return the tokens that are a letter, with and without a space before it."""
-        encode = self.chat.tokenizer.encode
-        found = [encode(text, add_special_tokens=False) for text in (letter, f" {letter}")]
-        known = {ids[0] for ids in found if len(ids) == 1} - {self.chat.tokenizer.unk_token_id}
-        if not known:
+    def _tokens(self, letter: str) -> list[int]:
+        if not (found := letter_tokens(self.chat.tokenizer, letter)):
             raise DataError(f"the language model has no token for the letter {letter}")
-        return sorted(known)
+        return found
 
     def respond(
         self, batch: Batch, conversations: Sequence[Conversation], **besides: Any

@@ -208,3 +208,16 @@ def test_adapters_are_saved_in_the_format_of_peft(language, tmp_path):
     loaded = PeftModel.from_pretrained(plain, tmp_path).eval()
     ids = torch.tensor([[3, 5, 7]])
     assert torch.allclose(loaded(ids).logits, model.language(ids).logits, atol=1e-5)
+
+
+def test_an_image_is_one_frame_whatever_is_beside_it():
+    model = built("align").eval()
+    frames = seen()["frames"]
+    is_image = torch.tensor([True, False, True, False])[: len(frames)]
+    mixed = model.see({"frames": frames, "is_image": is_image})
+    videos = model.see({"frames": frames[~is_image]})
+    images = model.see({"frames": frames[is_image], "is_image": is_image[is_image]})
+    torch.testing.assert_close(mixed[~is_image], videos)
+    repeated = images.repeat(1, frames.shape[1], 1)
+    torch.testing.assert_close(mixed[is_image], repeated)
+    assert images.shape[1] * frames.shape[1] == videos.shape[1]

@@ -138,7 +138,7 @@ class AnswerWriter(nn.Module):
         # Without words: the classes of all other answers.
         of_first = of_first.masked_fill(listed == self.word_ids.end_id, -torch.inf)
         best = of_first.topk(min(candidates, int((listed != self.word_ids.end_id).sum())), dim=1)
-        each = best.indices.shape[1] * self.longest * self.word_ids.count
+        each = best.indices.shape[1] * (self.longest - 1) * self.word_ids.count
         parts = torch.arange(len(states), device=states.device).split(max(1, MOST_LOGITS // each))
         whole = [self.likelihood(states[n], there[n], best.indices[n]) for n in parts]
         score = best.values + torch.cat(whole)  # (Q, K)

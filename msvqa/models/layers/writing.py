@@ -23,8 +23,8 @@ class WritingConfig(Config):
     """0: always the likeliest token; else tokens are drawn."""
     top_p: float = Field(default=0.9, gt=0, le=1)
     """Drawn are the likeliest tokens that have so much of the probability together."""
-    stop: tuple[str, ...] = ("###",)
-    """Texts that end an answer and are no part of it, besides the end token."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer and are no part of it, besides what ends a turn."""
 
 
 @torch.inference_mode()

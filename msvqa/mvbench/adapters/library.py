@@ -15,7 +15,7 @@ import torch
 
 from msvqa.errors import DataError, PackageError
 from msvqa.mvbench.adapters.adapter import Adapter, Source
-from msvqa.mvbench.prompts import Prompt
+from msvqa.mvbench.prompts import Prompt, letter_tokens
 
 # T frames, n letters, L tokens, l of them of the text, V tokens known.
 
@@ -68,7 +68,7 @@ class Transformers(Adapter):
     ) -> np.ndarray:
         """Return the logits of the next token, added up over the spellings of each letter."""
         logits = self._model(**self._inputs(frames, prompt)).logits[0, -1].double()  # (V,)
-        found = [torch.logsumexp(logits[self._spellings(letter)], dim=0) for letter in letters]
+        found = [torch.logsumexp(logits[self._tokens(letter)], dim=0) for letter in letters]
         return torch.stack(found).cpu().numpy()  # (n,)
 
     @torch.inference_mode()
@@ -95,14 +95,8 @@ class Transformers(Adapter):
     def _tokenizer(self) -> Any:
         return self._processor.tokenizer
 
-    def _spellings(self, letter: str) -> list[int]:
-        """Return the tokens that are a letter, with and without a space before it."""
-        encoded = [
-            self._tokenizer.encode(text, add_special_tokens=False)
-            for text in (letter, f" {letter}")
-        ]
-        found = sorted({ids[0] for ids in encoded if len(ids) == 1})
-        if not found:
+    def _tokens(self, letter: str) -> list[int]:
+        if not (found := letter_tokens(self._tokenizer, letter)):
             raise DataError(f"{self.name}: no token is the letter {letter}; --predict generate")
         return found
 
