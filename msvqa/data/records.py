@@ -90,7 +90,7 @@ class LastFile:
 
     def __init__(self) -> None:
         self._file: BinaryIO | None = None
-        self._key: tuple[object, ...] = ()
+        self._key: tuple[int, ...] = ()
 
     def open(self, path: Path) -> BinaryIO:
         """Return an open file; the last one again, unless another lies at its path by now.
@@ -99,7 +99,7 @@ class LastFile:
             OSError: it cannot be opened.
         """
         found = path.stat()
-        key = (path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
         if self._file is None or key != self._key:
             self.close()
             self._file, self._key = path.open("rb"), key
