@@ -62,8 +62,9 @@ def _alike(
     """Return the parameters of a part by layers below its top and by whether they decay."""
     heights = _heights(model, members) if config.layer_decay is not None else {}
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    spared = {id(p) for name, p in model.named_parameters() if name in model.undecayed}
     for parameter in trainable:
-        decays = config.decay_vectors or parameter.ndim > 1
+        decays = config.decay_vectors or (parameter.ndim > 1 and id(parameter) not in spared)
         groups.setdefault((heights.get(id(parameter), 0), decays), []).append(parameter)
     return [(height, decays, found) for (height, decays), found in groups.items()]
 

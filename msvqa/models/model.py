@@ -60,6 +60,8 @@ class Model(nn.Module):
     """Fewest examples that a worker can train on at once."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Parts that a stage may leave out; a model that has some takes `absent` when it is built."""
+    undecayed: ClassVar[tuple[str, ...]] = ()
+    """Parameters that no weight decay is for where vectors have none, whatever their shape."""
     external: ClassVar[tuple[str, ...]] = ()
     """Parts that come whole from files of the user, such as a language model. Until a stage trains
     them they are in no checkpoint, and are read from `weight_files` again."""

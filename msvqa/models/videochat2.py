@@ -131,6 +131,9 @@ class VideoChat2(Model):
         "heads", "extra_queries", "projection", "language", "adapter",
     )  # fmt: skip
     external: ClassVar[tuple[str, ...]] = ("language",)
+    undecayed: ClassVar[tuple[str, ...]] = (
+        "qformer.queries", "qformer.extra_queries", "frame_places",
+    )  # fmt: skip
 
     def __init__(self, config: Config, sizes: Sizes, absent: Collection[str] = ()) -> None:
         super().__init__(config, sizes, absent)

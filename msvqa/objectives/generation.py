@@ -84,7 +84,11 @@ class Generation(Objective):
     @cached_property
     def dialogue(self) -> Dialogue:
         """What writes and cuts conversations."""
-        return Dialogue(self.config.dialogue, self.chat.tokenizer, lambda: self.chat.reader)
+        config = self.config.dialogue
+        # The Q-Former has places for so many words, whatever is asked.
+        most = min(config.max_reading, self.chat.config.qformer.max_words)
+        config = config.model_copy(update={"max_reading": most})
+        return Dialogue(config, self.chat.tokenizer, lambda: self.chat.reader)
 
     def frozen(self) -> Iterable[nn.Module]:
         """Return what never gets a gradient: no text is written by the Q-Former, few are read."""

@@ -113,6 +113,16 @@ def test_decay_changes_matrices_and_leaves_vectors():
         torch.testing.assert_close(value, shrunk)
 
 
+def test_what_a_model_spares_never_decays():
+    class Sparing(Layered):
+        undecayed = ("embedding.weight",)
+
+    config = OptimizerConfig(name="adamw", weight_decay=0.1, decay_vectors=False)
+    assert rates_of(build_optimizer(Sparing(), config))[:2] == [
+        ("backbone", 1e-4, 0.0, 3), ("backbone", 1e-4, 0.1, 2),
+    ]  # fmt: skip
+
+
 def test_each_layer_below_the_top_of_its_part_has_a_smaller_rate():
     config = OptimizerConfig(lr=1.0, lr_of={"backbone": 0.8}, layer_decay=0.5)
     assert rates_of(build_optimizer(Layered(), config)) == [

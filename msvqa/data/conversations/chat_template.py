@@ -16,7 +16,7 @@ class ChatTemplate:
                 "mistral"
             )
         self._tokenizer = tokenizer
-        self.end: str = tokenizer.eos_token
+        self.end = self._end()
 
     def write(self, conversation: Conversation) -> Written:
         """Return the text of a conversation with its pieces.
@@ -43,6 +43,14 @@ class ChatTemplate:
             new, text = so_far[len(text) :], so_far
             pieces += _answer(new, message["content"]) if is_answer else [Piece(new)]
         return self._split(pieces, slot if conversation.kind != "text" else "")
+
+    def _end(self) -> str:
+        """Return what the template puts behind an answer, which need not end a text."""
+        answer = "\ue000"
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}]
+        behind = self._render(turns, prompting=False).rpartition(answer)[2].split()
+        end: str = behind[0] if behind else self._tokenizer.eos_token
+        return end
 
     def _messages(self, conversation: Conversation, slot: str) -> list[dict[str, str]]:
         start = f"{conversation.system}{conversation.instruction}".strip()

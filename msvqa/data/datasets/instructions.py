@@ -39,6 +39,9 @@ MAX_TEXT_LENGTH, MAX_TURNS = 100_000, 1_000
 TOKENIZER = "tokenizer.json"
 TEXTS = pa.list_(pa.string())
 
+LEFT_OUT = {"too_long": "its question alone is longer than the limit", "no_target": "no answer"}
+"""What is said of rows whose limit leaves nothing to learn, by what became of them."""
+
 
 class SourceConfig(Config):
     """One of several files of conversations."""
@@ -133,22 +136,32 @@ class Instructions(Dataset):
 
     def _read(self, source: SourceConfig) -> "_Read":
         file, read = self.root.source(source.file), _Read()
+        if self.config.measure is not None:
+            _ = self._tokenization  # an error of it is none of a row
         for number, row in json_rows(file, "conversations", "QA"):
             read.expected += 1
-            found = _row(row, source)
+            found = self._usable(row, source, read)
             if isinstance(found, str):
-                read.refuse(file.name, number, found)
-                continue
-            outcome = self._measured(source.kind, found[1])
-            read.outcomes[outcome] += 1
-            if outcome in ("too_long", "no_target"):
-                words = "its question alone is longer than the limit"
-                read.refuse(file.name, number, words if outcome == "too_long" else "no answer")
-                continue
-            read.rows.append(found)
+                read.refuse(source.file, number, found)
+            else:
+                read.rows.append(found)
         if read.unusable > self.config.most_dropped * read.expected:
             read.problems = [_refused(problem) for problem in read.problems]
         return read
+
+    def _usable(
+        self, row: Any, source: SourceConfig, read: "_Read"
+    ) -> tuple[Place | None, tuple[Turn, ...]] | str:
+        """Return medium and turns of a row, or why it is left out; count what was measured."""
+        found = _row(row, source)
+        if isinstance(found, str):
+            return found
+        try:
+            outcome = self._measured(source.kind, found[1])
+        except DataError as error:
+            return str(error)
+        read.outcomes[outcome] += 1
+        return LEFT_OUT.get(outcome, found)
 
     def _measured(self, kind: Kind, turns: tuple[Turn, ...]) -> str:
         if self.config.measure is None:

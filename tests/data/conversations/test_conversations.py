@@ -78,6 +78,14 @@ def test_a_chat_template_learns_answers_and_what_ends_them(answer):
     assert learned(written) == [f"{answer}</s>", "a blue cup</s>"]
 
 
+def test_an_answer_ends_as_the_template_ends_it():
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    assert ChatTemplate(tokenizer).end == "</s>"
+    tokenizer.chat_template = TEMPLATE.replace("</s>", "<|end|>\n")
+    assert ChatTemplate(tokenizer).end == "<|end|>"
+
+
 def test_a_tokenizer_without_a_template_is_refused():
     with pytest.raises(DataError, match="no chat template"):
         ChatTemplate(word_tokenizer())

@@ -98,6 +98,14 @@ def test_few_bad_rows_are_left_out_and_counted(root):
     assert "row 3" in notes
 
 
+def test_rows_of_files_of_one_name_are_told_apart(root):
+    for folder in ("one", "two"):
+        (root / folder).mkdir()
+        written(root, f"{folder}/train.json", [{"video": "b.mp4", "QA": QA}, {"video": "b.mp4"}])
+    with pytest.raises(DataError, match=r"two/train\.json: row 1"):
+        prepared(root, *({"file": f"{f}/train.json", "root": "media"} for f in ("one", "two")))
+
+
 def test_bug_10_rows_without_a_target_are_dropped_and_counted(root, tmp_path):
     language = language_folder(tmp_path / "language")
     long = [{"q": "what " * 80, "a": "red"}]
