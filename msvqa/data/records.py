@@ -24,6 +24,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 SUFFIXES = (".tfrecords", ".tfrecord")
 MAX_RECORD_BYTES = 64 * 1024**2
 """A longer record is refused: its length is all that says how much memory it would take."""
+READ_AHEAD_BYTES = 256 * 1024
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
 _FIELD = descriptor_pb2.FieldDescriptorProto
@@ -102,7 +103,7 @@ class LastFile:
         key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
         if self._file is None or key != self._key:
             self.close()
-            self._file, self._key = path.open("rb"), key
+            self._file, self._key = path.open("rb", buffering=READ_AHEAD_BYTES), key
         return self._file
 
     def close(self) -> None:

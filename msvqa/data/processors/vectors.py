@@ -153,8 +153,11 @@ class VectorReader(Extractor):
             if path.name.endswith(SUFFIXES):
                 start, end = int(medium.start or 0), int(medium.end or 0)
                 file = self._records.open(path)
-                facts["checksum"] = stored_checksum(file, end)
-                return self._feature(file, start, end)
+                try:
+                    return self._feature(file, start, end)
+                finally:
+                    # Behind what was read, so that files are read from front to back.
+                    facts["checksum"] = stored_checksum(file, end)
             return self._record(path, int(medium.start or 0), medium.end)
         except (FileNotFoundError, IsADirectoryError):
             raise VideoError("unreadable", f"{path}: no such file") from None
