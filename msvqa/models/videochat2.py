@@ -26,12 +26,11 @@ from msvqa.models.layers.qformer import LAYER_NORM_EPS, QFormer, QFormerConfig, 
 from msvqa.models.layers.video_transformer import (
     VideoTransformer,
     VideoTransformerConfig,
-    published,
+    load_published,
 )
 from msvqa.models.model import Model, Sizes
 from msvqa.models.parts import Member, Parts
 from msvqa.models.weight_files import read_weights
-from msvqa.models.weights import load_strictly
 from msvqa.sections import Config
 from msvqa.storage import DiskPath, WeightsFile
 
@@ -44,8 +43,6 @@ Pooling = Literal["none", "add", "cat"]
 Aggregate = Literal["mean", "max"]
 KNOWN: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Nothing is fetched, and no code in a folder is run."""
-FILE_STARTS = ("vision_encoder.encoder.", "encoder.", "")
-"""What stands before the names of the video encoder in published files."""
 BERT_FILES = ("model.safetensors", "pytorch_model.bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -248,10 +245,7 @@ class VideoChat2(Model):
         """
         file = self.config.sources.video
         if file:
-            weights, depth = read_weights(file), self.config.video.depth - 1
-            start = next((s for s in FILE_STARTS if f"{s}patch_embed.proj.weight" in weights), "")
-            own, _ = published(weights, depth, start)
-            load_strictly(self.video, own, file, ignored=("norm.",))
+            load_published(self.video, file, ignored=("norm.",))
         if bert := self._bert():
             of_bert(self.qformer, read_weights(bert), str(bert))
         if "language" not in self.absent:

@@ -5,18 +5,18 @@ Paper: Li et al., "MVBench", CVPR 2024, section 4.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from msvqa.data.conversations import FORMS
 from msvqa.data.conversations.conversation import Conversation, Reading, Targets, Turn
-from msvqa.data.conversations.forms import Form
+from msvqa.data.conversations.forms import Form, form_of
 from msvqa.data.conversations.tokens import Tokenization
 from msvqa.models.layers.language_input import Text
-from msvqa.sections import Config, resolve
+from msvqa.sections import Config
 
 # Legend: B rows, L tokens of the longest text.
 
@@ -70,12 +70,10 @@ class Dialogue:
     tokenizer: Any
     reader: Any
 
-    @property
+    @cached_property
     def form(self) -> Form:
         """How a conversation becomes text."""
-        kind = resolve(FORMS[self.config.form], {}, "form")
-        found: Form = kind(self.tokenizer) if self.config.form == "chat_template" else kind()
-        return found
+        return form_of(self.config.form, self.tokenizer)
 
     def learned(self, conversations: Sequence[Conversation], device: torch.device) -> Given:
         """Return conversations to learn from."""

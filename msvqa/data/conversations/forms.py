@@ -1,7 +1,8 @@
 """Forms of conversations that language models without a chat template were trained with."""
 
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
+from msvqa.data.conversations import FORMS
 from msvqa.data.conversations.conversation import (
     TAGS,
     Conversation,
@@ -10,6 +11,7 @@ from msvqa.data.conversations.conversation import (
     without_first_space,
     write,
 )
+from msvqa.sections import resolve
 
 
 class Form(Protocol):
@@ -68,3 +70,14 @@ class Mistral:
         tag = TAGS[conversation.kind]
         before = f"{start} [INST] <{tag}>" if start else f"[INST] <{tag}>"
         return write(before, [Piece(f"</{tag}>{conversation.message} [/INST]"), *pieces])
+
+
+def form_of(name: str, tokenizer: Any) -> Form:
+    """Return one of `FORMS` by its name.
+
+    Raises:
+        DataError: it is that of the tokenizer, which has none.
+    """
+    kind = resolve(FORMS[name], {}, "form")
+    found: Form = kind(tokenizer) if name == "chat_template" else kind()
+    return found

@@ -20,8 +20,8 @@ from pydantic import Field
 
 from msvqa.data.annotated import Annotated
 from msvqa.data.annotations import unusable_path
-from msvqa.data.conversations import FORMS
 from msvqa.data.conversations.conversation import Conversation, Kind, Targets, Turn
+from msvqa.data.conversations.forms import form_of
 from msvqa.data.conversations.tokens import Tokenization
 from msvqa.data.dataset import Dataset
 from msvqa.data.examples.conversations import Conversations, media_column
@@ -32,7 +32,7 @@ from msvqa.data.root import SourceFile
 from msvqa.data.schema import Problem
 from msvqa.errors import DataError, PackageError, did_you_mean
 from msvqa.files import hash_file
-from msvqa.sections import Config, resolve
+from msvqa.sections import Config
 from msvqa.storage import DiskPath
 
 MAX_TEXT_LENGTH, MAX_TURNS = 100_000, 1_000
@@ -184,9 +184,8 @@ class Instructions(Dataset):
             )
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"data.measure.tokenizer: {measure.tokenizer}: {error}") from None
-        form = resolve(FORMS[measure.form], {}, "form")
-        made = form(tokenizer) if measure.form == "chat_template" else form()
-        return Tokenization(made, tokenizer, measure.targets, measure.limit)
+        form = form_of(measure.form, tokenizer)
+        return Tokenization(form, tokenizer, measure.targets, measure.limit)
 
 
 @dataclass

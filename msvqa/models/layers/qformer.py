@@ -237,8 +237,9 @@ def _names_of_bert(name: str) -> list[str]:
     if start is None:
         return []
     ours = BERT_PLACES[start] + plain.removeprefix(start)
+    ours = ours.replace("attention.self.", "attention.attention.")  # also that to media
     if ".attention." in ours:
-        return [ours.replace("attention.self.", "attention.attention.")]
+        return [ours]
     for part in ("intermediate", "output"):
         if f".{part}." in ours:
             return [ours, ours.replace(f".{part}.", f".{part}_query.")]
@@ -260,25 +261,7 @@ def published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if theirs in weights
     }  # fmt: skip
     for name, tensor in weights.items():
-        if name.startswith("qformer.") and (ours := _own_name(name)):
-            found[ours] = tensor
+        if name.startswith("qformer."):
+            # What goes through the layers of queries has names of its own here.
+            found |= dict.fromkeys(_names_of_bert(name.removeprefix("qformer."))[:1], tensor)
     return found
-
-
-PLACES = {
-    "qformer.bert.embeddings.word_embeddings.": "words.",
-    "qformer.bert.embeddings.position_embeddings.": "positions.",
-    "qformer.bert.embeddings.LayerNorm.": "layers.layernorm.",
-    "qformer.bert.encoder.": "layers.encoder.",
-    "qformer.cls.predictions.transform.dense.": "word_head.dense.",
-    "qformer.cls.predictions.transform.LayerNorm.": "word_head.norm.",
-    "qformer.cls.predictions.bias": "word_head.bias",
-}
-
-
-def _own_name(name: str) -> str | None:
-    for theirs, ours in PLACES.items():
-        if name.startswith(theirs):
-            rest = name.removeprefix(theirs)
-            return ours + rest.replace("attention.self.", "attention.attention.")
-    return None

@@ -248,17 +248,22 @@ def initialize(module: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def load_published(network: VideoTransformer, file: str) -> None:
+def load_published(network: VideoTransformer, file: str, ignored: tuple[str, ...] = ()) -> None:
     """Load the weights of a video transformer out of a file: a published one of either stage, or a
     checkpoint's of a model with a part `video`. All else that it has is left out.
+
+    Args:
+        network: takes the weights.
+        file: where they are.
+        ignored: beginnings of names that the network does without.
 
     Raises:
         WeightsError: it does not fit, with all names that differ.
     """
     weights = read_weights(file)
-    start = next((s for s in FILE_STARTS if f"{s}norm.weight" in weights), "")
+    start = next((s for s in FILE_STARTS if f"{s}patch_embed.proj.weight" in weights), "")
     own, _ = published(weights, network.config.depth, start)
-    load_strictly(network, own, file)
+    load_strictly(network, own, file, ignored=ignored)
 
 
 def published(
