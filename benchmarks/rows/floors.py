@@ -16,7 +16,6 @@ FLOORS: Mapping[str, str] = {
     "D2 ours / decoding alone, mpeg4 320": "<= 6.4",
     "D2 ours / decoding alone, h264 320": "<= 2.8",
     "D2 ours / decoding alone, h264 640": "<= 3.9",
-    "D5 all in sequence / ours, 8 of 3600 frames": ">= 5.7",
     "C1 decode / read into a buffer, 100 px": ">= 85",
     "L1 HDF5 opened for each question / ours, random": ">= 9.6",
     "L1 HDF5 opened for each question / ours, 8 questions per video": ">= 65",
