@@ -13,7 +13,7 @@ from benchmarks.rows.setting import Finding, Setting
 from msvqa.data.medium import Medium
 from msvqa.data.processors.clips import Clips
 from msvqa.engine import cluster
-from msvqa.engine.distributed import wrap
+from msvqa.engine.parallel import Replicas
 from msvqa.objectives.answering import Answering
 from tests import barcode_video
 from tests.engine.gloo import run_in_processes
@@ -99,7 +99,7 @@ def seconds_per_step(count: int) -> float:
     """Train for some steps with the other workers; return the CPU time of one in this process."""
     torch.set_num_threads(1)
     objective = trainable(Answering(Answering.Config(), make_msvqa()))
-    parallel, batch = wrap(objective, torch.device("cpu")), make_batch()
+    parallel, batch = Replicas(objective, torch.device("cpu")), make_batch()
     optimizer = torch.optim.SGD(objective.parameters(), lr=1e-3)
     start = 0.0
     for number in range(WARM_STEPS + count):

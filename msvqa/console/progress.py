@@ -54,7 +54,7 @@ class ProgressLines:
         else:
             line = (
                 f"{row['stage']}  step {row['step']}/{row['steps']}  loss {numbers['loss']:.4g}  "
-                f"{numbers['questions_per_s']:.0f} questions/s  "
+                f"{numbers['questions_per_s']:.0f} examples/s  "
                 f"waiting {numbers['waiting']:.0%}  {timedelta(seconds=int(row['eta_s']))} left"
             )
         self._show(line + self._validation, always=row["kind"] == "validation")

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from msvqa import collectives
 from msvqa.data.batch import Batch, weighted_mean
 from msvqa.data.conversations.conversation import Conversation, Kind, Turn
 from msvqa.data.texts import read_texts
@@ -65,8 +64,9 @@ class Generation(Objective):
         """How answers are written."""
 
     config: Config
-    answers_questions: ClassVar[bool] = True
+    writes_answers: ClassVar[bool] = True
     sees_whole_batch = True
+    asks_all_parts = False
 
     def __init__(self, config: Config, model: Model) -> None:
         if not isinstance(model, VideoChat2) or {"language", "projection"} & model.absent:
@@ -106,9 +106,6 @@ class Generation(Objective):
         given = given._replace(labels=given.labels.masked_fill(padding[:, None], -100))
         logits, words = target_logits(self.chat.language, given)
         total = functional.cross_entropy(logits.float(), words, reduction="sum")
-        if collectives.worker_count() > 1:
-            # All workers wait for the gradients of all parts, also of those that no row asked for.
-            total = total + 0 * sum(p.sum() for p in self.chat.parameters() if p.requires_grad)
         return {
             "loss": total / words_per_worker(given.labels),
             "cut": weighted_mean(texts.cut, batch),
