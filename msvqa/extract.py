@@ -4,8 +4,10 @@ import importlib.metadata
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from msvqa.data.store import Store, StoreSpec
 from msvqa.engine import cluster
 from msvqa.engine.actors import Pool
 from msvqa.engine.cluster import Resources
-from msvqa.engine.ingest import ShardJob, write_shards
+from msvqa.engine.ingest import ShardJob, try_formats, write_shards
 from msvqa.errors import ClusterError, RecipeError, StoreError
 from msvqa.files import turn
 from msvqa.prepare import prepare
@@ -41,6 +43,8 @@ Progress = Callable[[int, int, int], None]
 
 LIBRARIES = ("numpy", "torch", "av", "decord", "ray")
 LOCK = ".lock"
+MEDIA_TRIED = 8
+"""Media among which one is looked for that can be read, to try number formats on."""
 
 
 def extract(
@@ -115,58 +119,115 @@ def check_extraction(recipe: Recipe, hdf5: Path | None = None) -> None:
         raise RecipeError(problems)
 
 
+@dataclass(frozen=True)
+class _Store:
+    """A store on its way to be whole."""
+
+    processor: Processor
+    location: str
+    wanted: dict[int, list[Medium]]
+    """The media of each shard"""
+    root: Root
+
+    @cached_property
+    def spec(self) -> StoreSpec:
+        return self.processor.spec()
+
+    def as_begun(self) -> "_Store":
+        """Return the store with the number formats that shards of an earlier job have."""
+        begun = None if self.spec.is_settled else stores.made_as(self.location, self.spec)
+        return self.settled(begun.precisions) if begun is not None else self
+
+    def settled(self, precisions: Mapping[str, str]) -> "_Store":
+        return replace(self, processor=self.processor.settled(precisions))
+
+    def current(self) -> dict[int, dict[str, Any] | None]:
+        """Return the description of every shard that is whole and as it would come out now."""
+        ids = {number: _ids(media) for number, media in self.wanted.items()}
+        found = stores.read_shards(self.location, self.spec, ids)
+        return {
+            number: shard
+            if _is_current(self.processor, shard, self.wanted[number], self.root)
+            and _is_finite(self.spec, self.location, number, shard)
+            else None
+            for number, shard in found.items()
+        }
+
+    def shard(self, number: int) -> dict[str, Any] | None:
+        return stores.read_shard(self.location, number, self.spec, _ids(self.wanted[number]))
+
+    def index_is_current(self) -> bool:
+        try:
+            store = Store.open(self.location)
+        except StoreError:
+            return False
+        known = {*store.video_ids, *store.rejected}
+        return known == {medium.id for media in self.wanted.values() for medium in media}
+
+
 def _extract(
     recipe: Recipe, videos: Sequence[Medium], root: Root, progress: Progress | None
 ) -> Store:
     processor, location = processor_of(recipe), store_location(recipe)
-    spec = processor.spec()
-    folder = open_folder(location)
-    size = spec.videos_per_shard
+    folder, size = open_folder(location), processor.spec().videos_per_shard
     wanted = {n: list(videos[i : i + size]) for n, i in enumerate(range(0, len(videos), size))}
-
-    def current() -> dict[int, dict[str, Any] | None]:
-        found = stores.read_shards(location, spec, {n: _ids(wanted[n]) for n in wanted})
-        return {
-            n: shard
-            if _is_current(processor, shard, wanted[n], root)
-            and _is_finite(spec, location, n, shard)
-            else None
-            for n, shard in found.items()
-        }
-
-    store = find_store(location, spec)
+    begun = _Store(processor, location, wanted, root).as_begun()
+    store = find_store(location, begun.spec)
     # What is whole may lie where nothing can be written.
-    if store is not None and all(current().values()) and _index_is_current(location, wanted):
+    if store is not None and all(begun.current().values()) and begun.index_is_current():
         return store
     folder.create()
     with _locked(folder):
-        done = current()
+        # Another process may have begun meanwhile.
+        begun = begun.as_begun()
+        done = begun.current()
         todo = {n: wanted[n] for n, shard in done.items() if shard is None}
-        if not todo and _index_is_current(location, wanted):
-            return Store.open(location, spec)
+        if not todo and begun.index_is_current():
+            return Store.open(location, begun.spec)
         folder.remove(stores.INDEX)
         stores.remove_leftovers(location, len(wanted))
-        _check_space(location, spec, sum(map(len, todo.values())))
-        for shard in _write(recipe, spec, location, todo):
-            done[shard] = stores.read_shard(location, shard, spec, _ids(wanted[shard]))
-            if progress:
+        _check_space(location, begun.spec, sum(map(len, todo.values())))
+        with _pool(recipe, todo) as pool:
+            settled = _settled(begun, todo, pool)
+            for shard in _write(settled, todo, pool):
+                done[shard] = settled.shard(shard)
                 _report(progress, done, len(videos))
         # Of workers that died in the middle of a shard.
         stores.remove_leftovers(location, len(wanted))
-        return stores.write_index(
-            location, spec, [_whole(location, done, n) for n in wanted], _versions()
-        )
+        shards = [_whole(location, done, n) for n in wanted]
+        return stores.write_index(location, settled.spec, shards, _versions())
 
 
-def _write(
-    recipe: Recipe, spec: StoreSpec, location: str, todo: dict[int, list[Medium]]
-) -> Iterator[int]:
+def _settled(store: _Store, todo: dict[int, list[Medium]], pool: Pool) -> _Store:
+    """Return a store with the number formats that its encoders are best at on these machines.
+
+    They are chosen once, before any worker begins, and from then on the shards say so.
+    """
+    if store.spec.is_settled:
+        return store
+    tried = [medium for media in todo.values() for medium in media][:MEDIA_TRIED]
+    trials = try_formats(store.processor, tried, pool) if tried else []
+    for trial in trials:
+        key = f"{store.processor.section}.{trial.part}"
+        if trial.problem:
+            logger.warning("%s: computed in float32: %s", key, trial.problem)
+        else:
+            logger.info(
+                "%s: computed in bf16, %.2f times as fast as float32 and as good: cosine %.5f",
+                key, trial.gain, trial.cosine,
+            )  # fmt: skip
+    usual = dict.fromkeys(store.processor.encoders(), stores.USUAL_PRECISION)
+    return store.settled(usual | {trial.part: trial.precision for trial in trials})
+
+
+def _write(store: _Store, todo: dict[int, list[Medium]], pool: Pool) -> Iterator[int]:
     if not todo:
         return
-    _say_what_is_random(processor_of(recipe))
-    job = ShardJob(processor_of(recipe), location, spec.to_dict(), _versions(), todo)
-    with cluster.connected() as resources:
-        yield from write_shards(job, _pool(recipe, resources))
+    _say_what_is_random(store.processor)
+    spec = store.spec.to_dict()
+    yield from write_shards(
+        ShardJob(store.processor, store.location, spec, _versions(), todo), pool
+    )
 
 
 def _say_what_is_random(processor: Processor) -> None:
@@ -179,7 +240,17 @@ def _say_what_is_random(processor: Processor) -> None:
             )  # fmt: skip
 
 
-def _pool(recipe: Recipe, resources: Resources) -> Pool:
+@contextmanager
+def _pool(recipe: Recipe, todo: dict[int, list[Medium]]) -> Iterator[Pool]:
+    """Give workers for the block; where there is nothing to do, without a cluster."""
+    if not todo:
+        yield Pool(0)
+        return
+    with cluster.connected() as resources:
+        yield _workers(recipe, resources)
+
+
+def _workers(recipe: Recipe, resources: Resources) -> Pool:
     cluster.need_cpus(resources)
     cpus = int(resources.cpus)
     workers = recipe.scaling.data_workers or cpus
@@ -246,15 +317,6 @@ def _size(video: Medium, root: Root) -> int | None:
     return None if name is None else root.size(name)
 
 
-def _index_is_current(location: str, wanted: dict[int, list[Medium]]) -> bool:
-    try:
-        store = Store.open(location)
-    except StoreError:
-        return False
-    known = {*store.video_ids, *store.rejected}
-    return known == {video.id for videos in wanted.values() for video in videos}
-
-
 def _ids(videos: Sequence[Medium]) -> list[str]:
     return [video.id for video in videos]
 
@@ -267,7 +329,9 @@ def _whole(location: str, done: dict[int, dict[str, Any] | None], shard: int) ->
     return found
 
 
-def _report(progress: Progress, done: dict[int, dict[str, Any] | None], total: int) -> None:
+def _report(progress: Progress | None, done: dict[int, dict[str, Any] | None], total: int) -> None:
+    if progress is None:
+        return
     videos = [video for shard in done.values() if shard for video in shard["videos"]]
     progress(len(videos), total, sum("error" in video for video in videos))
 

@@ -69,6 +69,7 @@ STAGES_OWN = ("data", "processor", "folds", "evaluation")
 READ = ("data", "clips", "features", "processor", "folds")
 """Sections that say what is read."""
 ENCODER = Role("encoder", ENCODERS)
+Precision = Literal["auto", "float32", "bf16"]
 
 
 class ClipsConfig(Config):
@@ -105,6 +106,9 @@ class FeaturesConfig(Config):
     pool_motion: bool = False
     """Average an unpooled motion map (width x positions) over its positions."""
     dtype: Literal["float16", "float32"] = "float16"
+    precision: Precision = "float32"
+    """Number format in which encoders compute. `auto` is bf16 where the machine that extracts gains
+    by it and the features stay as they are, else float32; the store keeps what was chosen."""
     resident: Literal["none", "device"] = "none"
     """`device` copies the features of a split to the GPU once, and batches carry row numbers only.
     Without a GPU nothing changes: all workers of a machine map the same store into memory."""
@@ -121,6 +125,8 @@ class FeaturesConfig(Config):
             )
         if any(encoders) != all(encoders) or any(files) != all(files):
             raise ValueError("appearance and motion go together")
+        if any(files) and self.precision != "float32":
+            raise ValueError(f"precision: {self.precision} is for encoders, and these are files")
         return self
 
 

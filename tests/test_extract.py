@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,9 +12,15 @@ import h5py
 import numpy as np
 import pytest
 
+from msvqa import extract as extracting
 from msvqa.data import store as stores
+from msvqa.data.medium import Medium
+from msvqa.data.processors.frozen_encoder import Trial
+from msvqa.data.processors.processor import processor_of, store_spec
 from msvqa.data.sampling import sample_clips
 from msvqa.data.store import Entry
+from msvqa.engine.actors import Pool
+from msvqa.engine.ingest import try_formats
 from msvqa.errors import DataError, RecipeError, StoreError
 from msvqa.extract import extract
 from msvqa.recipe import parse
@@ -259,3 +266,38 @@ def test_killed_and_started_again_equals_uninterrupted(ray_local, root, monkeypa
     extract(recipe_of(root, *OVERRIDES))
     assert content(store) == expected
     assert all(file.stat().st_mtime_ns == before for file, before in finished.items())
+
+
+def trials_of(gain):
+    return [Trial(part, 0.9999, gain) for part in ("appearance", "motion")]
+
+
+def test_the_number_format_is_chosen_once_and_kept_by_what_goes_on(
+    ray_local, root, small_shards, monkeypatch, caplog
+):
+    recipe = recipe_of(root, **features_of(root), precision="auto")
+    # What the clock says is not the same in every run.
+    monkeypatch.setattr(extracting, "try_formats", lambda *_: trials_of(2.0))
+    store = extract(recipe)
+    assert store.spec.precisions == {"appearance": "bf16", "motion": "bf16"}
+    whole = content(store.path)
+    monkeypatch.setattr(extracting, "try_formats", lambda *_: pytest.fail("it tries again"))
+    assert extract(recipe).spec == store.spec, "a whole store"
+    shutil.rmtree(store.path / stores.shard_name(1))
+    (store.path / stores.INDEX).unlink()
+    assert content(extract(recipe).path) == whole, "one that was stopped"
+    shutil.rmtree(store.path)
+    monkeypatch.setattr(extracting, "try_formats", lambda *_: trials_of(0.5))
+    assert extract(recipe).spec == store_spec(recipe_of(root, **features_of(root)))
+    assert "features.motion: computed in float32: bf16 is 0.50 times as fast" in caplog.text
+
+
+def test_number_formats_are_tried_where_features_are_made(ray_local, root):
+    (root / "1.avi").write_bytes(b"no video")
+    recipe = recipe_of(root, **features_of(root), precision="auto")
+    media = [Medium(str(number), str(root / f"{number}.avi")) for number in (1, 2)]
+    trials = try_formats(processor_of(recipe), media, Pool(2))
+    assert [trial.part for trial in trials] == ["appearance", "motion"]
+    assert all(0.99 < trial.cosine <= 1 and trial.gain > 0 for trial in trials)
+    (nothing, _) = try_formats(processor_of(recipe), media[:1], Pool(2))
+    assert "nothing could be read" in nothing.problem

@@ -279,6 +279,10 @@ def test_encoders_of_features_get_their_types():
             {"appearance": {"name": ENCODER, "dept": 1}, "motion": {"name": ENCODER}},
             "did you mean 'depth'?",
         ),
+        (
+            {"appearance_hdf5": "a.h5", "motion_hdf5": "m.h5", "precision": "bf16"},
+            "precision: bf16 is for encoders",
+        ),
     ],
 )
 def test_features_come_whole_and_from_one_source(features, words):

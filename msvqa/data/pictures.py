@@ -22,6 +22,9 @@ class PictureReader:
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
         self.path, self.files = path, files
 
+    def survey(self, large_bytes: int) -> None:
+        """Nothing is decoded before it is wanted."""
+
     def frames(self) -> Iterator[Path]:
         """Yield the files."""
         return iter(self.files)

@@ -16,6 +16,7 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from msvqa.data.containers import describe_cut
+from msvqa.data.key_frames import CONTAINERS, KeyFrames, PacketScan, Survey
 from msvqa.data.non_video import animated_webp_size, describe, is_playlist
 from msvqa.data.orientation import Orientation
 from msvqa.errors import VideoError, one_of
@@ -40,6 +41,9 @@ FORMATS = (
 None of them opens another file. Playlists, which do, and single pictures are not among them."""
 LISTING_FORMATS = ("avi", "mov")
 """Containers whose index lists every packet. Where frames were dropped, no packet is in it."""
+LONG_FRAMES = 1000
+"""Videos of so many frames may be read by key frames. Shorter ones are decoded from end to end,
+which shows all damage, and most of their frames are wanted."""
 WHITE = (255, 255, 255, 255)
 
 # Conversion with threads costs more processor time; older versions of PyAV have no such choice.
@@ -77,6 +81,16 @@ class Probe:
 class Reader(Protocol):
     """A back end: frames in the order they are shown, converted to RGB one by one on demand."""
 
+    def survey(self, large_bytes: int) -> Survey | None:
+        """Look through the packets of a long video, after which `times` are those they announce.
+
+        Args:
+            large_bytes: videos that decoded take more are long in any case.
+
+        Returns:
+            What they announce; None for a short video, and where nothing is announced.
+        """
+
     def frames(self) -> Iterator[Any]:
         """Yield every frame from the first on; may be called again."""
 
@@ -107,10 +121,35 @@ class PyAVReader:
         self._cut_off = ""
         self._times: list[float | None] = []
         self._rate = 0.0
+        self._unread: av.container.InputContainer | None = None
+        """What a survey has opened and not read."""
+
+    def survey(self, large_bytes: int) -> Survey | None:
+        """Look through the packets of a long video."""
+        container = _container(self.path)
+        stream = self._start(container)
+        if not self._is_long(container, large_bytes):
+            self._unread = container
+            return None
+        scan, count = PacketScan(stream), 0
+        for packet in self._packets_of(container, stream):
+            if packet.size > 0:
+                scan.note(packet)
+                self._packets += 1
+                count += not packet.is_discard
+        is_sound = _format(container) in CONTAINERS and not self._damage(self._found)
+        index = scan.index() if is_sound else None
+        if index is None:
+            container.close()
+            return Survey(num_frames=count)
+        assert stream.time_base is not None, "FFmpeg gives every stream one"
+        self._times = [*index.times(stream.time_base)]
+        return Survey(num_frames=count, key_frames=KeyFrames(container, stream, index))
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Yield every frame as decoded, in its own pixel format."""
-        with _container(self.path) as container:
+        opened, self._unread = self._unread, None
+        with opened or _container(self.path) as container:
             stream = self._start(container)
             for packet in self._packets_of(container, stream):
                 yield from self._decode(packet)
@@ -162,6 +201,13 @@ class PyAVReader:
             problem = ": ".join(["not one frame can be decoded", *([problem] if problem else [])])
             return replace(found, outcome="unreadable", problem=problem)
         return replace(found, outcome="partial" if problem else "ok", problem=problem)
+
+    def _is_long(self, container: av.container.InputContainer, large_bytes: int) -> bool:
+        """Whether a video is long by its header."""
+        found = self._found
+        lasts_s = (container.duration or 0) / av.time_base
+        frames = max(found.header_frames, lasts_s * self._rate)
+        return frames >= LONG_FRAMES or frames * found.width * found.height * 1.5 > large_bytes
 
     def _start(self, container: av.container.InputContainer) -> av.VideoStream:
         stream = _best_stream(container, self.path)
@@ -252,6 +298,13 @@ class DecordReader:
             raise VideoError("unreadable", f"{self.path}: {asks}; the decoder pyav does")
         return self._reader.count_shown()
 
+    def survey(self, large_bytes: int) -> Survey | None:
+        """Count the frames; decord reads them from the first on."""
+        shown = self._shown
+        found = self._reader.probe(shown)
+        is_large = 3 * shown * found.width * found.height > large_bytes
+        return Survey(num_frames=shown) if is_large else None
+
     def frames(self) -> Iterator[np.ndarray]:
         """Yield every frame in RGB."""
         shown = self._shown
@@ -312,6 +365,9 @@ class PillowReader:
         self._durations_s: list[float] = []
         # Pillow takes the memory for a picture before it says how large it is.
         _check_size(self.path, width, height)
+
+    def survey(self, large_bytes: int) -> None:
+        """Nothing is announced."""
 
     def frames(self) -> Iterator[np.ndarray]:
         """Yield every frame in RGB, put on those before it."""
@@ -427,9 +483,14 @@ def _reason(error: BaseException) -> str:
 
 def _listed_packets(container: av.container.InputContainer, stream: av.VideoStream) -> int:
     """Return the packets that the index lists; 0 for containers in which it does not list all."""
-    if container.format.name.split(",")[0] not in LISTING_FORMATS:
+    if _format(container) not in LISTING_FORMATS:
         return 0
     return sum(entry.size > 0 for entry in stream.index_entries)
+
+
+def _format(container: av.container.InputContainer) -> str:
+    """Return the first of FFmpeg's names of a container."""
+    return container.format.name.partition(",")[0]
 
 
 def to_upright_rgb(frame: av.VideoFrame) -> np.ndarray:

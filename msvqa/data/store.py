@@ -18,7 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -43,6 +43,10 @@ MAX_JSON_BYTES = 500_000_000
 WRITTEN_BYTES = 256 * 1024
 """Of small rows so many are written at once."""
 SHARDS_STAY = "What is done stays: make room or bring the storage back; the same command goes on"
+
+USUAL_PRECISION, UNSETTLED = "float32", "auto"
+"""Number format of encoders where a store names none, and the word for one that the first
+extraction into a store chooses."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -88,6 +92,28 @@ class StoreSpec:
     def is_always_finite(self) -> bool:
         """Whether the arrays cannot hold what is not finite."""
         return all(np.dtype(array.dtype).kind in "iu" for array in self.arrays.values())
+
+    @property
+    def precisions(self) -> dict[str, str]:
+        """The number format of every encoder, by its part."""
+        return {
+            part: made.get("precision", USUAL_PRECISION) for part, made in self.encoders.items()
+        }
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all number formats are chosen."""
+        return UNSETTLED not in self.precisions.values()
+
+    def settled(self, precisions: Mapping[str, str]) -> "StoreSpec":
+        """Return the spec with chosen number formats, by part, where it leaves them open."""
+        encoders = {
+            part: with_precision(made, precisions.get(part, USUAL_PRECISION))
+            if made.get("precision") == UNSETTLED
+            else made
+            for part, made in self.encoders.items()
+        }
+        return replace(self, encoders=encoders)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; `from_dict` reads it back."""
@@ -169,12 +195,13 @@ class Store:
         return store
 
     def check(self, spec: StoreSpec) -> None:
-        """Refuse a store that was not made as `spec` says.
+        """Refuse a store that was not made as `spec` says; what it leaves open may be anything.
 
         Raises:
             StoreError: names every field that differs, with both values.
         """
-        have, want = dict(_flatten(self.spec.to_dict())), dict(_flatten(spec.to_dict()))
+        wanted = spec.settled(self.spec.precisions)
+        have, want = dict(_flatten(self.spec.to_dict())), dict(_flatten(wanted.to_dict()))
         different = [
             f"  {key}: the store has {have.get(key, 'nothing')}, "
             f"the recipe wants {want.get(key, 'nothing')}"
@@ -436,6 +463,27 @@ def _read_whole(
         if not whole:
             return None
     return found
+
+
+def made_as(store: str | Path, spec: StoreSpec) -> StoreSpec | None:
+    """Return a spec as the shards that are there have settled it; None where there are none."""
+    folder = open_folder(store)
+    names = sorted(name for name in folder.sizes("shards") if name.endswith(f"/{SHARD}"))
+    for name in (INDEX, *names):
+        try:
+            found = StoreSpec.from_dict((read_json(folder.get(name)) or {})["spec"])
+            if found == spec.settled(found.precisions):
+                return found
+        except (AttributeError, KeyError, TypeError):
+            continue  # damaged, or none
+    return None
+
+
+def with_precision(made: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    """Return what is said of an encoder with its number format; the usual one is not written."""
+    rest = {key: value for key, value in made.items() if key != "precision"}
+    # Stores of earlier versions have no such entry.
+    return rest if precision == USUAL_PRECISION else {**rest, "precision": precision}
 
 
 def shard_is_finite(

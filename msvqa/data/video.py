@@ -2,7 +2,9 @@
 
 Files are read from the first to the last frame. Seeking by frame number returns other frames than
 asked for in several kinds of AVI, MPEG and WMV files (docs/decoding.md), and the frame count in a
-header is a claim; so the plan is made from the number of frames that were really decoded.
+header is a claim; so the plan is made from the number of frames that were really decoded. Of long
+videos, whose packets are looked through first, the few frames wanted are decoded from the key
+frames before them where that gives exactly the same, as `msvqa/data/key_frames.py` has it.
 Two back ends do this: PyAV, the default, and decord (`msvqa/data/readers.py`).
 """
 
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from msvqa.data.isolation import Isolated
+from msvqa.data.key_frames import AnnouncedOtherwise, KeyFrames
 from msvqa.data.medium import Medium
 from msvqa.data.pictures import open_pictures
 from msvqa.data.readers import Probe, Reader, open_reader
@@ -25,10 +28,13 @@ from msvqa.files import hash_file
 from msvqa.storage import is_remote, on_this_disk, open_folder
 
 KEPT_BYTES = 256 * 1024**2
-"""Decoded frames up to this size stay in memory; larger videos are decoded twice."""
+"""Decoded frames up to this size stay in memory. Of larger videos those are kept that a plan for
+the announced number of frames wants; where another number comes, they are decoded twice."""
 CHUNK_BYTES = 8 * 1024**2
 """Frames in RGB at full size are made and resized in portions of this size: larger ones leave the
 processor's cache and cost 10 % more."""
+WORTHWHILE = 0.5
+"""Where key frames lead to the frames wanted by decoding less than this part of all."""
 
 Choice = Callable[[np.ndarray], np.ndarray]
 """From seconds (n,) at which frames begin, the first at 0, to the frame numbers wanted."""
@@ -73,7 +79,7 @@ def decode(path: str | Path, plan: Plan, sizes: Sequence[int], decoder: str = "p
     Raises:
         VideoError: there are no frames to be had; its `outcome` says of what kind the trouble is.
     """
-    return _decoded(open_reader(path, decoder), path, plan, sizes)
+    return _decoded(open_reader(path, decoder), _Wanted(path, plan, sizes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +120,7 @@ def look(path: Path, medium: Medium, view: View) -> Decoded:
         chosen: np.ndarray = first + view.choose(times[first:stop] - times[first])
         return chosen
 
-    return _decoded(reader, path, plan, [view.size_px], view.fit)
+    return _decoded(reader, _Wanted(path, plan, [view.size_px], view.fit))
 
 
 def outside(medium: Medium, duration_s: float) -> str:
@@ -141,23 +147,99 @@ def _open(path: Path, kind: str, decoder: str = "pyav") -> Reader:
     return open_reader(path, decoder) if kind == "video" else open_pictures(path, kind)
 
 
-def _decoded(
-    reader: Reader, path: str | Path, plan: Plan, sizes: Sequence[int], fit: str = "stretch"
-) -> Decoded:
+@dataclass(frozen=True)
+class _Wanted:
+    """Which frames of a video are wanted, and how they are to come out."""
+
+    path: str | Path
+    plan: Plan
+    sizes: Sequence[int]
+    fit: str = "stretch"
+
+    def convert(self, reader: Reader, frames: Iterable[Any]) -> dict[int, np.ndarray]:
+        """Return frames as they come from a reader in RGB, uint8 (N, size, size, 3) by size."""
+        pixels = map(reader.to_rgb, frames)
+        squares = map(_middle_square, pixels) if self.fit == "crop" else pixels
+        return _convert(squares, self.sizes, self.fit)
+
+    def repeated(self, small: dict[int, np.ndarray], planned: np.ndarray, probe: Probe) -> Decoded:
+        """Repeat frames that are planned several times, after the work is done once for each."""
+        numbers, position = np.unique(planned, return_inverse=True)
+        if any(len(frames) != len(numbers) for frames in small.values()):
+            problem = f"{self.path}: a second pass gave other frames than the first"
+            raise VideoError("unreadable", problem)
+        position = position.reshape(planned.shape)
+        return Decoded({size: frames[position] for size, frames in small.items()}, probe)
+
+
+def _decoded(reader: Reader, wanted: _Wanted) -> Decoded:
+    survey = reader.survey(KEPT_BYTES)
+    if survey is None:
+        return _decoded_and_kept(reader, wanted)
+    try:
+        planned = wanted.plan(survey.num_frames) if survey.num_frames else np.zeros(0, int)
+    except VideoError:
+        planned = np.zeros(0, int)  # the frames themselves may tell another story
+    found = None
+    if planned.size and survey.key_frames is not None:
+        found = _decoded_by_key_frames(reader, wanted, survey.key_frames, planned)
+    return found or _decoded_as_announced(reader, wanted, planned)
+
+
+def _decoded_by_key_frames(
+    reader: Reader, wanted: _Wanted, key_frames: KeyFrames, planned: np.ndarray
+) -> Decoded | None:
+    """Return frames that are decoded from the key frames before them; None: all must be decoded."""
+    numbers, count = np.unique(planned).tolist(), len(key_frames.index.pts)
+    if key_frames.index.cost(numbers) > WORTHWHILE * count:
+        return None
+    try:
+        small = wanted.convert(reader, key_frames.pick(numbers))
+    except AnnouncedOtherwise as reason:
+        logger.debug("%s: %s; all frames are decoded", wanted.path, reason)
+        return None
+    return wanted.repeated(small, planned, _probed(reader, count))
+
+
+def _decoded_as_announced(reader: Reader, wanted: _Wanted, planned: np.ndarray) -> Decoded:
+    """Return frames of a video that is too large to be kept, all of which are decoded.
+
+    Args:
+        reader: of the video.
+        wanted: which frames.
+        planned: their numbers, if there are as many frames as the packets announce.
+    """
+    count = 0
+
+    def counted() -> Iterator[Any]:
+        nonlocal count
+        for frame in reader.frames():
+            count += 1
+            yield frame
+
+    small = wanted.convert(reader, _pick(counted(), set(planned.ravel().tolist())))
+    probe = _probed_or_refused(reader, wanted, count)
+    truly_planned = wanted.plan(count)
+    if not np.array_equal(planned, truly_planned):
+        numbers = set(truly_planned.ravel().tolist())
+        small = wanted.convert(reader, _pick(reader.frames(), numbers))
+    return wanted.repeated(small, truly_planned, probe)
+
+
+def _decoded_and_kept(reader: Reader, wanted: _Wanted) -> Decoded:
+    """Return frames of a video all of whose frames are kept until their number is known."""
     kept, num_frames = _read(reader)
+    probe = _probed_or_refused(reader, wanted, num_frames)
+    planned = wanted.plan(num_frames)
+    found = _pick(reader.frames() if kept is None else kept, set(planned.ravel().tolist()))
+    return wanted.repeated(wanted.convert(reader, found), planned, probe)
+
+
+def _probed_or_refused(reader: Reader, wanted: _Wanted, num_frames: int) -> Probe:
     probe = _probed(reader, num_frames)
     if num_frames == 0:
-        raise VideoError(probe.outcome, f"{path}: {probe.problem}")
-    planned = plan(num_frames)
-    wanted, position = np.unique(planned, return_inverse=True)
-    found = _pick(reader.frames() if kept is None else kept, set(wanted.tolist()))
-    pixels = map(reader.to_rgb, found)
-    small = _convert(map(_middle_square, pixels) if fit == "crop" else pixels, sizes, fit)
-    if any(len(frames) != len(wanted) for frames in small.values()):
-        raise VideoError("unreadable", f"{path}: a second pass gave other frames than the first")
-    # Repeated numbers are filled in last, after the work is done once for each frame.
-    position = position.reshape(planned.shape)
-    return Decoded({size: frames[position] for size, frames in small.items()}, probe)
+        raise VideoError(probe.outcome, f"{wanted.path}: {probe.problem}")
+    return probe
 
 
 def probe(path: str | Path, kind: str = "video") -> Probe:
@@ -340,7 +422,8 @@ def _convert(frames: Iterable[np.ndarray], sizes: Sequence[int], fit: str) -> di
             done.append(convert(chunk, size))
     if any(len({part.shape[1:] for part in done}) > 1 for done in parts.values()):
         raise VideoError("sizes_differ", "its frames are of different sizes")
-    return {size: np.concatenate(done) for size, done in parts.items()}
+    nothing = {size: np.zeros((0, size, size, 3), np.uint8) for size in sizes}
+    return nothing | {size: np.concatenate(done) for size, done in parts.items() if done}
 
 
 def _chunks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -1,8 +1,10 @@
 """Extraction on Ray Data: arrays of media to the shards of a store, or as a stream."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import ray
 
 from msvqa.data.medium import Medium
 from msvqa.data.order import chunks
+from msvqa.data.processors.frozen_encoder import Trial
 from msvqa.data.processors.processor import Processor
 from msvqa.data.store import SHARDS_STAY, Arrays, Entry, StoreSpec, write_shard
 from msvqa.engine.actors import NO_PROGRESS_S, Pool, Result, Work, perform
@@ -82,6 +85,40 @@ class ShardWriter:
                 raise kind(
                     f"video {medium.id} cannot be read: {as_error(error)}\n{SHARDS_STAY}"
                 ) from error
+
+
+def try_formats(processor: Processor, media: Sequence[Medium], pool: Pool) -> list[Trial]:
+    """Return what the encoders of a processor make of a medium in each number format.
+
+    One worker like those that extract tries them.
+
+    Args:
+        processor: it has frozen encoders.
+        media: the first that can be read is taken; none: the trials say so.
+        pool: of the workers that extract.
+    """
+    work = Work(worker=FormatTrial, arguments=(processor,), parts=[media])
+    (result,) = perform(work, replace(pool, workers=1))
+    columns = (result[name].tolist() for name in ("part", "cosine", "gain"))
+    return [Trial(*row) for row in zip(*columns, strict=True)]
+
+
+class FormatTrial:
+    """Tries the number formats of frozen encoders where they are going to work."""
+
+    def __init__(self, processor: Processor) -> None:
+        self._extractor, self._parts = processor.extractor(), list(processor.encoders())
+
+    def __call__(self, media: Sequence[Medium]) -> Result:
+        """Return a row for each encoder."""
+        trials = [Trial(part, math.nan, math.nan) for part in self._parts]
+        for medium in media:
+            with suppress(VideoError):
+                trials = self._extractor.trials(medium)
+                break
+        self._extractor.close()
+        fields = ("part", "cosine", "gain")
+        return {name: np.array([getattr(trial, name) for trial in trials]) for name in fields}
 
 
 @dataclass(frozen=True)

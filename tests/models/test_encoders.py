@@ -287,3 +287,21 @@ def test_umt_reads_published_files_and_checkpoints(tmp_path, start):
     deeper = UMTEncoder(UMTEncoder.Config(video=SMALL_UMT | {"depth": 3}, weights=weights))
     with pytest.raises(WeightsError, match=r"missing: blocks\.2\.norm1\.weight"):
         deeper.load_pretrained()
+
+
+@pytest.mark.parametrize(("trains", "dtype"), [(True, torch.float32), (False, torch.bfloat16)])
+def test_the_published_stem_of_clips_learns_in_float32_on_processors(trains, dtype):
+    # PyTorch's bf16 gradient of these weights writes beyond its memory there.
+    encoder = ResNeXt3D(ResNeXt3D.Config(**SMALL_RESNEXT | {"stem": "published"}))
+    encoder.conv1.weight.requires_grad_(trains)
+    seen = {}
+    for name in ("conv1", "bn1", "layer1.0.conv1"):
+        encoder.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: seen.update({name: output.dtype})
+        )
+    with torch.autocast("cpu", torch.bfloat16):
+        features = encoder(frames(2, 4, 32, 32))
+    assert seen["conv1"] == dtype
+    assert seen["bn1"] == seen["layer1.0.conv1"] == torch.bfloat16, "the rest stays in bf16"
+    features.float().sum().backward()
+    assert (encoder.conv1.weight.grad is not None) == trains

@@ -101,8 +101,16 @@ class DecodingExtractor(Extractor):
 
     def arrays(self, medium: Medium) -> Arrays:
         """Return the arrays of a video."""
+        return self.made_of(self.decoded(medium))
+
+    def decoded(self, medium: Medium) -> Decoded:
+        """Return the frames of a video's clips in all sizes.
+
+        Raises:
+            VideoError: there are none to be had.
+        """
         _need_whole_video(medium)
-        return self.made_of(self._clip_decoder.decode(medium.path))
+        return self._clip_decoder.decode(medium.path)
 
     def close(self) -> None:
         """End the decoding process."""

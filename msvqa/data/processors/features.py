@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from msvqa.data.features import FeatureFiles
 from msvqa.data.medium import Medium
 from msvqa.data.processors.clips import Clips, DecodingExtractor, clip_sizes
 from msvqa.data.processors.frozen_encoder import (
     FRAMES_PER_PASS,
     FrozenEncoder,
+    Trial,
     encoder_identity,
 )
 from msvqa.data.processors.processor import Extractor, Processor
@@ -104,7 +107,8 @@ class Features(Processor):
         """Return a name that says what made the features."""
         clips = self.config.clips
         names = [encoder.name for encoder, _ in self.encoders().values()]
-        identity = json.dumps(self.spec().to_dict(), sort_keys=True)
+        # What is chosen when the store is made changes no name.
+        identity = json.dumps(self.spec().settled({}).to_dict(), sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
         origin = "-".join(names or ["hdf5"])
         return f"features-{clips.num_clips}x{clips.frames_per_clip}-{origin}-{digest}"
@@ -113,11 +117,11 @@ class Features(Processor):
         """Return what encodes videos, or looks into the files."""
         if files := self.files():
             return FileExtractor(files, self.timeout_s)
-        return FeatureExtractor(self.config, self.seed)
+        return FeatureExtractor(self)
 
     def _encoders_identity(self) -> dict[str, Any]:
         return {
-            part: encoder_identity(config, self.seed)
+            part: encoder_identity(config, self.seed, self.precision_of(part))
             for part, (config, _) in self.encoders().items()
         }
 
@@ -128,20 +132,34 @@ class FeatureExtractor(DecodingExtractor):
     Both frame sizes come from one decoding pass, and pixels never travel between workers.
     """
 
-    def __init__(self, features: Features.Config, seed: int) -> None:
+    def __init__(self, processor: Features) -> None:
+        features = processor.config
         super().__init__(features.clips, sorted({features.appearance_px, features.motion_px}))
-        assert features.appearance is not None
-        assert features.motion is not None
         self._features = features
-        self._appearance = FrozenEncoder("appearance", features.appearance, seed)
-        self._motion = FrozenEncoder("motion", features.motion, seed)
+        self._appearance, self._motion = (
+            FrozenEncoder(part, config, processor.seed, processor.precision_of(part))
+            for part, (config, _) in processor.encoders().items()
+        )
+
+    def trials(self, medium: Medium) -> list[Trial]:
+        """Try number formats of both encoders on the clips of a video."""
+        decoded = self.decoded(medium)
+        flat, clips, _ = self._seen(decoded)
+        return [
+            self._appearance.trial("appearance", flat, FRAMES_PER_PASS),
+            self._motion.trial("motion", clips, CLIPS_PER_PASS),
+        ]
+
+    def _seen(self, decoded: Decoded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return distinct frames (N, H, W, 3), clips (C, F, H, W, 3), and which frame is where."""
+        frames = decoded.frames[self._features.appearance_px]  # (C, F, H, W, 3)
+        distinct, position = self._clip_decoder.distinct(decoded.num_frames)
+        flat = frames.reshape(-1, *frames.shape[2:])[distinct]  # (N, H, W, 3)
+        return flat, decoded.frames[self._features.motion_px], position  # position (C, F)
 
     def made_of(self, decoded: Decoded) -> Arrays:
         """Return appearance (C, F, D) and motion (C, D)."""
-        frames = decoded.frames[self._features.appearance_px]  # (C, F, H, W, 3)
-        clips = decoded.frames[self._features.motion_px]  # (C, F, H, W, 3)
-        distinct, position = self._clip_decoder.distinct(decoded.num_frames)
-        flat = frames.reshape(-1, *frames.shape[2:])[distinct]  # (distinct frames, H, W, 3)
+        flat, clips, position = self._seen(decoded)
         dtype = self._features.dtype
         appearance = self._appearance.encode(flat, FRAMES_PER_PASS, dtype)[position]  # (C, F, D)
         motion = self._motion.encode(clips, CLIPS_PER_PASS, dtype)  # (C, D)

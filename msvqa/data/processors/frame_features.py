@@ -8,20 +8,26 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from msvqa.data.medium import Medium
 from msvqa.data.processors.frames import FrameExtractor, Frames
-from msvqa.data.processors.frozen_encoder import FRAMES_PER_PASS, FrozenEncoder, encoder_identity
+from msvqa.data.processors.frozen_encoder import (
+    FRAMES_PER_PASS,
+    FrozenEncoder,
+    Trial,
+    encoder_identity,
+)
 from msvqa.data.processors.processor import Processor
 from msvqa.data.processors.vectors import DRAWN, ROWS, Sampling
 from msvqa.data.sampling import shown_at_rate
 from msvqa.data.store import Arrays, ArraySpec, StoreSpec
 from msvqa.data.video import Decoded, View
 from msvqa.errors import VideoError
-from msvqa.recipe import ENCODER
+from msvqa.recipe import ENCODER, Precision
 from msvqa.sections import NamedConfig
 from msvqa.storage import Location
 
@@ -56,6 +62,8 @@ class FrameFeatures(Processor):
         """`crop` keeps the square in the middle of a picture, `stretch` makes a square of all."""
         dtype: Literal["float16", "float32"] = "float16"
         """Of the store and of batches."""
+        precision: Precision = "float32"
+        """Number format in which the encoder computes, as in the section `features`."""
         decoder: Literal["pyav", "decord"] = "pyav"
         store: Location | None = None
         """Folder of the store; by default inside the prepared folder."""
@@ -101,32 +109,43 @@ class FrameFeatures(Processor):
             },
             size_px={"vectors": config.size_px},
             decoder=config.decoder,
-            encoders={"encoder": encoder_identity(config.encoder, self.seed)},
+            encoders={"encoder": self._encoder_identity()},
             settings={"fps": config.fps, "sampling": config.sampling, "fit": config.fit},
         )
 
     def folder_name(self) -> str:
         """Return a name that says what made the features."""
         config = self.config
-        identity = json.dumps(self.spec().to_dict(), sort_keys=True)
+        # What is chosen when the store is made changes no name.
+        identity = json.dumps(self.spec().settled({}).to_dict(), sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
         size = f"{config.frames}x{config.encoder_width}"
         return f"frame_features-{size}-{config.encoder.name}-{digest}"
 
     def extractor(self) -> "FrameFeatureExtractor":
         """Return what decodes and encodes."""
-        return FrameFeatureExtractor(self.config, self.seed)
+        return FrameFeatureExtractor(self)
+
+    def _encoder_identity(self) -> dict[str, Any]:
+        return encoder_identity(self.config.encoder, self.seed, self.precision_of("encoder"))
 
 
 class FrameFeatureExtractor(FrameExtractor):
     """Decodes the frames of a medium in a child process, and encodes them here."""
 
-    def __init__(self, config: FrameFeatures.Config, seed: int) -> None:
+    def __init__(self, processor: FrameFeatures) -> None:
+        config = processor.config
         choose = partial(_chosen, count=config.frames, fps=config.fps, sampling=config.sampling)
         view = View(choose=choose, size_px=config.size_px, fit=config.fit, decoder=config.decoder)
         super().__init__(view, config.timeout_s)
         self._config = config
-        self._encoder = FrozenEncoder("frame", config.encoder, seed)
+        precision = processor.precision_of("encoder")
+        self._encoder = FrozenEncoder("frame", config.encoder, processor.seed, precision)
+
+    def trials(self, medium: Medium) -> list[Trial]:
+        """Try number formats of the encoder on the frames of a medium."""
+        frames = self.decoded(medium).frames[self._config.size_px]
+        return [self._encoder.trial("encoder", frames, FRAMES_PER_PASS)]
 
     def made_of(self, decoded: Decoded) -> Arrays:
         """Return `vectors` (T, D) and `num_frames` of frames (m, S, S, 3)."""

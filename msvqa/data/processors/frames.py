@@ -259,8 +259,16 @@ class FrameExtractor(Extractor):
 
     def arrays(self, medium: Medium) -> Arrays:
         """Return what is made of the frames of a medium."""
+        return self.made_of(self.decoded(medium))
+
+    def decoded(self, medium: Medium) -> Decoded:
+        """Return the frames of a medium.
+
+        Raises:
+            VideoError: there are none to be had.
+        """
         with medium_file(_of_pixels(medium)) as path:
-            return self.made_of(self._isolated.look(path, medium, self._view))
+            return self._isolated.look(path, medium, self._view)
 
     def close(self) -> None:
         """End the decoding process."""

@@ -1,6 +1,9 @@
 """Encoders that learn nothing: pixels go in, and what a store keeps comes out."""
 
+import math
+import time
 import zlib
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,29 +11,69 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from msvqa.data.finite import as_stored
+from msvqa.data.store import with_precision
 from msvqa.errors import StoreError
 from msvqa.files import hash_file
 from msvqa.models.encoders import ENCODERS
 from msvqa.sections import NamedConfig, resolve
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from msvqa.models.encoders.encoder import Encoder
 
 FRAMES_PER_PASS = 32
+FORMATS = ("float32", "bf16")
+TRIED_ROUNDS = 3
+LEAST_COSINE, LEAST_GAIN = 0.999, 1.1
+"""What bf16 has to keep of each feature vector, and to save of the time: the rest is noise."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What an encoder makes of the same pixels in float32 and in bf16."""
+
+    part: str
+    """Key of the encoder in the section of its processor"""
+    cosine: float
+    """Smallest cosine of a vector in bf16 to the one in float32; not a number: nothing was tried"""
+    gain: float
+    """Time that float32 takes over the time of bf16"""
+
+    @property
+    def problem(self) -> str:
+        """Why float32 is the better choice; empty where bf16 is."""
+        if math.isnan(self.gain):
+            return "nothing could be read to try bf16 on"
+        if not self.cosine >= LEAST_COSINE:
+            return f"features in bf16 have a cosine of {self.cosine:.4f} to those in float32"
+        if not self.gain >= LEAST_GAIN:
+            return f"bf16 is {self.gain:.2f} times as fast as float32 here"
+        return ""
+
+    @property
+    def precision(self) -> str:
+        """The better choice."""
+        return "float32" if self.problem else "bf16"
 
 
 class FrozenEncoder:
     """An encoder that is built when it first encodes."""
 
-    def __init__(self, part: str, config: NamedConfig, seed: int) -> None:
+    def __init__(
+        self, part: str, config: NamedConfig, seed: int, precision: str = "float32"
+    ) -> None:
         """Take what it is built of.
 
         Args:
             part: what it makes, for messages; random encoders of two parts differ.
             config: its section.
             seed: of an encoder without weights.
+            precision: number format of its operators; `auto`, where no store has settled it, is
+                float32.
         """
         self._part, self._config, self._seed = part, config, seed
+        self._precision = precision
 
     def encode(self, pixels: np.ndarray, per_pass: int, dtype: str) -> np.ndarray:
         """Return features (N, D) in the type of a store.
@@ -43,15 +86,51 @@ class FrozenEncoder:
         Raises:
             VideoError: a feature is no finite number of this type.
         """
+        features = self._features(pixels, per_pass, self._precision).numpy()
+        return as_stored(features, dtype, f"{self._part} features of the encoder")
+
+    def trial(self, part: str, pixels: np.ndarray, per_pass: int) -> Trial:
+        """Encode in both formats by turns, and compare features and time.
+
+        Args:
+            part: name of the encoder in the result.
+            pixels: uint8 (N, ...) frames or clips; some that are far from each other are tried.
+            per_pass: how many of them go through the network at once: on a GPU as many are tried,
+                since it is slow with few, else an eighth.
+        """
         import torch
 
-        encoder = self._encoder
-        device = next(encoder.parameters()).device
-        with torch.inference_mode():
+        on_gpu = self._device.type == "cuda"
+        most = per_pass if on_gpu else max(1, per_pass // 8)
+        tried = pixels[np.linspace(0, len(pixels) - 1, min(most, len(pixels))).astype(int)]
+        # Processor time, which others on the machine change little; that of a GPU is waited for.
+        clock = time.perf_counter if on_gpu else time.process_time
+        found: dict[str, Tensor] = {}
+        times_s: dict[str, list[float]] = {precision: [] for precision in FORMATS}
+        for _ in range(1 + TRIED_ROUNDS):
+            for precision in FORMATS:
+                start = clock()
+                found[precision] = self._features(tried, per_pass, precision)
+                times_s[precision].append(clock() - start)
+        full, brief = (found[precision].double() for precision in FORMATS)
+        cosine = float(torch.nn.functional.cosine_similarity(full, brief, dim=1).min())
+        # The first round has warmed up.
+        usual_s, brief_s = (min(times_s[precision][1:]) for precision in FORMATS)
+        return Trial(part, cosine, usual_s / brief_s)
+
+    def _features(self, pixels: np.ndarray, per_pass: int, precision: str) -> "Tensor":
+        """Return features (N, D), float32 on the host."""
+        import torch
+
+        encoder, device = self._encoder, self._device
+        in_bf16 = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+        with torch.inference_mode(), in_bf16:
             passes = torch.split(torch.from_numpy(pixels), per_pass)
-            found = [encoder(batch.to(device)).float().cpu() for batch in passes]
-        features = torch.cat(found).numpy()
-        return as_stored(features, dtype, f"{self._part} features of the encoder")
+            return torch.cat([encoder(batch.to(device)).float().cpu() for batch in passes])
+
+    @property
+    def _device(self) -> Any:
+        return next(self._encoder.parameters()).device
 
     @cached_property
     def _encoder(self) -> "Encoder":
@@ -74,13 +153,18 @@ def open_encoder(part: str, config: NamedConfig, seed: int) -> "Encoder":
     return encoder
 
 
-def encoder_identity(config: NamedConfig, seed: int) -> dict[str, Any]:
+def encoder_identity(config: NamedConfig, seed: int, precision: str) -> dict[str, Any]:
     """Return everything that the features of an encoder depend on.
+
+    Args:
+        config: its section.
+        seed: of an encoder without weights.
+        precision: `float32`, `bf16`, or `auto` where that is not settled yet.
 
     Raises:
         StoreError: its file of weights is absent.
     """
-    identity: dict[str, Any] = config.model_dump(mode="json")
+    identity: dict[str, Any] = with_precision(config.model_dump(mode="json"), precision)
     weights = identity.pop("weights", None)
     if weights is None:
         return {**identity, "random_weights_of_seed": seed}

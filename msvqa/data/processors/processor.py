@@ -4,6 +4,7 @@ A processor turns a medium into arrays, in one way for stores, streams, rehearsa
 and pages. It is cheap, and travels to the workers: they need nothing else of the recipe.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,7 @@ import numpy as np
 from msvqa.data.medium import Medium
 from msvqa.data.prepared import prepared_location
 from msvqa.data.processors import PROCESSORS
-from msvqa.data.store import Arrays, Entry, StoreSpec
+from msvqa.data.store import UNSETTLED, USUAL_PRECISION, Arrays, Entry, StoreSpec
 from msvqa.errors import VideoError
 from msvqa.recipe import Recipe
 from msvqa.sections import NamedConfig, resolve
@@ -21,6 +22,7 @@ from msvqa.storage import join
 
 if TYPE_CHECKING:
     from msvqa.data.features import FeatureFiles
+    from msvqa.data.processors.frozen_encoder import Trial
     from msvqa.data.video import Decoded
 
 Way = Literal["store", "stream", "direct"]
@@ -32,6 +34,14 @@ class Extractor(ABC):
     """Makes the arrays of one medium after another."""
 
     timeout_s: float = 60.0
+
+    def trials(self, medium: Medium) -> "list[Trial]":
+        """Try number formats of the frozen encoders on a medium; nothing where there are none.
+
+        Raises:
+            VideoError: the medium cannot be read.
+        """
+        return []
 
     @abstractmethod
     def arrays(self, medium: Medium) -> Arrays:
@@ -85,6 +95,8 @@ class Processor(ABC):
         # The class of a section is made when a recipe is read and cannot travel; this one can.
         self.config: Any = type(self).Config(**dict(config))
         self.section, self.seed = section, seed
+        self.precisions: Mapping[str, str] = {}
+        """Number formats of frozen encoders that a store has settled, by part."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.config!r})"
@@ -108,6 +120,17 @@ class Processor(ABC):
     @abstractmethod
     def folder_name(self) -> str:
         """Return the name of the store inside the prepared folder."""
+
+    def settled(self, precisions: Mapping[str, str]) -> "Processor":
+        """Return the processor with number formats where its section leaves them open."""
+        settled = copy.copy(self)
+        settled.precisions = dict(precisions)
+        return settled
+
+    def precision_of(self, part: str) -> str:
+        """Return the number format of a frozen encoder; `auto` where it is not settled yet."""
+        named: str = getattr(self.config, "precision", USUAL_PRECISION)
+        return self.precisions.get(part, named) if named == UNSETTLED else named
 
     def location(self, prepared: str) -> str:
         """Return the folder of the store: the one that is named, else in the prepared folder."""

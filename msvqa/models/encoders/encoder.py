@@ -93,11 +93,16 @@ class ResidualEncoder(Encoder):
 
     def feature_map(self, scaled: Tensor) -> Tensor:
         """Return the map (N, width, ...) after `layer4`."""
-        features: Tensor = self.relu(self.bn1(self.conv1(scaled)))
+        features: Tensor = self.relu(self.bn1(self.first_map(scaled)))
         features = self.maxpool(features)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             features = layer(features)
         return features
+
+    def first_map(self, scaled: Tensor) -> Tensor:
+        """Return the map (N, C, ...) after `conv1`."""
+        first: Tensor = self.conv1(scaled)
+        return first
 
 
 def initialize_convolutions(module: nn.Module) -> None:

@@ -7,6 +7,7 @@ https://arxiv.org/abs/1711.09577
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -97,6 +98,18 @@ class ResNeXt3D(ResidualEncoder):
         if self.config.sees == "changes":
             scaled = scaled - scaled.mean(dim=2, keepdim=True)
         return super().feature_map(scaled)
+
+    def first_map(self, scaled: Tensor) -> Tensor:
+        """Return the map after `conv1`, whose gradient processors compute in float32 alone."""
+        trains = torch.is_grad_enabled() and self.conv1.weight.requires_grad
+        if scaled.device.type != "cpu" or not trains or not torch.is_autocast_enabled("cpu"):
+            return super().first_map(scaled)
+        # PyTorch 2.14.1 writes beyond its memory in the bf16 gradient of the weights of a 3D
+        # convolution with a kernel of 7 on processors. The other kernels are sound, and so is bf16
+        # forward.
+        with torch.autocast("cpu", enabled=False):
+            first = super().first_map(scaled.float())
+        return first.to(torch.get_autocast_dtype("cpu"))
 
 
 class Block(nn.Module):
