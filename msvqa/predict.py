@@ -116,6 +116,7 @@ def predict(run: str | Path, video: str | Path, question: str, *, top_k: int = 5
         RunError: the run compares videos, or what should be a question is a file.
     """
     recipe = Run.open(run).recipe
+    check_answers(recipe)
     if embeds(recipe):
         raise RunError(f"{run} embeds videos and answers no questions: compare two of them")
     if aligns(recipe):

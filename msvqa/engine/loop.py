@@ -44,7 +44,7 @@ from msvqa.engine.optim import (
     set_lr,
     warms_up_by_epochs,
 )
-from msvqa.engine.origins import trained
+from msvqa.engine.origins import names_not_stored, trained
 from msvqa.engine.precision import autocast, use_channels_last
 from msvqa.engine.stage_model import choose_trained, start_model
 from msvqa.engine.stopping import StopRequest
@@ -540,7 +540,10 @@ class StageLoop:
         self._refuse_non_finite_weights()
         parts = {group["name"] for group in self.optimizer.param_groups}
         step, name = self.position.step, self.stage.name
-        model, optimizer = self.parallel.whole(self.optimizer)
+        origins = trained(self.origins, parts, name) if step else self.origins
+        self.watchdog.begins("hands over a checkpoint", limited=False)
+        skipped = names_not_stored(self.model, origins)
+        model, optimizer = self.parallel.whole(self.optimizer, skipped)
         content = Content(
             recipe=self.recipe,
             model=model,
@@ -550,14 +553,13 @@ class StageLoop:
             position=self.position,
             score=score,
             finished=finished,
-            origins=trained(self.origins, parts, name) if step else self.origins,
+            origins=origins,
         )
         # Ray keeps the best by score; what was not validated has none and stays while newest.
         facts = {
             "score": score if score is not None else -1e30, "step": step,
             VALIDATED: bool(numbers),
         }  # fmt: skip
-        self.watchdog.begins("hands over a checkpoint", limited=False)
         self.host.report({**numbers, **facts}, Saver(step, content))
 
 

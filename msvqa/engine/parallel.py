@@ -7,7 +7,8 @@ https://arxiv.org/abs/1910.02054; Zhao et al., "PyTorch FSDP", 2023,
 https://arxiv.org/abs/2304.11277). What is written is whole and the same in both.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -24,7 +25,9 @@ from msvqa.collectives import worker_count
 from msvqa.data.batch import Batch
 from msvqa.engine.distributed import mean_over_workers
 from msvqa.engine.optim import restore_optimizer
+from msvqa.errors import RecipeError
 from msvqa.models.model import Model, untrained
+from msvqa.models.parts import parameters_of
 from msvqa.objectives.objective import Objective
 from msvqa.stage_config import StageConfig
 
@@ -71,10 +74,16 @@ class Replicas:
         weights: dict[str, Tensor] = self.objective.model.state_dict()
         return weights
 
-    def whole(self, optimizer: torch.optim.Optimizer) -> tuple[Model, dict[str, Any]]:
+    def whole(
+        self, optimizer: torch.optim.Optimizer, without: Collection[str] = ()
+    ) -> tuple[Model, dict[str, Any]]:
         """Return the whole model and the state of its optimizer; called by all workers alike.
 
         Only those of the first worker are to be used.
+
+        Args:
+            optimizer: of the model.
+            without: names of weights that are not needed.
         """
         return self.objective.model, optimizer.state_dict()
 
@@ -89,24 +98,34 @@ class Shards(Replicas):
     def __init__(self, objective: Objective, device: torch.device) -> None:
         self.objective, self.device, self._module = objective, device, objective
         model = objective.model
+        # Built now, by all alike: its files may be gone when a checkpoint is written.
+        self._like = untrained(model)
         _share(model, device)
-        # A number alone cannot be cut, and what is not of the model, as a teacher, stays whole.
-        members = {id(parameter) for parameter in model.parameters()}
-        uncut = {p for p in objective.parameters() if id(p) not in members or not p.ndim}
+        members = parameters_of(model.parts())
+        uncut = {p for part in model.uncut for p in members.get(part, ())}
+        # A number alone cannot be cut.
+        uncut |= {p for p in model.parameters() if not p.ndim}
         mesh = init_device_mesh(device.type, (worker_count(),))
         self._units: list[FSDPModule] = [
-            fully_shard(layer, mesh=mesh, ignored_params=uncut) for layer in layers_of(model)
+            fully_shard(layer, mesh=mesh, ignored_params=uncut)
+            for layer in layers_of(model)
+            if not uncut.issuperset(layer.parameters())
         ]
         self._root = fully_shard(objective, mesh=mesh, ignored_params=uncut)
-        if not objective.asks_all_parts and hasattr(self._root, "set_reduce_scatter_unused_params"):
-            # As for replicas; older versions of PyTorch have no such method.
-            self._root.set_reduce_scatter_unused_params(True)
+        # As for replicas, parameters that a worker has not asked have gradients of zero.
+        self._root.set_reduce_scatter_unused_params(True)
         self._uncut = [p for p in model.parameters() if not isinstance(p, DTensor)]
         for parameter in self._uncut:
             parameter.data = parameter.data.to(device)
-        # A pass that computes nothing: with the first, the library finds out what is inside what.
+        # A pass that computes nothing: with the first, the library finds out what is inside what,
+        # and what has never been put together would take no part in the first steps.
         objective.begin_pass = lambda: None  # type: ignore[assignment]
         register_fsdp_forward_method(objective, "begin_pass")
+        cast(Any, objective).begin_pass()
+        for unit in self._units:
+            unit.unshard()
+            unit.reshard()
+        self._root.reshard()
 
     def adding_up(self, last: bool) -> AbstractContextManager[None]:
         """Return no context: gradients are cut in each pass, whole ones would need the memory."""
@@ -115,8 +134,9 @@ class Shards(Replicas):
     def clip(self, parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
         """Finish the gradients of a step; return the norm (,) that they had before clipping."""
         for parameter in self._uncut:
-            if parameter.grad is not None:
-                parameter.grad = mean_over_workers(parameter.grad)
+            if parameter.requires_grad:
+                found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = mean_over_workers(found)
         kinds = [[p for p in parameters if isinstance(p, DTensor) is cut] for cut in (True, False)]
         norms = [get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in kinds]
         norm = torch.linalg.vector_norm(torch.stack([_whole(n).to(self.device) for n in norms]))
@@ -127,15 +147,15 @@ class Shards(Replicas):
     @contextmanager
     def asked(self) -> Iterator[None]:
         """Put the model together on every worker, so that none has to wait for another."""
-        cast(Any, self.objective).begin_pass()
         self._root.set_reshard_after_forward(False)
-        for module in (self._root, *self._units):
-            module.unshard()
         try:
+            for module in (self._root, *self._units):
+                module.unshard()
             yield
         finally:
-            for module in (self._root, *self._units):
-                module.reshard()
+            # Else the next backward pass would begin with the layers that were asked last, which
+            # on a worker that was asked nothing are none.
+            self._root.reset_iter_state()
             for unit in self._units:
                 unit.set_reshard_after_forward(True, recurse=False)
 
@@ -146,18 +166,18 @@ class Shards(Replicas):
             for name, value in super().own_weights().items()
         }
 
-    def whole(self, optimizer: torch.optim.Optimizer) -> tuple[Model, dict[str, Any]]:
-        """Return the whole model and the state of its optimizer; called by all workers alike.
-
-        Only those of the first worker are to be used; they are on the CPU.
-        """
+    def whole(
+        self, optimizer: torch.optim.Optimizer, without: Collection[str] = ()
+    ) -> tuple[Model, dict[str, Any]]:
+        """Return them as `Replicas.whole`, on the CPU; of what is not needed, without values."""
         keeps, state = dist.get_rank() == 0, optimizer.state_dict()
-        weights = _gathered(self.objective.model.state_dict(), keeps)
+        weights = self.objective.model.state_dict()
+        weights = _gathered({n: v for n, v in weights.items() if n not in without}, keeps)
         moments = {number: _gathered(own, keeps) for number, own in state["state"].items()}
         if not keeps:
             return self.objective.model, {}
-        model = untrained(self.objective.model)
-        model.load_state_dict(weights, assign=True)
+        model = copy.deepcopy(self._like)
+        model.load_state_dict(weights, strict=False, assign=True)
         return model, {**state, "state": moments}
 
     def restore(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -171,8 +191,24 @@ class Shards(Replicas):
 
 
 def share(objective: Objective, stage: StageConfig, device: torch.device) -> Replicas:
-    """Return how the workers share the model of an objective; its parameters may be others then."""
-    return (Shards if is_cut(stage) else Replicas)(objective, device)
+    """Return how the workers share the model of an objective; its parameters may be others then.
+
+    Raises:
+        RecipeError: this model, or this version of PyTorch, cannot be cut.
+    """
+    if not is_cut(stage):
+        return Replicas(objective, device)
+    kinds = {p.dtype for p in objective.model.parameters() if p.requires_grad}
+    problem = ""
+    if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
+        problem = f"PyTorch {torch.__version__} is too old for it"
+    elif len(kinds) > 1:
+        problem = f"what is trained has several types: {', '.join(sorted(map(str, kinds)))}"
+    elif not objective.asks_all_parts and stage.batch.streams == "mixed":
+        problem = "batches of all workers must be of one kind: batch.streams=apart"
+    if problem:
+        raise RecipeError([f"stages {stage.name}: sharding fsdp: {problem}"])
+    return Shards(objective, device)
 
 
 def is_cut(stage: StageConfig) -> bool:
@@ -182,11 +218,13 @@ def is_cut(stage: StageConfig) -> bool:
 
 def layers_of(model: nn.Module) -> Iterator[nn.Module]:
     """Yield the layers of a model, the outermost of lists: each is put together on its own."""
+    lists = (nn.ModuleList, nn.ModuleDict)
     for child in model.children():
-        if isinstance(child, nn.ModuleList):
-            yield from (layer for layer in child if any(True for _ in layer.parameters()))
-        else:
+        is_layer = isinstance(model, nn.ModuleList) and not isinstance(child, lists)
+        if not is_layer:
             yield from layers_of(child)
+        elif any(True for _ in child.parameters()):
+            yield child
 
 
 def _share(model: nn.Module, device: torch.device) -> None:

@@ -114,7 +114,7 @@ def answer_of(
     Raises:
         CheckpointError: some numbers of the answer are not finite.
     """
-    precision = loaded.recipe.stages[-1].precision
+    precision = loaded.view.stages[-1].precision
     with torch.inference_mode(), autocast(device, precision):
         found = method({name: values.to(device) for name, values in batch.items()})
     if not all(values.isfinite().all() for values in found.values()):

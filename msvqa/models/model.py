@@ -63,6 +63,9 @@ class Model(nn.Module):
     """Parts that a stage may leave out; a model that has some takes `absent` when it is built."""
     undecayed: ClassVar[tuple[str, ...]] = ()
     """Parameters that no weight decay is for where vectors have none, whatever their shape."""
+    uncut: ClassVar[tuple[str, ...]] = ()
+    """Parts of which every worker has the whole, also where it has only a piece of the others, such
+    as what runs under `torch.inference_mode`."""
     external: ClassVar[tuple[str, ...]] = ()
     """Parts that come whole from files of the user, such as a language model. Until a stage trains
     them they are in no checkpoint, and are read from `weight_files` again."""

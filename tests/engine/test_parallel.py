@@ -15,9 +15,10 @@ from msvqa.engine.checkpoint import load_checkpoint, read_training_state
 from msvqa.engine.loop import train_stage
 from msvqa.engine.parallel import layers_of
 from msvqa.engine.trainer import stage_job
-from msvqa.prepare import prepare_stages
+from msvqa.prepare import check_places, prepare_stages, prepare_validations
 from msvqa.recipe import parse
 from msvqa.run import Run
+from tests.captioned_shapes import small_quickstart, write_captioned
 from tests.engine.gloo import run_in_processes
 from tests.engine.test_loop import GroupHost, assert_equal, final_weights
 from tests.engine.test_videochat2 import recipe_of, root  # noqa: F401
@@ -73,7 +74,7 @@ def both_ways(raw: dict[str, Any], folder: Path) -> tuple[dict[str, Any], dict[s
 def test_losses_validations_and_weights_of_cut_models_are_those_of_whole_ones(tiny, tmp_path):
     options = (
         f"runs={tmp_path}", "stages.0.log_every_steps=1", "stages.0.optimizer.eps=1e-3",
-        "stages.0.checkpoint.every_steps=1", "stages.0.validate.at_start=true",
+        "stages.0.checkpoint.every_steps=4", "stages.0.validate.at_start=true",
         "stages.0.channels_last=false",
     )  # fmt: skip
     raw = make_recipe(tiny, *options).to_dict()
@@ -105,6 +106,7 @@ def test_frozen_external_and_adapted_parts_are_cut_too(root, tmp_path):  # noqa:
     for stage in raw["stages"]:
         stage |= {"log_every_steps": 1, "steps": 2}
         stage["optimizer"]["eps"] = 1e-3
+        stage["batch"]["streams"] = "apart"
     recipe = parse(raw)
     captions, _, asked = prepare_stages(recipe)
     for view, prepared in ((recipe.of_stage(0), captions), (recipe, asked)):
@@ -122,7 +124,42 @@ def test_frozen_external_and_adapted_parts_are_cut_too(root, tmp_path):  # noqa:
     assert adapters[1].stat().st_size == adapters[0].stat().st_size > 0
 
 
+@pytest.mark.slow
+def test_a_validation_in_which_a_worker_has_nothing_to_ask(tiny, tmp_path):
+    """Nor does the way of the first change with the number of workers or how they share a model."""
+    options = (
+        f"runs={tmp_path}", "name=few", "stages.0.checkpoint.every_steps=1",
+        "stages.0.sharding=fsdp", "stages.0.validate.every_steps=1",
+        "folds.count=6", "folds.index=0",
+    )  # fmt: skip
+    raw = make_recipe(tiny, *options).to_dict()
+    raw["stages"] = raw["stages"][:1]
+    run_in_processes(2, train_stages, tmp_path, raw, {"reconstruct": 2})
+    raw["stages"][0]["sharding"] = "ddp"
+    train_stages(0, raw, {})
+    assert Run.open(f"{tmp_path}/few").checkpoint("reconstruct")
+
+
+@pytest.mark.again
+@pytest.mark.slow
+def test_a_teacher_that_is_never_cut_and_its_students(tmp_path):
+    captioned = tmp_path / "set"
+    write_captioned(captioned)
+    recipe = small_quickstart(captioned, tmp_path)
+    check_places(recipe)
+    prepared = prepare_stages(recipe)
+    prepare_validations(recipe)
+    make_store(recipe, prepared[0])
+    raw = recipe.to_dict()
+    for stage in raw["stages"]:
+        stage |= {"log_every_steps": 1, "channels_last": False}
+        stage["optimizer"]["eps"] = 1e-3
+    both_ways(raw, tmp_path)
+    assert_alike(losses(f"{tmp_path}/fsdp"), losses(f"{tmp_path}/ddp"))
+
+
 def test_the_layers_of_a_model_are_the_outermost_of_its_lists():
     inner = nn.ModuleList([nn.Linear(2, 2)])
-    model = nn.Sequential(nn.Linear(2, 2), nn.ModuleList([nn.Sequential(inner), nn.ReLU()]))
-    assert list(layers_of(model)) == [model[1][0]]
+    lists = nn.ModuleList([nn.Sequential(inner), nn.ReLU(), nn.ModuleList([nn.Linear(1, 1)])])
+    model = nn.Sequential(nn.Linear(2, 2), lists)
+    assert list(layers_of(model)) == [lists[0], lists[2][0]]
