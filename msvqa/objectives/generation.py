@@ -124,10 +124,11 @@ class Generation(Objective):
         if "frames" not in batch:
             return self.chat.language_input(texts.before, None, texts.after)
         tokens = self.chat.see(batch)[batch["video_index"]]
-        visual: Tensor | Visual = self.chat.visual(tokens, texts.reading)
-        if "video" in batch:
-            visual = Visual(visual, batch["video"][batch["video_index"]] >= 0)
-        return self.chat.language_input(texts.before, visual, texts.after)
+        visual = self.chat.visual(tokens, texts.reading)
+        if "video" not in batch:
+            return self.chat.language_input(texts.before, visual, texts.after)
+        some = Visual(visual, batch["video"][batch["video_index"]] >= 0)
+        return self.chat.language_input(texts.before, some, texts.after)
 
     def _conversations(self, batch: Batch) -> list[Conversation]:
         if "conversation_utf8" in batch:
