@@ -65,7 +65,7 @@ class Embedder:
         asked = Asked.of(run, (), None if on else "train", on)
         if not isinstance(asked.recipe.data, TitledConfig):
             raise RunError(f"{run.location}: data {asked.recipe.data.name!r} has no titles")
-        self.run, self.loaded, self._asked = run, loaded, asked
+        self.run, self.loaded, self._asked, self._on = run, loaded, asked, on
         self._length: int = asked.recipe.data.text_length
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.objective = objective_of(loaded).to(self.device)
@@ -150,7 +150,8 @@ class Embedder:
                 raise DataError(f"video {name!r} of {self._prepared.root} has no file")
             return TitledVideo(medium, _title(split.examples, row) if title is None else title)
         raise DataError(
-            f"{name!r} is no file, and no video of {self._prepared.root} has this id"
+            f"{name!r} is no file, and no video of {self._prepared.root} "
+            f"{f'in evaluation {self._on!r} ' if self._on else ''}has this id"
             f"{did_you_mean(name, known)}: a run that embeds videos takes files, or ids of its data"
         )
 
