@@ -206,6 +206,22 @@ ROWS = (
         needs_ray=True,
     ),
     Row(
+        id="R2",
+        what="the same with an encoder in the actor, 224 px: features travel, pixels do not",
+        target="<= 1.2",
+        measured_by="ray_overhead:fused",
+        source=METHOD + "1.04 to 1.35",
+        needs_ray=True,
+    ),
+    Row(
+        id="R3",
+        what="epoch / its steps alone, decoding while they run, cores as the sizing formula asks",
+        target="<= 1.05",
+        measured_by="ray_overhead:waiting",
+        source=ARITHMETIC + "R c (1 + 0.4) / 0.8 cores for R videos per second of c CPU seconds",
+        needs_ray=True,
+    ),
+    Row(
         id="R4",
         what="step under the trainer / under plain torch.distributed, two workers, CPU time",
         target="<= 1.05",

@@ -65,8 +65,7 @@ def formats(setting: Setting) -> list[Finding]:
         "channels last": lambda: step(fast, batch),
         "bf16": lambda: step(fast, batch, "bf16"),
     }
-    # Where the processor does not multiply bf16 itself, PyTorch 2.14 writes beyond its memory in
-    # the gradient of 3D convolutions with the stem's kernel of 7; and nothing would be gained.
+    # Where the processor does not multiply bf16 itself, nothing would be gained.
     with_bf16 = setting.on_gpu or has_fast_bf16()
     if not with_bf16:
         del methods["bf16"]
