@@ -14,8 +14,10 @@ _HALF_INFINITY, _HALF_NEGATIVE_INFINITY = np.int16(0x7C00), np.uint16(0xFC00)
 
 def to_type(values: np.ndarray, dtype: str) -> np.ndarray:
     """Return values in another type; what is too large for it becomes infinite, in silence."""
+    if values.dtype == dtype:
+        return values
     with np.errstate(over="ignore", invalid="ignore"):
-        return values.astype(dtype, copy=False)
+        return values.astype(dtype)
 
 
 def as_stored(values: np.ndarray, dtype: str, place: str) -> np.ndarray:
