@@ -59,7 +59,7 @@ DEVELOPMENT = [
 setup(
     name="msvqa",
     version="0.1.0",
-    description="Train and evaluate video question answering models on Ray.",
+    description="Train, evaluate and ask models of video on Ray.",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.10",

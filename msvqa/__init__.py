@@ -1,4 +1,4 @@
-"""MSVQA: train and evaluate video question answering models on Ray.
+"""MSVQA: train, evaluate and ask models of video on Ray.
 
 `from_pretrained(run).answer(video, question)` uses a finished run from Python.
 """

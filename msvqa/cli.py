@@ -135,9 +135,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    parser = Parser(
-        prog="msvqa", description="Train and evaluate video question answering models on Ray."
-    )
+    parser = Parser(prog="msvqa", description="Train, evaluate and ask models of video on Ray.")
     parser.add_argument("--version", action="version", version=f"msvqa {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)

@@ -21,9 +21,8 @@ from msvqa.data.processors.processor import Processor, processor_of
 from msvqa.data.store import Arrays
 from msvqa.data.subwords import Subwords
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
-from msvqa.engine.precision import autocast
-from msvqa.engine.prediction import objective_of
-from msvqa.errors import CheckpointError, DataError, RunError, VideoError, did_you_mean
+from msvqa.engine.prediction import answer_of, objective_of
+from msvqa.errors import DataError, RunError, VideoError, did_you_mean
 from msvqa.evaluate import Asked
 from msvqa.metrics import cosines
 from msvqa.objectives import OBJECTIVES
@@ -66,7 +65,7 @@ class Embedder:
         asked = Asked.of(run, (), None if on else "train", on)
         if not isinstance(asked.recipe.data, TitledConfig):
             raise RunError(f"{run.location}: data {asked.recipe.data.name!r} has no titles")
-        self.run, self.loaded, self._asked = run, loaded, asked
+        self.run, self.loaded, self._asked, self._on = run, loaded, asked, on
         self._length: int = asked.recipe.data.text_length
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.objective = objective_of(loaded).to(self.device)
@@ -120,16 +119,8 @@ class Embedder:
             for name in drawn[0]
         }
         batch |= self._titles(titles)
-        precision = self.loaded.recipe.stages[-1].precision
-        with torch.inference_mode(), autocast(self.device, precision):
-            moved = {name: tensor.to(self.device) for name, tensor in batch.items()}
-            found: Tensor = self.objective.embed(moved)["embedding"]  # type: ignore[operator]
-        vectors: np.ndarray = found.float().cpu().numpy()
-        if not np.isfinite(vectors).all():
-            raise CheckpointError(
-                f"{self.loaded.location} embeds with numbers that are not finite: another "
-                f"checkpoint or precision may not; it was trained with {precision}"
-            )
+        found = answer_of(self.loaded, self.objective.embed, batch, self.device)  # type: ignore[arg-type]
+        vectors: np.ndarray = found["embedding"].numpy()
         return vectors
 
     def find(self, video: str | Path, title: str | None = None) -> TitledVideo:
@@ -159,7 +150,8 @@ class Embedder:
                 raise DataError(f"video {name!r} of {self._prepared.root} has no file")
             return TitledVideo(medium, _title(split.examples, row) if title is None else title)
         raise DataError(
-            f"{name!r} is no file, and no video of {self._prepared.root} has this id"
+            f"{name!r} is no file, and no video of {self._prepared.root} "
+            f"{f'in evaluation {self._on!r} ' if self._on else ''}has this id"
             f"{did_you_mean(name, known)}: a run that embeds videos takes files, or ids of its data"
         )
 

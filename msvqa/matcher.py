@@ -19,9 +19,8 @@ from msvqa.data.processors.processor import Processor, processor_of
 from msvqa.data.subwords import Subwords
 from msvqa.data.text import Vocabulary, tokenize
 from msvqa.engine.checkpoint import Loaded
-from msvqa.engine.precision import autocast
-from msvqa.engine.prediction import objective_of
-from msvqa.errors import CheckpointError, DataError, RunError
+from msvqa.engine.prediction import answer_of, objective_of
+from msvqa.errors import DataError, RunError
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.alignment import Alignment
 from msvqa.recipe import DataConfig, Recipe
@@ -100,15 +99,7 @@ class Matcher:
         self, method: Callable[[Batch], dict[str, Tensor]], key: str, batch: Batch
     ) -> np.ndarray:
         """Return the only row of what a method answers."""
-        precision = self.loaded.recipe.stages[-1].precision
-        with torch.inference_mode(), autocast(self.device, precision):
-            found = method({name: value.to(self.device) for name, value in batch.items()})[key][0]
-        answer: np.ndarray = found.float().cpu().numpy()
-        if not np.isfinite(answer).all():
-            raise CheckpointError(
-                f"{self.loaded.location} answers with numbers that are not finite: another "
-                f"checkpoint or precision may not; it was trained with {precision}"
-            )
+        answer: np.ndarray = answer_of(self.loaded, method, batch, self.device)[key][0].numpy()
         return answer
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,12 +12,13 @@ from msvqa.data.processors.processor import processor_of
 from msvqa.data.text import AnswerList
 from msvqa.embedder import Embedder, embeds, open_embedder
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
-from msvqa.engine.precision import autocast
-from msvqa.engine.prediction import check_answers, objective_of
-from msvqa.errors import CheckpointError, RunError
+from msvqa.engine.prediction import answer_of, check_answers, objective_of, writes_answers
+from msvqa.errors import RunError
 from msvqa.matcher import Matcher, aligns, read_text, seen
 from msvqa.run import Run
-from msvqa.talker import Talker, open_talker, talks
+
+if TYPE_CHECKING:
+    from msvqa.talker import Talker
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,9 @@ class Answerer:
         # The classes of unknown answers are no answers: ask for so many more.
         self.objective.top_k = top_k + len(AnswerList.reserved)
         batch = self._question(question) | seen(self._processor, video)
-        precision = self.loaded.recipe.stages[-1].precision
-        with torch.inference_mode(), autocast(self.device, precision):
-            predictions = self.objective.predict({k: v.to(self.device) for k, v in batch.items()})
-        if not all(values.isfinite().all() for values in predictions.values()):
-            raise CheckpointError(
-                f"{self.loaded.location} answers with numbers that are not finite, for "
-                f"{question!r} about {video}: there is no answer. Another checkpoint or "
-                f"precision may have one; it was trained with {precision}"
-            )
-        top, probability = predictions["top"][0].tolist(), predictions["probability"][0].tolist()
+        about = f"for {question!r} about {video}"
+        found = answer_of(self.loaded, self.objective.predict, batch, self.device, about)
+        top, probability = found["top"][0].tolist(), found["probability"][0].tolist()
         answers = [
             Answer(self.loaded.lexicon.of(AnswerList).decode(number), p)
             for number, p in zip(top, probability, strict=True)
@@ -89,7 +84,7 @@ class Answerer:
         }
 
 
-Pretrained = Answerer | Embedder | Matcher | Talker
+Pretrained: TypeAlias = "Answerer | Embedder | Matcher | Talker"
 
 
 def from_pretrained(run: str | Path, *, device: str | None = None) -> Pretrained:
@@ -105,7 +100,10 @@ def from_pretrained(run: str | Path, *, device: str | None = None) -> Pretrained
     check_answers(opened.recipe)
     if embeds(opened.recipe):
         return open_embedder(run, device=device)
-    if talks(opened.recipe):
+    if writes_answers(opened.recipe):
+        # Not before: it imports `transformers`, which takes seconds.
+        from msvqa.talker import open_talker
+
         return open_talker(run, device=device)
     loaded = load_checkpoint(opened.locate(opened.checkpoint()))
     return Matcher(loaded, device) if aligns(opened.recipe) else Answerer(loaded, device)
@@ -117,18 +115,21 @@ def predict(run: str | Path, video: str | Path, question: str, *, top_k: int = 5
     Raises:
         RunError: the run compares videos, or what should be a question is a file.
     """
-    model = from_pretrained(run)
-    if isinstance(model, Embedder):
+    recipe = Run.open(run).recipe
+    check_answers(recipe)
+    if embeds(recipe):
         raise RunError(f"{run} embeds videos and answers no questions: compare two of them")
-    if isinstance(model, Matcher):
+    if aligns(recipe):
         raise RunError(
             f"{run} compares videos with texts and answers no questions: in Python "
             "msvqa.from_pretrained(run) has encode_video, encode_text and match"
         )
-    if isinstance(model, Talker):
+    if writes_answers(recipe):
         raise RunError(f"{run} writes its answers: ask it with `talk`")
     if Path(question).is_file():
         raise RunError(f"{run} answers questions, and {question} is a file: give it a question")
+    model = from_pretrained(run)
+    assert isinstance(model, Answerer)
     return model.answer(video, question, top_k=top_k)
 
 
@@ -165,12 +166,14 @@ def talk(run: str | Path, video: str, question: str) -> str:
         DataError: the question is empty.
         VideoError: the file yields no frames, or there is none.
     """
+    from msvqa.talker import open_talker
+
     return open_talker(run).answer(video, question)
 
 
 def talks_about(run: str | Path) -> bool:
     """Whether a run's model writes its answers."""
-    return talks(Run.open(run).recipe)
+    return writes_answers(Run.open(run).recipe)
 
 
 def compares(run: str | Path) -> bool:

@@ -214,7 +214,11 @@ def _check_missing(config: DataConfig, folder: Folder, annotated: Annotated) -> 
         _write_missing(folder.path / MISSING, annotated)
         folder.put(MISSING)
     present = annotated.presence()
-    lines = [f"{row['split']} {row['id']}: {row['absence']}" for row in missing]
+    lines = [
+        f"{row['split']} {row['id']}: "
+        f"{'no such file' if row['absence'] == row['id'] else row['absence']}"
+        for row in missing
+    ]
     raise DataError(
         f"{config.root}: {len(missing)} of {len(media)} videos are missing "
         f"({(~present).sum()} of {len(present)} {annotated.kind.name})\n{several(lines)}\n"

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ FREE_TO_CHANGE = (
     *("runs", "scaling.", "faults.", "evaluation."),
     *("data.allow_missing", "data.follow_links", "data.shared_videos", "data.equal_videos"),
 )
+SHARDING = r"stages\.\d+\.sharding\b"
+"""Of a stage, free to change too: how its workers share the model, like their number."""
 VERSIONS_OF = (
     "msvqa", "ray", "torch", "torchvision", "numpy", "av", "decord", "pyarrow", "h5py", "nltk",
 )  # fmt: skip
@@ -47,7 +50,7 @@ def may_change(line: str, recipe: Recipe) -> bool:
     validated = tuple(f"evaluations.{stage.validate.on}." for stage in recipe.stages)
     if line.startswith("evaluations"):
         return not line.startswith(validated)
-    return line.startswith(FREE_TO_CHANGE)
+    return line.startswith(FREE_TO_CHANGE) or re.match(SHARDING, line) is not None
 
 
 @contextmanager

@@ -194,6 +194,10 @@ class StageConfig(Config):
     """Schedules of single parts of the model."""
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    """`ddp`: every worker has the whole model. `fsdp`: each has a part of every parameter, gradient
+    and moment, for models that no GPU has room for; they are put together layer by layer, and whole
+    for a validation."""
     sync_batch_norm: bool = False
     """Batch norm over the batches of all workers together."""
     validate: ValidateConfig = ValidateConfig()  # type: ignore[assignment]

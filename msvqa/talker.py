@@ -20,15 +20,12 @@ from msvqa.data.processors.processor import processor_of
 from msvqa.data.resize import resize
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
 from msvqa.engine.precision import autocast
-from msvqa.engine.prediction import objective_of
+from msvqa.engine.prediction import objective_of, writes_answers
 from msvqa.errors import DataError, RunError
 from msvqa.mvbench.adapters.adapter import Adapter, Source
 from msvqa.mvbench.prompts import Prompt
-from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.generation import Generation
-from msvqa.recipe import Recipe
 from msvqa.run import Run
-from msvqa.sections import resolve
 
 ROLES = ("system", "user", "assistant")
 Messages = Sequence[Mapping[str, str]]
@@ -168,12 +165,6 @@ def conversation_of(messages: str | Messages, kind: Any) -> Conversation:
     return Conversation(kind, tuple(turns))
 
 
-def talks(recipe: Recipe) -> bool:
-    """Whether a run ends with a stage whose model writes answers."""
-    kind = resolve(recipe.stages[-1].objective.name, OBJECTIVES, "objective")
-    return isinstance(kind, type) and issubclass(kind, Generation)
-
-
 def open_talker(run: str | Path, device: str | None = None) -> Talker:
     """Return the model of a finished run that ends with `generation`.
 
@@ -181,7 +172,7 @@ def open_talker(run: str | Path, device: str | None = None) -> Talker:
         RunError: it ends with something else.
     """
     opened = Run.open(run)
-    if not talks(opened.recipe):
+    if not writes_answers(opened.recipe):
         raise RunError(
             f"{run} writes no answers: only a run that ends with generation is talked to"
         )

@@ -18,7 +18,7 @@ from msvqa.data.processors.frame_features import FrameFeatures
 from msvqa.data.processors.processor import Extractor, Processor
 from msvqa.data.store import Arrays, StoreSpec
 from msvqa.engine import cluster
-from msvqa.engine.distributed import wrap
+from msvqa.engine.parallel import Replicas
 from msvqa.engine.speed import UTILISATION
 from msvqa.models.encoders.resnet import ResNet
 from msvqa.objectives.answering import Answering
@@ -216,7 +216,7 @@ def seconds_per_step(count: int) -> float:
     """Train for some steps with the other workers; return the CPU time of one in this process."""
     torch.set_num_threads(1)
     objective = trainable(Answering(Answering.Config(), make_msvqa()))
-    parallel, batch = wrap(objective, torch.device("cpu")), make_batch()
+    parallel, batch = Replicas(objective, torch.device("cpu")), make_batch()
     optimizer = torch.optim.SGD(objective.parameters(), lr=1e-3)
     start = 0.0
     for number in range(WARM_STEPS + count):

@@ -88,7 +88,8 @@ def check_pretrained_stages(recipe: Recipe, prepared: Sequence[Prepared]) -> Non
         RecipeError: says which weights, and what does not fit.
     """
     for view, folder in zip(recipe.views(), prepared, strict=True):
-        if view.stages[0].init_from is None:
+        stage = view.stages[0]
+        if stage.init_from is None or stage.fresh:
             check_pretrained(view, folder)
 
 
@@ -102,7 +103,7 @@ def check_pretrained(recipe: Recipe, prepared: Prepared) -> None:
     keys = [
         source.key
         for source in sources(recipe.model, "model.")
-        if source.what == "weights" and id(source.section) not in encoders
+        if source.what in ("weights", "a file or folder") and id(source.section) not in encoders
     ]
     if not keys:
         return

@@ -170,7 +170,8 @@ def _annotation_check(name: str, problems: Sequence["Problem"]) -> Check:
     return Check(
         name="annotations",
         status=status,
-        detail=f"{name}: {len(problems)} problems, {len(failing)} of them must be put right",
+        detail=f"{name}: {len(problems)} problems"
+        + (f", {len(failing)} of them must be put right" if problems else ""),
         advice=_first_details(failing or problems),
     )
 

@@ -51,7 +51,7 @@ def add_actions(actions: Any, add: Add) -> None:
     lessons = add(actions, "make-lessons", _make_lessons, "draw videos for a small model to learn")
     lessons.add_argument("root", metavar="DIR", help="folder that is absent or empty")
     lessons.add_argument(
-        "--items", metavar="N", type=int, default=100, help="videos of each task (100)"
+        "--items", metavar="N", type=int, default=150, help="videos of each task (150)"
     )
     lessons.add_argument(
         "--tested", metavar="N", type=int, default=12, help="questions of a task to be tested (12)"

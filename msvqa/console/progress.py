@@ -49,15 +49,16 @@ class ProgressLines:
             if len(numbers) > NUMBERS_SHOWN:
                 shown.append(f"{len(numbers) - NUMBERS_SHOWN} more")
             shown += [f"{name} is not finite" for name, value in row.items() if value is None]
-            self._validation = f"  validation: {', '.join(shown)}"
-            line = f"{row['stage']}  step {row['step']}"
+            line = f"{row['stage']}  step {row['step']}  validation: {', '.join(shown)}"
+            self._validation = f"  validation at step {row['step']}: {', '.join(shown)}"
         else:
             line = (
                 f"{row['stage']}  step {row['step']}/{row['steps']}  loss {numbers['loss']:.4g}  "
-                f"{numbers['questions_per_s']:.0f} questions/s  "
+                f"{numbers['questions_per_s']:.0f} examples/s  "
                 f"waiting {numbers['waiting']:.0%}  {timedelta(seconds=int(row['eta_s']))} left"
+                f"{self._validation}"
             )
-        self._show(line + self._validation, always=row["kind"] == "validation")
+        self._show(line, always=row["kind"] == "validation")
 
     def on_trial(self, trial: "Trial") -> None:
         """Show how far a trial of a search is."""

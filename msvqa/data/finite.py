@@ -9,11 +9,13 @@ from msvqa.errors import VideoError
 NOT_FINITE = "not_finite"
 """Outcome of a video whose numbers are not finite, or not as they would be stored."""
 
-_HALF_MAGNITUDE, _HALF_INFINITY = np.uint16(0x7FFF), np.uint16(0x7C00)
+_HALF_INFINITY, _HALF_NEGATIVE_INFINITY = np.int16(0x7C00), np.uint16(0xFC00)
 
 
 def to_type(values: np.ndarray, dtype: str) -> np.ndarray:
     """Return values in another type; what is too large for it becomes infinite, in silence."""
+    if values.dtype == dtype:
+        return values
     with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(dtype)
 
@@ -50,6 +52,8 @@ def all_finite(array: np.ndarray) -> bool:
         return True
     if array.dtype == np.float16 and array.flags.c_contiguous:
         # numpy has no fast test of half numbers. Those that are not finite have all bits of the
-        # exponent, which makes them the largest as whole numbers.
-        return bool((array.view(np.uint16) & _HALF_MAGNITUDE).max() < _HALF_INFINITY)
+        # exponent: of positive ones that makes the largest whole numbers with a sign, of negative
+        # ones the largest without.
+        positive = array.view(np.int16).max() < _HALF_INFINITY
+        return bool(positive and array.view(np.uint16).max() < _HALF_NEGATIVE_INFINITY)
     return bool(np.isfinite(array).all())

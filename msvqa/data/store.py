@@ -16,11 +16,12 @@ microsecond and no copy, and any process writes its shards without a lock.
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -39,6 +40,8 @@ SHARD_MEDIA = 256
 """A shard ends at the limit of bytes or of videos, for each kind of store. Small shards lose little
 when a job is stopped, and keep many processes busy to the end; large ones save files."""
 MAX_JSON_BYTES = 500_000_000
+WRITTEN_BYTES = 256 * 1024
+"""Of small rows so many are written at once."""
 SHARDS_STAY = "What is done stays: make room or bring the storage back; the same command goes on"
 
 USUAL_PRECISION, UNSETTLED = "float32", "auto"
@@ -317,50 +320,100 @@ def write_shard(
         entries: the shard's videos, good and rejected, at most `spec.videos_per_shard`.
         made_with: versions of the libraries.
     """
-    buffers = {
-        name: np.empty((spec.videos_per_shard, *array.shape), array.dtype)
-        for name, array in spec.arrays.items()
-    }
     videos: list[dict[str, Any]] = []
-    rows: list[str] = []
-    for entry in entries:
-        facts = {"video_id": entry.video_id, "outcome": entry.outcome, **entry.facts}
-        videos.append({**facts, "error": entry.error} if entry.arrays is None else facts)
-        if entry.arrays is not None:
-            _fill(buffers, len(rows), entry)
-            rows.append(entry.video_id)
-    description = {
-        "format": STORE_FORMAT, "spec": spec.to_dict(), "made_with": dict(made_with),
-        "rows": rows, "videos": videos, "finite": True,
-    }  # fmt: skip
-    try:
-        _write_aside(open_folder(store), shard, buffers, description)
-    except (OSError, StorageError) as error:
-        kind = StorageError if isinstance(error, StorageError) else StoreError
-        raise kind(f"shard {shard} of {store} cannot be written: {error}\n{SHARDS_STAY}") from error
+    with _ShardFiles(store, shard, spec) as files:
+        for entry in entries:
+            facts = {"video_id": entry.video_id, "outcome": entry.outcome, **entry.facts}
+            videos.append({**facts, "error": entry.error} if entry.arrays is None else facts)
+            if entry.arrays is not None:
+                files.add(entry)
+        description = {
+            "format": STORE_FORMAT, "spec": spec.to_dict(), "made_with": dict(made_with),
+            "rows": files.rows, "videos": videos, "finite": True,
+        }  # fmt: skip
+        files.finish(description)
     return description
 
 
-def _write_aside(
-    folder: Folder, shard: int, buffers: Arrays, description: Mapping[str, Any]
-) -> None:
-    final = folder.path / shard_name(shard)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{shard:05d}-", dir=final.parent))
-    try:
-        for array, buffer in buffers.items():
-            with (aside / f"{array}.npy").open("wb") as file:
-                np.save(file, buffer[: len(description["rows"])], allow_pickle=False)
-            sync(aside / f"{array}.npy")
-        write_json(aside / SHARD, description, indent=None)
-        aside.chmod(0o755)
-        _put_in_place(aside, final)
-        folder.put(shard_name(shard), last=SHARD)
-    except (OSError, StorageError):
-        # On a full disk what is half written would take the room that is left.
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    folder.forget(shard_name(shard))
+class _ShardFiles:
+    """The files of a shard while it is made, aside: rows are written as they come."""
+
+    def __init__(self, store: str | Path, shard: int, spec: StoreSpec) -> None:
+        self.rows: list[str] = []
+        self._store, self._shard, self._arrays = store, shard, spec.arrays
+        self._folder, self._files = open_folder(store), dict[str, BinaryIO]()
+
+    def __enter__(self) -> "_ShardFiles":
+        final = self._folder.path / shard_name(self._shard)
+        with self._naming():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            self._aside = Path(tempfile.mkdtemp(prefix=f".{self._shard:05d}-", dir=final.parent))
+            for name in self._arrays:
+                self._files[name] = (self._aside / f"{name}.npy").open("wb", WRITTEN_BYTES)
+                self._write_header(name)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            with suppress(OSError):
+                file.close()
+        # Where the shard is in its place this is nothing; on a full disk it would take the room
+        # that is left.
+        shutil.rmtree(self._aside, ignore_errors=True)
+
+    def add(self, entry: Entry) -> None:
+        """Write the arrays of a video."""
+        given, arrays = entry.arrays or {}, Arrays()
+        for name, spec in self._arrays.items():
+            if given[name].shape != spec.shape:
+                raise StoreError(
+                    f"video {entry.video_id}: {name} has shape {given[name].shape}, "
+                    f"the store has {spec.shape}"
+                )
+            same = given[name].dtype == spec.dtype
+            array = given[name] if same else to_type(given[name], spec.dtype)
+            arrays[name] = np.asarray(array, order="C")
+        if bad := not_finite(arrays):
+            raise StoreError(f"video {entry.video_id}: {' and '.join(bad)} are not finite")
+        with self._naming():
+            for name, array in arrays.items():
+                self._files[name].write(array.data)
+        self.rows.append(entry.video_id)
+
+    def finish(self, description: Mapping[str, Any]) -> None:
+        """Complete the files and give the shard its name."""
+        folder, name = self._folder, shard_name(self._shard)
+        with self._naming():
+            for array, file in self._files.items():
+                file.seek(0)
+                self._write_header(array)
+                file.close()
+                sync(self._aside / f"{array}.npy")
+            write_json(self._aside / SHARD, description, indent=None)
+            self._aside.chmod(0o755)
+            _put_in_place(self._aside, folder.path / name)
+            folder.put(name, last=SHARD)
+        folder.forget(name)
+
+    def _write_header(self, name: str) -> None:
+        """Write what numpy writes first; it leaves room for as many digits as rows can have."""
+        spec = self._arrays[name]
+        header = {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(spec.dtype)),
+            "fortran_order": False,
+            "shape": (len(self.rows), *spec.shape),
+        }
+        np.lib.format.write_array_header_1_0(self._files[name], header)
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, StorageError) as error:
+            kind = StorageError if isinstance(error, StorageError) else StoreError
+            raise kind(
+                f"shard {self._shard} of {self._store} cannot be written: {error}\n{SHARDS_STAY}"
+            ) from error
 
 
 def read_shard(
@@ -504,20 +557,6 @@ def _copies(videos: Iterable[Mapping[str, Any]]) -> list[list[str]]:
         if "sha256" in video:
             of_content.setdefault(video["sha256"], []).append(video["video_id"])
     return [ids for ids in of_content.values() if len(ids) > 1]
-
-
-def _fill(buffers: Mapping[str, np.ndarray], row: int, entry: Entry) -> None:
-    arrays = entry.arrays or {}
-    for name, buffer in buffers.items():
-        if arrays[name].shape != buffer.shape[1:]:
-            raise StoreError(
-                f"video {entry.video_id}: {name} has shape {arrays[name].shape}, "
-                f"the store has {buffer.shape[1:]}"
-            )
-        same = arrays[name].dtype == buffer.dtype
-        buffer[row] = arrays[name] if same else to_type(arrays[name], buffer.dtype.str)
-    if bad := not_finite({name: buffer[row] for name, buffer in buffers.items()}):
-        raise StoreError(f"video {entry.video_id}: {' and '.join(bad)} are not finite")
 
 
 def _put_in_place(aside: Path, final: Path) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from msvqa.collectives import worker_count
 
@@ -54,11 +53,3 @@ def share_buffers(module: nn.Module) -> None:
     if worker_count() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
-
-
-def wrap(module: nn.Module, device: torch.device) -> nn.Module:
-    """Return the module with gradients averaged over the workers."""
-    if worker_count() == 1:
-        return module
-    devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=devices)

@@ -9,7 +9,6 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +24,7 @@ from msvqa.data.folds import has_split
 from msvqa.data.loader import Prefetched, training_batches
 from msvqa.data.order import EpochPlan, Share, count_steps, plan_epoch
 from msvqa.data.prepared import Prepared
-from msvqa.engine import distributed
+from msvqa.engine import distributed, parallel
 from msvqa.engine.asking import LoopPredictor
 from msvqa.engine.batch_norm import synchronize_batch_norm
 from msvqa.engine.checkpoint import (
@@ -42,11 +41,10 @@ from msvqa.engine.memory import peak_memory_bytes
 from msvqa.engine.optim import (
     Moment,
     build_optimizer,
-    restore_optimizer,
     set_lr,
     warms_up_by_epochs,
 )
-from msvqa.engine.origins import trained
+from msvqa.engine.origins import names_not_stored, trained
 from msvqa.engine.precision import autocast, use_channels_last
 from msvqa.engine.stage_model import choose_trained, start_model
 from msvqa.engine.stopping import StopRequest
@@ -167,9 +165,9 @@ class StageLoop:
         )
         self.evaluator = evaluator_of_stage(self.validated_by)(self.validated_by.evaluation)
         self._prepare_parameters()
+        self.parallel = parallel.share(self.objective, self.stage, self.device)
         self.optimizer = build_optimizer(self.model, self.stage.optimizer)
         self.position = self._restore(resume)
-        self.parallel = distributed.wrap(self.objective, self.device)
         self.total_steps, self.epoch_steps = self._count_steps()
         self.tracker = (
             Tracker(self.experiment, self.stage.name, step=self._last_row())
@@ -237,6 +235,9 @@ class StageLoop:
         model, self.origins = start_model(
             self.view, self.prepared, source, resumes=resume is not None
         )
+        if parallel.is_cut(self.stage):
+            # To its device it goes piece by piece, and only as it lies in memory by default.
+            return model
         if self.stage.channels_last:
             use_channels_last(model)
         return model.to(self.device)
@@ -254,7 +255,7 @@ class StageLoop:
             raise CheckpointError(
                 f"{resume} belongs to stage {position.stage!r}, not to {self.stage.name!r}"
             )
-        restore_optimizer(self.optimizer, read_training_state(resume)["optimizer"])
+        self.parallel.restore(self.optimizer, read_training_state(resume)["optimizer"])
         return position
 
     def _last_row(self) -> int:
@@ -345,8 +346,7 @@ class StageLoop:
         self.watchdog.begins(f"computes the loss of step {position.step + 1}")
         for number, batch in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
-            no_sync = getattr(self.parallel, "no_sync", nullcontext)
-            with nullcontext() if last else no_sync():
+            with self.parallel.adding_up(last):
                 with autocast(self.device, self.stage.precision):
                     parts = self.parallel(self._augmented(batch))
                 if last:
@@ -356,7 +356,7 @@ class StageLoop:
                 sums[name] = sums.get(name, 0) + value.detach()
         limit = self.stage.optimizer.clip_norm
         trainable = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(trainable, limit if limit else float("inf"))
+        norm = self.parallel.clip(trainable, limit if limit else float("inf"))
         moment = Moment(position.step, position.epoch, self.total_steps, self.epoch_steps)
         set_lr(self.optimizer, self.stage, moment)
         self.optimizer.step()
@@ -493,7 +493,8 @@ class StageLoop:
             self.validated_by.evaluation.videos_per_batch,
             self.stage.precision,
         )
-        answers = self.evaluator.ask(predictor, split)
+        with self.parallel.asked():
+            answers = self.evaluator.ask(predictor, split)
         numbers = self.evaluator.validate(answers, split)
         name, direction = self.evaluator.monitor
         numbers |= self._count_not_finite(is_finite(answers))
@@ -526,8 +527,8 @@ class StageLoop:
 
     def _refuse_non_finite_weights(self) -> None:
         """Write no checkpoint of a model that has diverged in its last step."""
-        bad = not_finite(self.model.state_dict())
-        # Buffers are each worker's own.
+        bad = not_finite(self.parallel.own_weights())
+        # Buffers are each worker's own, and parts of parameters.
         if self.meeting.any(bool(bad)):
             raise NonFiniteLossError(
                 f"stage {self.stage.name!r}: weights are not finite after step "
@@ -539,23 +540,26 @@ class StageLoop:
         self._refuse_non_finite_weights()
         parts = {group["name"] for group in self.optimizer.param_groups}
         step, name = self.position.step, self.stage.name
+        origins = trained(self.origins, parts, name) if step else self.origins
+        self.watchdog.begins("hands over a checkpoint", limited=False)
+        skipped = names_not_stored(self.model, origins)
+        model, optimizer = self.parallel.whole(self.optimizer, skipped)
         content = Content(
             recipe=self.recipe,
-            model=self.model,
+            model=model,
             examples=self.prepared.kind.name,
             lexicon=self.prepared.lexicon,
-            training_state={"optimizer": self.optimizer.state_dict()},
+            training_state={"optimizer": optimizer},
             position=self.position,
             score=score,
             finished=finished,
-            origins=trained(self.origins, parts, name) if step else self.origins,
+            origins=origins,
         )
         # Ray keeps the best by score; what was not validated has none and stays while newest.
         facts = {
             "score": score if score is not None else -1e30, "step": step,
             VALIDATED: bool(numbers),
         }  # fmt: skip
-        self.watchdog.begins("hands over a checkpoint", limited=False)
         self.host.report({**numbers, **facts}, Saver(step, content))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from msvqa.errors import RecipeError, did_you_mean, one_of
 from msvqa.models.model import Model
@@ -48,9 +49,14 @@ def build_optimizer(model: Model, config: OptimizerConfig) -> torch.optim.Optimi
     if not groups:
         raise RecipeError(["parts: nothing is left to train"])
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return kinds[config.name](
+    optimizer = kinds[config.name](
         groups, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
     )
+    for group in optimizer.param_groups:
+        if len({isinstance(parameter, DTensor) for parameter in group["params"]}) > 1:
+            # What is cut and what is whole cannot be stepped together.
+            group["foreach"] = False
+    return optimizer
 
 
 def _alike(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from msvqa.errors import CheckpointError
 from msvqa.files import hash_file
 from msvqa.models.model import Model
+from msvqa.models.parts import parts_of_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,15 @@ def with_stored(model: Model, origins: Origins) -> dict[str, Origin]:
         part: replace(origin, stored=not _is_in_files(model, part, origin))
         for part, origin in origins.items()
     }
+
+
+def names_not_stored(model: Model, origins: Origins) -> set[str]:
+    """Return the names of the weights that a checkpoint of the model leaves out."""
+    parts = {part for part, origin in with_stored(model, origins).items() if not origin.stored}
+    if not parts:
+        return set()
+    part_of = parts_of_weights(model, model.parts())
+    return {name for name, part in part_of.items() if part in parts}
 
 
 def _is_in_files(model: Model, part: str, origin: Origin) -> bool:

@@ -1,13 +1,15 @@
 """Predictions for a split: every question exactly once, whatever the number of workers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from msvqa.data.batch import Batch
 from msvqa.data.loader import PAIRS_PER_MEDIUM
 from msvqa.data.order import WHOLE, Share, chunks
 from msvqa.data.prepared import Prepared
@@ -93,6 +95,39 @@ def objective_of(loaded: Loaded) -> Objective:
     return objective.eval()
 
 
+def answer_of(
+    loaded: Loaded,
+    method: Callable[[Batch], dict[str, Tensor]],
+    batch: Batch,
+    device: torch.device,
+    about: str = "",
+) -> dict[str, Tensor]:
+    """Return what a method of an objective on a device answers to a batch, on the CPU.
+
+    Args:
+        loaded: the checkpoint that the objective is of.
+        method: of the objective.
+        batch: on any device.
+        device: that of the objective.
+        about: what is asked, for the message.
+
+    Raises:
+        CheckpointError: some numbers of the answer are not finite.
+    """
+    precision = loaded.view.stages[-1].precision
+    with torch.inference_mode(), autocast(device, precision):
+        found = method({name: values.to(device) for name, values in batch.items()})
+    if not all(values.isfinite().all() for values in found.values()):
+        raise CheckpointError(
+            f"{loaded.location} answers with numbers that are not finite{about and ', ' + about}: "
+            f"another checkpoint or precision may not; it was trained with {precision}"
+        )
+    return {
+        name: (values.float() if values.is_floating_point() else values).cpu()
+        for name, values in found.items()
+    }
+
+
 def check_answers(recipe: Recipe) -> None:
     """Refuse a run whose last stage cannot be asked, before anything is loaded.
 
@@ -106,6 +141,12 @@ def check_answers(recipe: Recipe) -> None:
             "answers no questions: only a run that ends with a stage such as answering can be "
             "evaluated and asked"
         )
+
+
+def writes_answers(recipe: Recipe) -> bool:
+    """Whether a run ends with a stage whose model writes answers."""
+    kind: type[Objective] = resolve(recipe.stages[-1].objective.name, OBJECTIVES, "objective")
+    return kind.writes_answers
 
 
 def check_lexicon(checkpoint: str, prepared: Prepared) -> None:

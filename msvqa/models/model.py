@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import nn
 
 from msvqa.errors import RecipeError, one_of
@@ -62,6 +63,9 @@ class Model(nn.Module):
     """Parts that a stage may leave out; a model that has some takes `absent` when it is built."""
     undecayed: ClassVar[tuple[str, ...]] = ()
     """Parameters that no weight decay is for where vectors have none, whatever their shape."""
+    uncut: ClassVar[tuple[str, ...]] = ()
+    """Parts of which every worker has the whole, also where it has only a piece of the others, such
+    as what runs under `torch.inference_mode`."""
     external: ClassVar[tuple[str, ...]] = ()
     """Parts that come whole from files of the user, such as a language model. Until a stage trains
     them they are in no checkpoint, and are read from `weight_files` again."""
@@ -134,10 +138,22 @@ def build_model(recipe: Recipe, sizes: Sizes, absent: Collection[str] = ()) -> A
     Raises:
         RecipeError: it cannot do without one of them.
     """
-    kind: Any = resolve(recipe.model.name, MODELS, "model")
+    kind: type[Model] = resolve(recipe.model.name, MODELS, "model")
     needed = [name for name in absent if name not in kind.optional]
     if needed:
         can = f"may be absent: {one_of(kind.optional)}" if kind.optional else "none may be absent"
         raise RecipeError([f"parts.{name}: model {recipe.model.name}: {can}" for name in needed])
+    return _build(kind, recipe.model, sizes, absent)
+
+
+def untrained(model: Model) -> Model:
+    """Return a model like another, with weights of the same shapes that have no values yet."""
+    with torch.device("meta"):
+        built: Model = _build(type(model), model.config, model.sizes, model.absent)
+    return built
+
+
+def _build(kind: type[Model], config: NamedConfig, sizes: Sizes, absent: Collection[str]) -> Any:
     # Models from elsewhere that have no optional parts need not know of them.
-    return kind(recipe.model, sizes, absent) if absent else kind(recipe.model, sizes)
+    built: Any = kind
+    return built(config, sizes, absent) if absent else built(config, sizes)

@@ -108,6 +108,8 @@ class UMT(Model):
         "teacher", "heads", "text", "fusion", "projections", "classifier", "decoder",
     )  # fmt: skip
     external: ClassVar[tuple[str, ...]] = ("teacher",)
+    # It runs under `torch.inference_mode`.
+    uncut: ClassVar[tuple[str, ...]] = ("teacher",)
 
     def __init__(self, config: Config, sizes: Sizes, absent: Collection[str] = ()) -> None:
         fed = {size for size, number in sizes.items() if number is not None}

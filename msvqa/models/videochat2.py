@@ -20,7 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from msvqa.data.batch import Batch
 from msvqa.errors import RecipeError, WeightsError
 from msvqa.models.layers.adapters import AdapterConfig, adapt, adapter_modules
-from msvqa.models.layers.language_input import LanguageInput, Text, assemble
+from msvqa.models.layers.language_input import LanguageInput, Text, Visual, assemble
 from msvqa.models.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelScale
 from msvqa.models.layers.qformer import LAYER_NORM_EPS, QFormer, QFormerConfig, of_bert
 from msvqa.models.layers.video_transformer import (
@@ -258,9 +258,11 @@ class VideoChat2(Model):
             WeightsError: its folder has other weights than its config says, or none.
         """
         assert part == "language"
+        folder = self._folder("language", ("config.json",))
+        if not any(folder.glob("*.safetensors")):
+            raise WeightsError(f"{folder}: there is no file *.safetensors")
         if next(self.language.parameters()).is_meta:
             return  # where recipes are checked, billions of weights are not read for it
-        folder = self.config.sources.language
         library: Any = AutoModelForCausalLM
         quiet: Any = disable_progress_bar
         quiet()
@@ -380,7 +382,9 @@ class VideoChat2(Model):
         projected: Tensor = self.projection(queries)
         return projected
 
-    def language_input(self, before: Text, visual: Tensor | None, after: Text) -> LanguageInput:
+    def language_input(
+        self, before: Text, visual: Tensor | Visual | None, after: Text
+    ) -> LanguageInput:
         """Return what the language model is given, see `assemble`."""
         words = self.language.get_input_embeddings()
         return assemble(words, self.begin_id, before, visual, after)

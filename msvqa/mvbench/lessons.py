@@ -1,15 +1,17 @@
 """Lessons for a small video chat model: drawn videos, what is said of them, and a language model.
 
     videos/NUMBER.mp4, videos/NUMBER/   other ones than those of the benchmark beside them
-    train.json  val.json                captions, as the data set caption_files reads them
+    train.json  val.json                captions of some, as the data set caption_files reads them
     instructions.json                   questions with answers, as the data set instructions does
     instructions_val.json
     language/                           a small language model of random weights, its tokenizer
     qformer/                            the tokenizer of the Q-Former
     mvbench/                            a small MVBench (`mini.py`), whose options keep their order
+    mvbench_shuffled/                   the same questions with their options in drawn orders
 
-A letter is asked for in the words of `lmms_eval`, and the same in open words: so the answers are
-learned too, which a small model could not tell from letters.
+A caption says what is drawn, and answers no question in its words. A letter is asked for in the
+words of `lmms_eval`, and the same in open words: so the answers are learned too, which a small
+model could not tell from letters.
 """
 
 import json
@@ -25,16 +27,19 @@ from msvqa.files import folder_written_aside
 from msvqa.mvbench.drawing import write_media
 from msvqa.mvbench.mini import drawn_medium, make_mini
 from msvqa.mvbench.prompts import LETTERS, lmms_eval
-from msvqa.mvbench.scenes import SIZE_PX, Drawn, draw
+from msvqa.mvbench.scenes import SIZE_PX, Drawn, described, draw
 from msvqa.mvbench.tasks import TASKS
 
 MARKER = "lessons.json"
-MINI = "mvbench"
-VALIDATED = 10
-"""One of so many questions is for validation."""
+MINI, SHUFFLED = "mvbench", "mvbench_shuffled"
+LEAST = 10
+"""Videos of a task."""
+VALIDATED, CAPTIONED = 0.1, 0.4
+"""Parts of the videos that are for validation, and of the others that have a caption: the first two
+stages are short. Which these are is drawn: the answers of a task take turns."""
 OTHER_SEED = 1_000_003
 """Added to the seed of the lessons: the benchmark has other videos."""
-WIDTH = 128
+WIDTH = 96
 """Of the language model; states of one so narrow must start larger than the library has them."""
 SPECIAL = ("<s>", "</s>", "<unk>", "[CLS]", "[SEP]")
 SPOKEN = (
@@ -45,7 +50,7 @@ SPOKEN = (
 """What is in conversations besides questions and answers."""
 
 
-def make_lessons(root: str | Path, *, items: int = 100, tested: int = 12, seed: int = 0) -> Path:
+def make_lessons(root: str | Path, *, items: int = 150, tested: int = 12, seed: int = 0) -> Path:
     """Write lessons into a folder, with equal files for equal arguments.
 
     Args:
@@ -60,12 +65,13 @@ def make_lessons(root: str | Path, *, items: int = 100, tested: int = 12, seed: 
         PackageError: a package that makes language models is absent.
     """
     root = Path(root)
-    if items < VALIDATED or tested < 1:
-        raise DataError(f"at least {VALIDATED} videos of a task and 1 question, not {items}")
+    if items < LEAST or tested < 1:
+        raise DataError(f"at least {LEAST} videos of a task and 1 question, not {items}")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root} is not empty; name another folder")
     with folder_written_aside(root, MARKER) as aside:
-        make_mini(aside / MINI, items=tested, seed=seed + OTHER_SEED, order="fixed")
+        for name, order in ((MINI, "fixed"), (SHUFFLED, "shuffled")):
+            make_mini(aside / name, items=tested, seed=seed + OTHER_SEED, order=order)
         _write(aside, items, seed)
     return root
 
@@ -73,31 +79,34 @@ def make_lessons(root: str | Path, *, items: int = 100, tested: int = 12, seed: 
 def _write(root: Path, items: int, seed: int) -> None:
     media: list[dict[str, Any]] = []
     known = {_look(medium) for medium in _drawn_for(root / MINI)}
+    chance = np.random.default_rng([seed, 8])
     rows: dict[str, list[dict[str, Any]]] = {"": [], "_val": []}
     captions: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
     for task in TASKS:
-        for index, drawn in enumerate(draw(task, seed, items)):
+        for drawn in draw(task, seed, items):
             name = f"videos/{len(media):05d}{'' if task.is_frames else '.mp4'}"
             medium = drawn_medium(task, drawn, name)
             if (look := _look(medium)) in known:
                 continue  # some scenes have few looks: none is learned and tested, or seen twice
             known.add(look)
             media.append(medium)
-            is_validated = index % VALIDATED == VALIDATED - 1
+            is_validated, is_captioned = chance.random(2) < (VALIDATED, CAPTIONED)
             about = _about(drawn, name)
             # Rows of their own: behind an answer the same in other words is no riddle.
-            asked = [about | {"QA": [turn]} for turn in _turns(drawn)]
-            rows["_val" if is_validated else ""] += asked
-            said = f"{drawn.question} {drawn.answer}"
-            captions["val" if is_validated else "train"].append(about | {"caption": said})
+            of_turns = [about | {"QA": [turn]} for turn in _turns(drawn)]
+            rows["_val" if is_validated else ""] += of_turns
+            if is_validated or is_captioned:
+                said = {"caption": described(drawn, medium["fps"])}
+                captions["val" if is_validated else "train"].append(about | said)
     (root / "videos").mkdir()
     write_media(root, {"frame_size": [SIZE_PX, SIZE_PX], "media": media})
     for ending, found in rows.items():
         _write_json(root / f"instructions{ending}.json", found)
     for split, named in captions.items():
         _write_json(root / f"{split}.json", named)
-    spoken = [text for row in (*rows[""], *rows["_val"]) for turn in row["QA"] for text in
-              turn.values()]  # fmt: skip
+    asked = [row["QA"] for found in rows.values() for row in found]
+    spoken = [text for turns in asked for turn in turns for text in turn.values()]
+    spoken += [row["caption"] for found in captions.values() for row in found]
     _write_models(root, words_of([*SPOKEN, *spoken]), seed)
     _write_json(root / MARKER, {"items": items, "seed": seed, "videos": len(media)})
 
@@ -174,7 +183,7 @@ def _write_models(root: Path, words: Sequence[str], seed: int) -> None:
         ).save_pretrained(root / folder)  # fmt: skip
     config = library.LlamaConfig(
         vocab_size=len(ids), hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=256, max_position_embeddings=512, bos_token_id=0, eos_token_id=1,
+        intermediate_size=2 * WIDTH, max_position_embeddings=512, bos_token_id=0, eos_token_id=1,
         pad_token_id=1, initializer_range=WIDTH**-0.5,
     )  # fmt: skip
     state = np.random.default_rng([seed, 7]).integers(2**31)

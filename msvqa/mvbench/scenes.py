@@ -2,12 +2,12 @@
 
 Every answer follows from what is drawn, and is drawn evenly over the options that can be right: the
 words of a question alone do not tell it. Tasks of order have another answer where frames are played
-backwards.
+backwards. All questions of a task have the same options, so that where these keep their order a
+letter always means the same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,22 @@ from msvqa.mvbench.tasks import TASKS, Task
 
 SIZE_PX, FRAMES, FPS = 64, 24, 8.0
 FOLDER_FRAMES = 30
-SIDE = 12
-GREY = (128, 128, 128)
+SIDE = 14
+SPEED = 2
+"""Pixels a frame, which take a square across the picture."""
+GREY, GREY_NAME = (128, 128, 128), "grey"
 COLORS = {
     "red": (220, 35, 35),
     "green": (35, 170, 60),
     "blue": (40, 70, 225),
     "yellow": (235, 220, 50),
-    "orange": (240, 140, 25),
     "purple": (135, 45, 165),
-    "white": (245, 245, 245),
-    "black": (15, 15, 15),
+    "white": (240, 240, 240),
 }
+ASKED = ("red", "green", "blue", "yellow")
+"""Colours of what is asked about."""
+TINT = 12
+"""So far a colour may be from its name's, in each channel: no two media look the same."""
 UNSURE = "It cannot be told."
 
 
@@ -86,6 +90,14 @@ class Pen:
         """Return a whole number, both ends included."""
         return int(self.generator.integers(low, high + 1))
 
+    def tint(self, color: str) -> tuple[int, ...]:
+        """Return a colour that is near the one of a name."""
+        return tuple(value + self.between(-TINT, TINT) for value in COLORS[color])
+
+    def color(self) -> tuple[int, ...]:
+        """Return any colour that is asked about."""
+        return self.tint(self.some(ASKED, 1)[0])
+
     def place(self) -> int:
         """Return a coordinate at which a square is whole."""
         return self.between(4, SIZE_PX - SIDE - 4)
@@ -95,33 +107,26 @@ def _named(color: str) -> str:
     return f"{color.capitalize()}."
 
 
-def _of_colors(pen: Pen, answer: str, count: int, certain: Sequence[str] = ()) -> list[str]:
-    """Return options of colours: the answer, those that are certain, and others."""
-    others = [color for color in COLORS if color != answer and color not in certain]
-    chosen = {answer, *certain, *pen.some(others, count - 1 - len(certain))}
-    return [_named(color) for color in COLORS if color in chosen]
-
-
-def _screens(colors: Sequence[str], length: int) -> list[Ground]:
+def _screens(pen: Pen, colors: Sequence[str], length: int) -> list[Ground]:
     return [
-        Ground(rgb=COLORS[color], first=n * length, last=(n + 1) * length)
+        Ground(rgb=pen.tint(color), first=n * length, last=(n + 1) * length)
         for n, color in enumerate(colors)
     ]
 
 
-def _answered(pen: Pen, count: int) -> tuple[str, list[str]]:
+def _answered(pen: Pen, count: int, colors: Sequence[str] = ASKED) -> tuple[str, list[str]]:
     """Return the colour that is the answer, and other colours."""
-    answer = pen.evenly(list(COLORS))
-    return answer, pen.some([color for color in COLORS if color != answer], count)
+    answer = pen.evenly(colors)
+    return answer, pen.some([color for color in colors if color != answer], count)
 
 
 def _action_sequence(pen: Pen) -> Drawn:
     answer, (first, second) = _answered(pen, 2)
     return Drawn(
         question=f"Which colour fills the screen after {second}?",
-        options=_of_colors(pen, answer, 4, (first,)),
+        options=[*map(_named, ASKED)],
         answer=_named(answer),
-        background=_screens([first, second, answer], FRAMES // 3),
+        background=_screens(pen, [first, second, answer], FRAMES // 3),
         span=(0.5, 3.0),
     )
 
@@ -130,21 +135,25 @@ def _action_prediction(pen: Pen) -> Drawn:
     answer, (other,) = _answered(pen, 1)
     return Drawn(
         question="Two colours take turns. Which one comes next after this part?",
-        options=_of_colors(pen, answer, 4, (other,)),
+        options=[*map(_named, ASKED)],
         answer=_named(answer),
-        background=_screens([answer, other] * 3, FRAMES // 6),
+        background=_screens(pen, [answer, other] * 3, FRAMES // 6),
         # The next colour begins at 2 s.
         span=(0.0, 1.9),
     )
 
 
-def _way(pen: Pen, way: tuple[int, int], speed: int = 1, **fields: Any) -> Square:
-    """Return a square that moves from one side towards the other."""
-    dx, dy = way
-    at = {0: pen.place(), 1: 4, -1: SIZE_PX - SIDE - 4}
-    color = pen.some(list(COLORS), 1)[0]
-    fields = {"rgb": COLORS[color], **fields}
-    return Square(x=at[dx], y=at[dy] if dy else pen.place(), dx=dx * speed, dy=dy * speed, **fields)
+def _way(pen: Pen, way: tuple[int, int]) -> Square:
+    """Return a square that moves from one side to the other; in the middle it is halfway."""
+    (dx, dy), start = way, pen.between(0, 4)
+    at = {0: pen.place(), 1: start, -1: SIZE_PX - SIDE - start}
+    return Square(rgb=pen.color(), x=at[dx], y=at[dy], dx=dx * SPEED, dy=dy * SPEED)
+
+
+def _in_row(pen: Pen, color: str, y: int, moves: bool) -> Square:
+    """Return a square that crosses the picture, or one that stays anywhere in its row."""
+    x, dx = (pen.between(0, 4), SPEED) if moves else (pen.place(), 0)
+    return Square(rgb=pen.tint(color), x=x, y=y, dx=dx)
 
 
 def _action_antonym(pen: Pen) -> Drawn:
@@ -160,7 +169,7 @@ def _action_antonym(pen: Pen) -> Drawn:
 
 def _fine_grained_action(pen: Pen) -> Drawn:
     answer = pen.evenly(["It slides fast.", "It slides slowly.", "It stays.", "It blinks."])
-    slide = _way(pen, (1, 0), 2)
+    slide = _way(pen, (1, 0))
     still = replace(slide, dx=0)
     squares = {
         "It slides fast.": [slide],
@@ -178,12 +187,12 @@ def _fine_grained_action(pen: Pen) -> Drawn:
 
 def _unexpected_action(pen: Pen) -> Drawn:
     half = FRAMES // 2
-    one, two = pen.some(list(COLORS), 2)
-    before = Square(rgb=COLORS[one], x=6, y=pen.place(), last=half)
+    one, two = pen.some(ASKED, 2)
+    before = Square(rgb=pen.tint(one), x=6, y=pen.place(), last=half)
     after = replace(before, first=half, last=FRAMES)
     squares = {
         "The square jumps to the other side.": replace(after, x=SIZE_PX - SIDE - 6),
-        "The square changes its colour.": replace(after, rgb=COLORS[two]),
+        "The square changes its colour.": replace(after, rgb=pen.tint(two)),
         "The square grows.": replace(after, size=2 * SIDE),
         "The square disappears.": None,
     }
@@ -199,10 +208,10 @@ def _unexpected_action(pen: Pen) -> Drawn:
 
 def _object_existence(pen: Pen) -> Drawn:
     answer = pen.evenly(["Yes.", "No."])
-    asked, other = pen.some(list(COLORS), 2)
+    asked, other = pen.some(ASKED, 2)
     first = pen.between(0, FRAMES // 2)
     color = asked if answer == "Yes." else other
-    square = Square(rgb=COLORS[color], x=pen.place(), y=pen.place(), first=first, last=first + 10)
+    square = Square(rgb=pen.tint(color), x=pen.place(), y=pen.place(), first=first, last=first + 10)
     return Drawn(
         question=f"Is there a {asked} square at any time?",
         options=["Yes.", "No.", UNSURE],
@@ -213,11 +222,11 @@ def _object_existence(pen: Pen) -> Drawn:
 
 def _object_interaction(pen: Pen) -> Drawn:
     answer, (other,) = _answered(pen, 1)
-    earlier = Square(rgb=COLORS[other], x=pen.place(), y=pen.place(), last=FRAMES // 2)
-    later = Square(rgb=COLORS[answer], x=pen.place(), y=pen.place(), first=FRAMES // 2)
+    earlier = Square(rgb=pen.tint(other), x=pen.place(), y=pen.place(), last=FRAMES // 2)
+    later = Square(rgb=pen.tint(answer), x=pen.place(), y=pen.place(), first=FRAMES // 2)
     return Drawn(
         question="Which square is shown in this part?",
-        options=_of_colors(pen, answer, 4, (other,)),
+        options=[*map(_named, ASKED)],
         answer=_named(answer),
         squares=[earlier, later],
         span=(1.5, 3.0),
@@ -225,10 +234,10 @@ def _object_interaction(pen: Pen) -> Drawn:
 
 
 def _object_shuffle(pen: Pen) -> Drawn:
-    places = {"On the left.": 4, "In the middle.": 26, "On the right.": 48}
+    places = {"On the left.": 4, "In the middle.": 25, "On the right.": 46}
     answer = pen.evenly(list(places))
     start, between = pen.some([place for name, place in places.items() if name != answer], 2)
-    color = COLORS[pen.some(list(COLORS), 1)[0]]
+    color = pen.color()
     third, y = FRAMES // 3, pen.place()
     squares = [
         Square(rgb=color, x=x, y=y, first=n * third, last=(n + 1) * third)
@@ -263,8 +272,7 @@ def _action_localization(pen: Pen) -> Drawn:
     }
     answer = pen.evenly(list(parts))
     first, last = parts[answer]
-    color = COLORS[pen.some(list(COLORS), 1)[0]]
-    square = Square(rgb=color, x=pen.place(), y=pen.place(), first=first, last=last)
+    square = Square(rgb=pen.color(), x=pen.place(), y=pen.place(), first=first, last=last)
     return Drawn(
         question="When is the square there?",
         options=list(parts),
@@ -275,20 +283,20 @@ def _action_localization(pen: Pen) -> Drawn:
 
 
 def _scene_transition(pen: Pen) -> Drawn:
-    pairs = pen.some([pair for pair in product(COLORS, COLORS) if pair[0] < pair[1]], 2)
-    options = [way for one, two in sorted(pairs) for way in ((one, two), (two, one))]
+    # Each end of a scene is that of another one too, or its beginning.
+    options = [("red", "green"), ("green", "red"), ("red", "blue"), ("blue", "red")]
     first, second = pen.evenly(options)
     return Drawn(
         question="How does the scene change?",
         options=[f"From {one} to {two}." for one, two in options],
         answer=f"From {first} to {second}.",
-        background=_screens([first, second], FRAMES // 2),
+        background=_screens(pen, [first, second], FRAMES // 2),
     )
 
 
 def _action_count(pen: Pen) -> Drawn:
     answer = pen.evenly([1, 2, 3])
-    square = Square(rgb=COLORS[pen.some(list(COLORS), 1)[0]], x=pen.place(), y=pen.place())
+    square = Square(rgb=pen.color(), x=pen.place(), y=pen.place())
     return Drawn(
         question="How many times does the square flash?",
         options=["1", "2", "3"],
@@ -300,9 +308,9 @@ def _action_count(pen: Pen) -> Drawn:
 def _moving_count(pen: Pen) -> Drawn:
     answer = pen.evenly([0, 1, 2, 3])
     rows = pen.some([2, 18, 34, 50], 4)
-    colors = pen.some(list(COLORS), 4)
+    colors = pen.some(ASKED, 4)
     squares = [
-        Square(rgb=COLORS[color], x=pen.between(4, 24), y=y, dx=int(n < answer))
+        _in_row(pen, color, y, n < answer)
         for n, (color, y) in enumerate(zip(colors, rows, strict=True))
     ]
     return Drawn(
@@ -314,15 +322,16 @@ def _moving_count(pen: Pen) -> Drawn:
 
 
 def _moving_attribute(pen: Pen) -> Drawn:
-    answer, others = _answered(pen, 2)
-    rows = pen.some([6, 26, 46], 3)
+    colors = ASKED[:3]
+    answer, others = _answered(pen, 2, colors)
+    rows = pen.some([4, 25, 46], 3)
     squares = [
-        Square(rgb=COLORS[color], x=pen.between(4, 24), y=y, dx=int(color == answer))
+        _in_row(pen, color, y, color == answer)
         for color, y in zip([answer, *others], rows, strict=True)
     ]
     return Drawn(
         question="Which colour does the moving square have?",
-        options=_of_colors(pen, answer, 3, others),
+        options=[*map(_named, colors)],
         answer=_named(answer),
         squares=squares,
     )
@@ -330,14 +339,14 @@ def _moving_attribute(pen: Pen) -> Drawn:
 
 def _state_change(pen: Pen) -> Drawn:
     answer = pen.evenly(["Yes.", "No."])
-    one, two = pen.some(list(COLORS), 2)
+    one, two = pen.some(ASKED, 2)
     # Where it ends as it began, it is another in between.
     screens = [one, one, two] if answer == "Yes." else [one, two, one]
     return Drawn(
         question="Does the screen end in another colour than it begins with?",
         options=["Yes.", "No.", UNSURE],
         answer=answer,
-        background=_screens(screens, FRAMES // 3),
+        background=_screens(pen, screens, FRAMES // 3),
     )
 
 
@@ -349,9 +358,8 @@ def _fine_grained_pose(pen: Pen) -> Drawn:
         "A single square.": (0, 0),
     }
     answer = pen.evenly(list(steps))
-    color = COLORS[pen.some(list(COLORS), 1)[0]]
-    right, down = steps[answer]
-    x, y = (8 if step else pen.place() for step in (right, down))
+    color, (right, down) = pen.color(), steps[answer]
+    x, y = (6 if step else pen.place() for step in (right, down))
     return Drawn(
         question="What do the squares form?",
         options=list(steps),
@@ -361,13 +369,13 @@ def _fine_grained_pose(pen: Pen) -> Drawn:
 
 
 def _character_order(pen: Pen) -> Drawn:
-    colors = sorted(pen.some(list(COLORS), 2))
+    colors = ASKED[:2]
     options = [", ".join(colors), ", ".join(reversed(colors)), "Both at once"]
     answer = pen.evenly(options)
     late = {colors[1]: answer == options[0], colors[0]: answer == options[1]}
     squares = [
-        Square(rgb=COLORS[color], x=8 + 34 * n, y=pen.place(), first=12 if late[color] else 3)
-        for n, color in enumerate(colors)
+        Square(rgb=pen.tint(color), x=x, y=pen.place(), first=12 if late[color] else 3)
+        for color, x in zip(colors, pen.some([6, 44], 2), strict=True)
     ]
     return Drawn(
         question="In which order do the squares appear?",
@@ -387,8 +395,8 @@ def _egocentric_navigation(pen: Pen) -> Drawn:
     answer = pen.evenly(list(goals))
     x, y = goals[answer]
     right, down = pen.between(-4, 4), pen.between(-4, 4)
-    goal = Square(rgb=COLORS["green"], x=x + right, y=y + down, size=10)
-    you = Square(rgb=COLORS["white"], x=28 + right, y=42 + down, size=6)
+    goal = Square(rgb=pen.tint("green"), x=x + right, y=y + down, size=12)
+    you = Square(rgb=pen.tint("white"), x=27 + right, y=42 + down, size=8)
     return Drawn(
         question="You are the white square and face up, the green one is your goal. What is next?",
         options=list(goals),
@@ -398,7 +406,8 @@ def _egocentric_navigation(pen: Pen) -> Drawn:
 
 
 def _episodic_reasoning(pen: Pen) -> Drawn:
-    answer, others = _answered(pen, 4)
+    colors = (*ASKED, "purple")
+    answer, others = _answered(pen, 4, colors)
     part = pen.between(0, 4)
     screens = [*others[:part], answer, *others[part:]]
     length = FOLDER_FRAMES // 5
@@ -406,22 +415,19 @@ def _episodic_reasoning(pen: Pen) -> Drawn:
     start = (part * length + 1) / FRAMES_FPS
     return Drawn(
         question="Which colour is shown in this part?",
-        options=_of_colors(pen, answer, 5, others),
+        options=[*map(_named, colors)],
         answer=_named(answer),
-        background=_screens(screens, length),
+        background=_screens(pen, screens, length),
         span=(round(start + 1 / FRAMES_FPS, 2), round(start + 4 / FRAMES_FPS, 2)),
     )
 
 
 def _counterfactual_inference(pen: Pen) -> Drawn:
     answer = pen.evenly(["Yes.", "No."])
-    mover, other = pen.some(list(COLORS), 2)
+    mover, other = pen.some(ASKED, 2)
     removed = other if answer == "Yes." else mover
     rows = pen.some([8, 40], 2)
-    squares = [
-        Square(rgb=COLORS[mover], x=4, y=rows[0], dx=2),
-        Square(rgb=COLORS[other], x=pen.place(), y=rows[1]),
-    ]
+    squares = [_in_row(pen, mover, rows[0], True), _in_row(pen, other, rows[1], False)]
     return Drawn(
         question=f"If the {removed} square were not there, would anything move?",
         options=["Yes.", "No."],
@@ -462,3 +468,50 @@ def draw(task: Task, seed: int, count: int) -> Iterator[Drawn]:
     for index in range(count):
         generator = np.random.default_rng([seed, number, index])
         yield DRAW[number](Pen(generator, index + shift))
+
+
+def described(drawn: Drawn, fps: float = FPS) -> str:
+    """Return in words what the span of a question shows: colours of the screen, and each square."""
+    start, end = (at * fps for at in drawn.span or (0.0, FRAMES / FPS))
+
+    def is_shown(part: Ground | Square) -> bool:
+        return part.first <= end and part.last > start
+
+    colors = [_color_of(ground.rgb) for ground in drawn.background if is_shown(ground)]
+    said = [] if colors == [GREY_NAME] else [f"The screen is {', then '.join(colors)}."]
+    said += [
+        f"A {_color_of(square.rgb)} square {_motion(square)} {_place(square)}{_time(square)}."
+        for square in drawn.squares
+        if is_shown(square)
+    ]
+    return " ".join(said)
+
+
+def _color_of(rgb: Sequence[int]) -> str:
+    """Return the name of the colour that is nearest."""
+    known = {**COLORS, GREY_NAME: GREY}
+    return min(known, key=lambda name: float(np.abs(np.subtract(known[name], rgb)).max()))
+
+
+def _motion(square: Square) -> str:
+    if not square.dx and not square.dy:
+        return "stays"
+    to = {(1, 0): "right", (-1, 0): "left", (0, 1): "down", (0, -1): "up"}
+    way = to[int(np.sign(square.dx)), int(np.sign(square.dy))]
+    return f"moves {way} {'fast' if abs(square.dx + square.dy) == SPEED else 'slowly'}"
+
+
+def _place(square: Square) -> str:
+    """Return where a square is when it is first there."""
+    column, row = ((2 * at + square.size) * 3 // (2 * SIZE_PX) for at in (square.x, square.y))
+    down, across = ("top", "middle", "bottom")[row], ("left", "middle", "right")[column]
+    return f"at the {down} {across}"
+
+
+def _time(square: Square) -> str:
+    """Return when a square is there, in thirds of the video; nothing where it is always."""
+    if square.first == 0 and square.last == FRAMES:
+        return ""
+    thirds = ("beginning", "middle", "end")
+    first, last = (at * 3 // FRAMES for at in (square.first, square.last - 1))
+    return f" from the {thirds[first]} to the {thirds[last]}"

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from msvqa import collectives
 from msvqa.data.batch import Batch, weighted_mean
 from msvqa.data.conversations.conversation import Conversation, Kind, Turn
 from msvqa.data.texts import read_texts
 from msvqa.errors import DataError, RecipeError
-from msvqa.models.layers.language_input import LanguageInput, next_logits, target_logits
+from msvqa.models.layers.language_input import LanguageInput, Visual, next_logits, target_logits
 from msvqa.models.layers.writing import WritingConfig, write_answers
 from msvqa.models.model import Model
 from msvqa.models.videochat2 import VideoChat2
@@ -65,8 +64,9 @@ class Generation(Objective):
         """How answers are written."""
 
     config: Config
-    answers_questions: ClassVar[bool] = True
+    writes_answers: ClassVar[bool] = True
     sees_whole_batch = True
+    asks_all_parts = False
 
     def __init__(self, config: Config, model: Model) -> None:
         if not isinstance(model, VideoChat2) or {"language", "projection"} & model.absent:
@@ -106,9 +106,6 @@ class Generation(Objective):
         given = given._replace(labels=given.labels.masked_fill(padding[:, None], -100))
         logits, words = target_logits(self.chat.language, given)
         total = functional.cross_entropy(logits.float(), words, reduction="sum")
-        if collectives.worker_count() > 1:
-            # All workers wait for the gradients of all parts, also of those that no row asked for.
-            total = total + 0 * sum(p.sum() for p in self.chat.parameters() if p.requires_grad)
         return {
             "loss": total / words_per_worker(given.labels),
             "cut": weighted_mean(texts.cut, batch),
@@ -116,16 +113,23 @@ class Generation(Objective):
         }
 
     def _given(self, batch: Batch, texts: Given) -> LanguageInput:
-        """Return what the language model is given; without `frames` no row has a medium."""
-        visual = None
-        if "frames" in batch:
-            tokens = self.chat.see(batch)[batch["video_index"]]
-            visual = self.chat.visual(tokens, texts.reading)
-        return self.chat.language_input(texts.before, visual, texts.after)
+        """Return what the language model is given; without `frames` no row has a medium.
+
+        Rows with a medium and rows without one may be in one batch: the latter have frames of
+        zeros, whose tokens are left out.
+        """
+        if "frames" not in batch:
+            return self.chat.language_input(texts.before, None, texts.after)
+        tokens = self.chat.see(batch)[batch["video_index"]]
+        visual = self.chat.visual(tokens, texts.reading)
+        if "video" not in batch:
+            return self.chat.language_input(texts.before, visual, texts.after)
+        some = Visual(visual, batch["video"][batch["video_index"]] >= 0)
+        return self.chat.language_input(texts.before, some, texts.after)
 
     def _conversations(self, batch: Batch) -> list[Conversation]:
         if "conversation_utf8" in batch:
-            return [self._read(text, batch) for text in read_texts(batch["conversation_utf8"])]
+            return [self._read(text) for text in read_texts(batch["conversation_utf8"])]
         if "text_utf8" not in batch:
             raise RecipeError(
                 ["objective generation learns from conversations or captions: data instructions or "
@@ -137,13 +141,8 @@ class Generation(Objective):
             for caption, (kind, prompt) in zip(captions, self._prompts(batch), strict=True)
         ]
 
-    def _read(self, text: str, batch: Batch) -> Conversation:
+    def _read(self, text: str) -> Conversation:
         kind, turns = json.loads(text)
-        if kind != "text" and "frames" in batch and bool((batch["video"] < 0).any()):
-            raise RecipeError(
-                ["batch.streams: rows with a medium and rows without one are in one batch: use "
-                 "apart"]
-            )  # fmt: skip
         return Conversation(kind, tuple(Turn(*turn) for turn in turns), self._system)
 
     @property

@@ -28,9 +28,16 @@ class Objective(nn.Module):
     answers_questions: ClassVar[bool] = True
     """Whether a run that ends with this stage can be evaluated, and asked by `predict`."""
 
+    writes_answers: ClassVar[bool] = False
+    """Whether its answers are texts that it writes word by word."""
+
     sees_whole_batch: bool = False
     """Whether the loss compares the examples of a batch with each other, over all workers: then a
     step in several passes (`batch.accumulate`) would be another step, and is refused."""
+
+    asks_all_parts: bool = True
+    """Whether the loss of every batch depends on all parameters that are trained, as that of rows
+    without media may not."""
 
     about: ClassVar[Mapping[str, Literal["media", "examples", "both"]]] = {}
     """What a method that answers is about: media alone, examples alone (no media are read), or, as

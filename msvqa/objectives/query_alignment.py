@@ -67,6 +67,12 @@ class QueryAlignment(Objective):
                 [f"objective query_alignment needs model videochat2 with its heads, not "
                  f"{model.config.name} without"]
             )  # fmt: skip
+        most = model.config.qformer.max_words
+        if config.max_words > most:
+            raise RecipeError(
+                [f"objective.max_words: {config.max_words} words are longer than the Q-Former has "
+                 f"places for, model.qformer.max_words = {most}"]
+            )  # fmt: skip
         super().__init__(config, model)
 
     @property

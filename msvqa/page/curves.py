@@ -20,6 +20,7 @@ TITLES = {
     "lr": "Learning rate",
     "waiting": "Waiting for data",
     "questions_per_s": "Examples per second",
+    "memory_gb": "Memory, GB",
     "mse": "Squared error",
     "r2": "R²",
 }

@@ -18,7 +18,7 @@ def test_training_lines_name_stage_step_loss_speed_and_time(capsys):
     lines.on_extract(3, 4, 1)
     assert capsys.readouterr().out.splitlines() == [
         "stage answer starts",
-        "answer  step 3/30  loss 2.5  71 questions/s  waiting 3%  0:01:03 left",
+        "answer  step 3/30  loss 2.5  71 examples/s  waiting 3%  0:01:03 left",
         "answer  step 3  validation: accuracy 0.125",
         "extract: 3 of 4 videos, 1 rejected",
     ]

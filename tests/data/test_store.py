@@ -87,6 +87,22 @@ def test_same_entries_same_bytes(store, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_arrays_are_those_that_numpy_writes(store, tmp_path):
+    np.save(tmp_path / "numpy.npy", np.stack([clips_of(n) for n in (4, 5)]))
+    written = tmp_path / "store/shards/00001/clips.npy"
+    assert written.read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+
+
+def test_nothing_stays_aside_of_a_shard_that_failed(tmp_path):
+    def entries():
+        yield entry(0)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shard(tmp_path, 0, SPEC, entries(), VERSIONS)
+    assert not [*(tmp_path / "shards").iterdir()]
+
+
 def test_only_the_path_travels(store):
     store.read("0")
     sent = pickle.dumps(store)

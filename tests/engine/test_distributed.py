@@ -7,9 +7,9 @@ import torch
 
 from msvqa.data.prepared import Prepared
 from msvqa.engine.checkpoint import load_checkpoint, read_info
-from msvqa.engine.distributed import wrap
 from msvqa.engine.inputs import open_inputs
 from msvqa.engine.loop import StageLoop, train_stage
+from msvqa.engine.parallel import Replicas
 from msvqa.engine.prediction import objective_of, predict_split
 from msvqa.evaluators.evaluator import evaluator_of
 from msvqa.recipe import EvaluationConfig
@@ -40,7 +40,7 @@ def first_gradients(rank: int, tiny: Path, folder: Path, stage: int) -> dict[str
     loop = StageLoop(job, host)
     # In float64, where a wrong reduction stands out from rounding.
     loop.model.double()
-    parallel = wrap(loop.objective.train(), loop.device)
+    parallel = Replicas(loop.objective.train(), loop.device)
     batch = next(iter(loop._batches(loop._plan(0), 0)))
     parallel(batch)["loss"].backward()
     return {n: p.grad for n, p in loop.model.named_parameters() if p.grad is not None}

@@ -35,7 +35,7 @@ def language(tmp_path_factory):
 def objective_of(stage, language):
     model = built(stage, language)
     if stage == "align":
-        return QueryAlignment(QueryAlignment.Config(), model), captioned()
+        return QueryAlignment(QueryAlignment.Config(max_words=16), model), captioned()
     return Generation(Generation.Config(), model), asked()
 
 

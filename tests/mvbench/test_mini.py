@@ -11,8 +11,8 @@ from msvqa.mvbench.doctor import doctor
 from msvqa.mvbench.drawing import pictures
 from msvqa.mvbench.mini import make_mini
 from msvqa.mvbench.run import fingerprint, open_benchmark
-from msvqa.mvbench.scenes import COLORS, GREY
-from msvqa.mvbench.tasks import TASKS
+from msvqa.mvbench.scenes import COLORS, GREY, TINT, described, draw
+from msvqa.mvbench.tasks import BY_NAME, TASKS
 
 ITEMS = 12
 
@@ -40,11 +40,15 @@ def answer(item):
 
 def color_at(frame):
     """Return the name of the colour that is not the background, or of the whole picture."""
-    colors, counts = np.unique(frame.reshape(-1, 3), axis=0, return_counts=True)
-    known = {value: name for name, value in COLORS.items()}
-    names = [known[tuple(c)] for c in colors.tolist() if tuple(c) != GREY]
-    assert len(names) <= 1, counts
+    colors = np.unique(frame.reshape(-1, 3), axis=0)
+    names = [name_of(color) for color in colors.tolist() if tuple(color) != GREY]
+    assert len(names) <= 1
     return names[0] if names else ""
+
+
+def name_of(color):
+    (name,) = [n for n, rgb in COLORS.items() if np.abs(np.subtract(rgb, color)).max() <= TINT]
+    return name
 
 
 def centre(frame):
@@ -71,13 +75,11 @@ def scene(frames):
 
 
 def order(frames):
-    first = [
-        int(np.argmax((frames == COLORS[name]).all(axis=-1).any(axis=(1, 2))))
-        if ((frames == COLORS[name]).all(axis=-1).any())
-        else -1
-        for name in COLORS
-    ]
-    appear = sorted((at, name) for at, name in zip(first, COLORS, strict=True) if at >= 0)
+    colors = {tuple(color) for color in frames.reshape(-1, 3).tolist()} - {GREY}
+    appear = sorted(
+        (int(np.argmax((frames == color).all(axis=-1).any(axis=(1, 2)))), name_of(color))
+        for color in colors
+    )
     (a, one), (b, two) = appear
     return "Both at once" if a == b else f"{one}, {two}"
 
@@ -128,6 +130,21 @@ def test_answers_are_drawn_evenly_over_what_can_be_right(shown):
         assert set(counts.values()) == {ITEMS // count}, task
 
 
+def test_captions_say_what_is_drawn():
+    for drawn in draw(BY_NAME["Moving Direction"], 0, 8):
+        assert f"moves {drawn.answer.lower().removesuffix('.')} fast at the" in described(drawn)
+    for drawn in draw(BY_NAME["Scene Transition"], 0, 8):
+        _, one, _, two = drawn.answer.removesuffix(".").split()
+        assert described(drawn) == f"The screen is {one}, then {two}."
+    for drawn in draw(
+        BY_NAME["Object Interaction"], 0, 8
+    ):  # the square before the span is not told
+        said = described(drawn)
+        assert said.startswith(f"A {drawn.answer.lower().removesuffix('.')} square stays at the")
+        assert said.endswith("from the middle to the end.")
+        assert said.count("square") == 1
+
+
 def test_it_is_whole_and_has_names_in_common_between_folders(root):
     diagnosis = doctor(str(root), media=True)
     assert diagnosis.problems == []
@@ -153,8 +170,9 @@ def test_a_seed_gives_the_same_files_and_another_gives_others(tmp_path):
 def test_options_keep_their_order_where_that_is_wanted(tmp_path):
     root = make_mini(tmp_path / "fixed", items=6, order="fixed")
     items = open_benchmark(str(root)).read().items
-    directions = {item.candidates for item in items if item.task == "Moving Direction"}
-    assert directions == {("Left.", "Right.", "Up.", "Down.")}
+    shown = {(item.task, item.candidates) for item in items}
+    assert len(shown) == len(TASKS)  # a letter always means the same
+    assert ("Moving Direction", ("Left.", "Right.", "Up.", "Down.")) in shown
     with pytest.raises(DataError, match="is not empty"):
         make_mini(root)
     with pytest.raises(DataError, match="at least 1"):

@@ -5,7 +5,8 @@ shape looks like, how fast it moves in which direction first, and how then. Ever
 every motion, and every motion beside the one that it is when played backwards: who sees one frame
 finds one video of twelve, and who sees frames without their order confuses two. `backwards.json`
 has the captions of the test with the same videos played backwards. Images beside the videos of
-training have captions of looks alone.
+training have captions of looks alone; `pictures.json`, if it is wanted, has many more of these, for
+a teacher that knows pictures better than those who have captions of videos.
 
 Legend: F frames, H x W pixels.
 """
@@ -27,7 +28,7 @@ from msvqa.files import folder_written_aside, write_json
 
 MARKER = "generated.json"
 """Written last, with the settings of the set."""
-BACKWARDS = "backwards"
+BACKWARDS, PICTURES = "backwards", "pictures"
 SIZE_PX, RATE, LENGTHS = 48, Fraction(12), (20, 29)
 """Height and width; frames a second; fewest frames and one more than most"""
 RADII = (5.5, 6.5)
@@ -50,7 +51,9 @@ TEMPLATES = (
 )
 LOOKS = tuple(f"{color} {shape}" for color, shape in product(COLORS, SHAPES))
 LOOK_TEMPLATES = ("a {look}", "a picture of a {look}")
-SETTINGS = ("train_videos", "train_images", "val_videos", "test_videos", "drawing_seed")
+SETTINGS = (
+    "train_videos", "train_images", "pictures", "val_videos", "test_videos", "drawing_seed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, order=True)
@@ -106,6 +109,8 @@ class SyntheticCaptions(CaptionFiles):
         name: str = "synthetic_captions"
         train_videos: int = Field(default=1008, ge=1)
         train_images: int = Field(default=120, ge=0)
+        pictures: int = Field(default=0, ge=0)
+        """Images of `pictures.json`, which only those read who name it in `files`."""
         val_videos: int = Field(default=48, ge=1)
         test_videos: int = Field(default=96, ge=1)
         drawing_seed: int = Field(default=0, ge=0)
@@ -153,7 +158,7 @@ def generate(root: str | Path, config: SyntheticCaptions.Config) -> Path:
 
 def _write(root: Path, config: SyntheticCaptions.Config) -> None:
     counts = {split: getattr(config, f"{split}_videos") for split in SyntheticCaptions.splits}
-    for name in ("videos", "images", BACKWARDS):
+    for name in ("videos", "images", BACKWARDS, PICTURES):
         (root / name).mkdir()
     number = 0
     for place, (split, count) in enumerate(counts.items()):
@@ -170,10 +175,13 @@ def _write(root: Path, config: SyntheticCaptions.Config) -> None:
                 reverse.append({"video": name, "caption": scene.captions})
             number += 1
         if split == "train":
-            rows += _images(root, config.train_images, rng)
+            rows += _images(root, "images", config.train_images, rng)
         write_json(root / f"{split}.json", rows)
         if reverse:
             write_json(root / f"{BACKWARDS}.json", reverse)
+    rng = np.random.default_rng([config.drawing_seed, len(counts)])
+    if config.pictures:
+        write_json(root / f"{PICTURES}.json", _images(root, PICTURES, config.pictures, rng))
     write_json(root / MARKER, {"settings": {key: getattr(config, key) for key in SETTINGS}})
 
 
@@ -184,10 +192,10 @@ def deal(rng: np.random.Generator, count: int) -> list[Scene]:
     return list(islice(cycle(scenes), count))
 
 
-def _images(root: Path, count: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+def _images(root: Path, folder: str, count: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     rows = []
     for number in range(count):
-        look, name = LOOKS[number % len(LOOKS)], f"images/{number:04d}.png"
+        look, name = LOOKS[number % len(LOOKS)], f"{folder}/{number:04d}.png"
         radius = rng.uniform(*RADII)
         place = rng.uniform(radius + 1, SIZE_PX - radius - 1, size=(1, 2))
         Image.fromarray(_paint(look, place, radius, rng)[0]).save(root / name)

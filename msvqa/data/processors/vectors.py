@@ -139,7 +139,9 @@ class VectorReader(Extractor):
                     "bad_array",
                     f"{path}: shape {found.shape}, {shape} with D = {config.width} is needed",
                 )
-            values = as_stored(np.asarray(found), config.dtype, str(path))
+            # What is only mapped may be gone behind this block.
+            found = np.array(found) if isinstance(found, np.memmap) else found
+            values = as_stored(found, config.dtype, str(path))
         if config.frames is None:
             return {"vectors": values}, "ok"
         return DRAWN[config.sampling](values, config.frames), "ok"
@@ -208,7 +210,15 @@ def _filled(rows: np.ndarray, count: int) -> Arrays:
 def _repeated(rows: np.ndarray, count: int) -> Arrays:
     """Return T rows of n at equal distances, with how many of them are no repetition."""
     length = np.array(min(len(rows), count), np.int64)
-    return {"vectors": rows[strided(len(rows), count)], "num_frames": length}
+    return {"vectors": _rows(rows, strided(len(rows), count)), "num_frames": length}
+
+
+def _rows(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return chosen rows (T, D), without a copy where they are at equal distances."""
+    step = int(chosen[1] - chosen[0]) if len(chosen) > 1 else 1
+    if step > 0 and (chosen[1:] - chosen[:-1] == step).all():
+        return rows[chosen[0] : chosen[-1] + 1 : step]
+    return rows[chosen]
 
 
 DRAWN: dict[Sampling, Callable[[np.ndarray, int], Arrays]] = {

@@ -39,6 +39,9 @@ class ClipTowerConfig(Config):
     output_width: int = Field(default=512, ge=1)
     trained_px: int = Field(default=224, ge=2)
     """Height and width of the images that the weights were trained on."""
+    first_std: float = Field(default=FIRST_STD, gt=0)
+    """Of positions and class token at the start, without weights. Of few patches a shape is known
+    by where its parts are, which so small numbers hardly say: 0.3 teaches shapes sooner."""
     norm: Literal["shared", "clip"] = "shared"
     """Scale of the pixels. UMT shows the teacher what the student sees, on ImageNet's scale;
     `clip` is the scale that CLIP was trained on."""
@@ -70,8 +73,8 @@ class ClipTower(nn.Module):
         width, patch = config.width, config.patch_px
         own = (config.trained_px // patch) ** 2 + 1
         self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
-        self.class_embedding = nn.Parameter(torch.randn(width) * FIRST_STD)
-        self.positional_embedding = nn.Parameter(torch.randn(own, width) * FIRST_STD)
+        self.class_embedding = nn.Parameter(torch.randn(width) * config.first_std)
+        self.positional_embedding = nn.Parameter(torch.randn(own, width) * config.first_std)
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = nn.ModuleDict(
             {"resblocks": nn.ModuleList(_Block(width, config.heads) for _ in range(config.depth))}

@@ -28,6 +28,15 @@ class Text(NamedTuple):
     """bool (B, L), which are learned; None: none."""
 
 
+class Visual(NamedTuple):
+    """Visual tokens of a batch in which some rows have no medium."""
+
+    tokens: Tensor
+    """(B, Q, D)."""
+    there: Tensor
+    """bool (B,), which rows have one."""
+
+
 class LanguageInput(NamedTuple):
     """Sequences of embeddings, all padding at one end."""
 
@@ -40,7 +49,7 @@ class LanguageInput(NamedTuple):
 
 
 def assemble(
-    embedding: nn.Module, bos: int, before: Text, visual: Tensor | None, after: Text
+    embedding: nn.Module, bos: int, before: Text, visual: Tensor | Visual | None, after: Text
 ) -> LanguageInput:
     """Return the sequences of a batch, padded on the right and without places that none needs.
 
@@ -50,7 +59,7 @@ def assemble(
         embedding: the word embeddings of the language model.
         bos: the id of the token that begins a sequence.
         before: the text in front of the visual tokens.
-        visual: (B, Q, D); None where no row has a medium.
+        visual: (B, Q, D), or `Visual` where some rows have a medium; None where no row has one.
         after: the text behind them.
     """
     start = before.ids.new_full((len(before.ids), 1), bos)
@@ -60,8 +69,10 @@ def assemble(
     masks = [text.mask.bool() for text in pieces]
     labels = [_labels(text) for text in pieces]
     if visual is not None:
+        every = torch.ones_like(start[:, 0], dtype=torch.bool)
+        visual, there = visual if isinstance(visual, Visual) else (visual, every)
         embedded.insert(2, visual.to(embedded[0].dtype))
-        masks.insert(2, torch.ones(visual.shape[:2], dtype=torch.bool, device=start.device))
+        masks.insert(2, there[:, None].expand(visual.shape[:2]))
         labels.insert(2, start.new_full(visual.shape[:2], IGNORED))
     whole = LanguageInput(torch.cat(embedded, 1), torch.cat(masks, 1), torch.cat(labels, 1))
     return padded_right(whole)

@@ -90,6 +90,21 @@ def test_images_have_captions_of_looks_alone(root):
     assert np.asarray(Image.open(root / images[0]["image"])).shape == (48, 48, 3)
 
 
+def test_pictures_are_read_by_those_alone_who_name_them(root, tmp_path):
+    rows = rows_of(root, "pictures")
+    assert len(rows) == SIZES["pictures"]
+    assert {row["caption"][0] for row in rows} == {f"a {look}" for look in LOOKS}
+    named = {"train": ("train.json", "pictures.json")}
+    counts = []
+    for number, files in enumerate((None, named)):
+        place = str(tmp_path / str(number))
+        config = CaptionFiles.Config(
+            name="caption_files", root=str(root), files=files, prepared=place
+        )
+        counts.append(len(prepare(config).split("train")))
+    assert counts == [28, 28 + SIZES["pictures"]]
+
+
 def test_caption_files_reads_it_too(root, tmp_path):
     own = SyntheticCaptions.Config(root=str(root), prepared=str(tmp_path / "a"), **SIZES)
     other = CaptionFiles.Config(name="caption_files", root=str(root), prepared=str(tmp_path / "b"))
