@@ -31,6 +31,9 @@ from msvqa.models.parts import parameters_of
 from msvqa.objectives.objective import Objective
 from msvqa.stage_config import StageConfig
 
+NEEDED = ("set_reduce_scatter_unused_params", "reset_iter_state")
+"""What earlier versions of PyTorch, with which all else works, cannot do with cut models."""
+
 
 class Replicas:
     """Every worker has the whole model; gradients are averaged."""
@@ -200,7 +203,7 @@ def share(objective: Objective, stage: StageConfig, device: torch.device) -> Rep
         return Replicas(objective, device)
     kinds = {p.dtype for p in objective.model.parameters() if p.requires_grad}
     problem = ""
-    if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
+    if not all(hasattr(FSDPModule, name) for name in NEEDED):
         problem = f"PyTorch {torch.__version__} is too old for it"
     elif len(kinds) > 1:
         problem = f"what is trained has several types: {', '.join(sorted(map(str, kinds)))}"

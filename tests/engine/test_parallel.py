@@ -70,6 +70,7 @@ def both_ways(raw: dict[str, Any], folder: Path) -> tuple[dict[str, Any], dict[s
     return ways[0], ways[1]
 
 
+@pytest.mark.again
 @pytest.mark.slow
 def test_losses_validations_and_weights_of_cut_models_are_those_of_whole_ones(tiny, tmp_path):
     options = (
