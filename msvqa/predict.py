@@ -115,7 +115,8 @@ def predict(run: str | Path, video: str | Path, question: str, *, top_k: int = 5
     Raises:
         RunError: the run compares videos, or what should be a question is a file.
     """
-    recipe = Run.open(run).recipe
+    opened = Run.open(run)
+    recipe = opened.recipe
     check_answers(recipe)
     if embeds(recipe):
         raise RunError(f"{run} embeds videos and answers no questions: compare two of them")
@@ -128,9 +129,8 @@ def predict(run: str | Path, video: str | Path, question: str, *, top_k: int = 5
         raise RunError(f"{run} writes its answers: ask it with `talk`")
     if Path(question).is_file():
         raise RunError(f"{run} answers questions, and {question} is a file: give it a question")
-    model = from_pretrained(run)
-    assert isinstance(model, Answerer)
-    return model.answer(video, question, top_k=top_k)
+    loaded = load_checkpoint(opened.locate(opened.checkpoint()))
+    return Answerer(loaded).answer(video, question, top_k=top_k)
 
 
 def compare(

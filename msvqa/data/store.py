@@ -13,6 +13,7 @@ Arrays were chosen over HDF5 by measurement (benchmarks/store.py): a video is a 
 microsecond and no copy, and any process writes its shards without a lock.
 """
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -114,6 +115,12 @@ class StoreSpec:
             for part, made in self.encoders.items()
         }
         return replace(self, encoders=encoders)
+
+    @property
+    def digest(self) -> str:
+        """Eight letters for what the store depends on, whatever number formats are chosen."""
+        identity = json.dumps(self.settled({}).to_dict(), sort_keys=True)
+        return hashlib.sha256(identity.encode()).hexdigest()[:8]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; `from_dict` reads it back."""
@@ -265,7 +272,7 @@ class Store:
     def facts(self) -> dict[str, dict[str, Any]]:
         """Size and hash of the source file and counts of the decoder, for every video."""
         folder = open_folder(self.location)
-        names = sorted(name for name in folder.sizes("shards") if name.endswith(f"/{SHARD}"))
+        names = _descriptions(folder)
         if names:
             folder.get(*names)
         found = [read_json(folder.path / name) or {} for name in names]
@@ -370,9 +377,7 @@ class _ShardFiles:
                     f"video {entry.video_id}: {name} has shape {given[name].shape}, "
                     f"the store has {spec.shape}"
                 )
-            same = given[name].dtype == spec.dtype
-            array = given[name] if same else to_type(given[name], spec.dtype)
-            arrays[name] = np.asarray(array, order="C")
+            arrays[name] = np.asarray(to_type(given[name], spec.dtype), order="C")
         if bad := not_finite(arrays):
             raise StoreError(f"video {entry.video_id}: {' and '.join(bad)} are not finite")
         with self._naming():
@@ -468,8 +473,7 @@ def _read_whole(
 def made_as(store: str | Path, spec: StoreSpec) -> StoreSpec | None:
     """Return a spec as the shards that are there have settled it; None where there are none."""
     folder = open_folder(store)
-    names = sorted(name for name in folder.sizes("shards") if name.endswith(f"/{SHARD}"))
-    for name in (INDEX, *names):
+    for name in (INDEX, *_descriptions(folder)):
         try:
             found = StoreSpec.from_dict((read_json(folder.get(name)) or {})["spec"])
             if found == spec.settled(found.precisions):
@@ -477,6 +481,11 @@ def made_as(store: str | Path, spec: StoreSpec) -> StoreSpec | None:
         except (AttributeError, KeyError, TypeError):
             continue  # damaged, or none
     return None
+
+
+def _descriptions(folder: Folder) -> list[str]:
+    """Return the names of the descriptions of all shards, in their order."""
+    return sorted(name for name in folder.sizes("shards") if name.endswith(f"/{SHARD}"))
 
 
 def with_precision(made: Mapping[str, Any], precision: str) -> dict[str, Any]:

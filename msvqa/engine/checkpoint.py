@@ -33,6 +33,7 @@ from msvqa.engine.needs import MAX_PROBLEMS_IN_MESSAGE, Needs
 from msvqa.engine.origins import (
     Origins,
     load_external_parts,
+    names_not_stored,
     plain_origins,
     read_origins,
     with_stored,
@@ -40,7 +41,6 @@ from msvqa.engine.origins import (
 from msvqa.errors import CheckpointError, IncompleteError
 from msvqa.files import hash_file, sync, write_json
 from msvqa.models.model import Model, Sizes, build_model
-from msvqa.models.parts import parts_of_weights
 from msvqa.recipe import Recipe, load
 from msvqa.run import CHECKPOINT_INFO, Run
 from msvqa.sections import resolve
@@ -129,7 +129,9 @@ def save_checkpoint(folder: Path, content: Content) -> None:
 
 def _write(folder: Path, content: Content) -> None:
     origins = with_stored(content.model, content.origins)
-    save_file(_stored_weights(content.model, origins), folder / WEIGHTS)
+    save_file(
+        _stored_weights(content.model, names_not_stored(content.model, origins)), folder / WEIGHTS
+    )
     try:
         torch.save(dict(content.training_state), folder / TRAINING_STATE)
     except RuntimeError as error:  # what torch makes of a full disk
@@ -155,13 +157,9 @@ def _write(folder: Path, content: Content) -> None:
     write_json(folder / CHECKPOINT_INFO, info | {"sha256": _sha256_of_info(info)})
 
 
-def _stored_weights(model: Model, origins: Origins) -> dict[str, Tensor]:
-    """Return the weights of a model but for the parts that stay in files of the user."""
-    weights = model.state_dict()
-    left_out = {part for part, origin in origins.items() if not origin.stored}
-    if left_out:
-        part_of = parts_of_weights(model, model.parts())
-        weights = {name: v for name, v in weights.items() if part_of[name] not in left_out}
+def _stored_weights(model: Model, without: Collection[str]) -> dict[str, Tensor]:
+    """Return the weights of a model but for those that stay in files of the user."""
+    weights = {name: value for name, value in model.state_dict().items() if name not in without}
     stored, seen = dict[str, Tensor](), set[int]()
     for name, value in weights.items():
         own = value.detach().cpu().contiguous()

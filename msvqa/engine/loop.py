@@ -44,7 +44,7 @@ from msvqa.engine.optim import (
     set_lr,
     warms_up_by_epochs,
 )
-from msvqa.engine.origins import names_not_stored, trained
+from msvqa.engine.origins import trained
 from msvqa.engine.precision import autocast, use_channels_last
 from msvqa.engine.stage_model import choose_trained, start_model
 from msvqa.engine.stopping import StopRequest
@@ -542,8 +542,7 @@ class StageLoop:
         step, name = self.position.step, self.stage.name
         origins = trained(self.origins, parts, name) if step else self.origins
         self.watchdog.begins("hands over a checkpoint", limited=False)
-        skipped = names_not_stored(self.model, origins)
-        model, optimizer = self.parallel.whole(self.optimizer, skipped)
+        model, optimizer = self.parallel.whole(self.optimizer, origins)
         content = Content(
             recipe=self.recipe,
             model=model,

@@ -8,7 +8,7 @@ https://arxiv.org/abs/2304.11277). What is written is whole and the same in both
 """
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from msvqa.collectives import worker_count
 from msvqa.data.batch import Batch
 from msvqa.engine.distributed import mean_over_workers
 from msvqa.engine.optim import restore_optimizer
+from msvqa.engine.origins import Origins, names_not_stored
 from msvqa.errors import RecipeError
 from msvqa.models.model import Model, untrained
 from msvqa.models.parts import parameters_of
@@ -78,7 +79,7 @@ class Replicas:
         return weights
 
     def whole(
-        self, optimizer: torch.optim.Optimizer, without: Collection[str] = ()
+        self, optimizer: torch.optim.Optimizer, origins: Origins
     ) -> tuple[Model, dict[str, Any]]:
         """Return the whole model and the state of its optimizer; called by all workers alike.
 
@@ -86,7 +87,7 @@ class Replicas:
 
         Args:
             optimizer: of the model.
-            without: names of weights that are not needed.
+            origins: of its parts; weights that no checkpoint holds are not needed.
         """
         return self.objective.model, optimizer.state_dict()
 
@@ -103,7 +104,7 @@ class Shards(Replicas):
         model = objective.model
         # Built now, by all alike: its files may be gone when a checkpoint is written.
         self._like = untrained(model)
-        _share(model, device)
+        _broadcast(model, device)
         members = parameters_of(model.parts())
         uncut = {p for part in model.uncut for p in members.get(part, ())}
         # A number alone cannot be cut.
@@ -170,12 +171,12 @@ class Shards(Replicas):
         }
 
     def whole(
-        self, optimizer: torch.optim.Optimizer, without: Collection[str] = ()
+        self, optimizer: torch.optim.Optimizer, origins: Origins
     ) -> tuple[Model, dict[str, Any]]:
         """Return them as `Replicas.whole`, on the CPU; of what is not needed, without values."""
         keeps, state = dist.get_rank() == 0, optimizer.state_dict()
-        weights = self.objective.model.state_dict()
-        weights = _gathered({n: v for n, v in weights.items() if n not in without}, keeps)
+        own, without = super().own_weights(), names_not_stored(self.objective.model, origins)
+        weights = _gathered({n: v for n, v in own.items() if n not in without}, keeps)
         moments = {number: _gathered(own, keeps) for number, own in state["state"].items()}
         if not keeps:
             return self.objective.model, {}
@@ -230,7 +231,7 @@ def layers_of(model: nn.Module) -> Iterator[nn.Module]:
             yield child
 
 
-def _share(model: nn.Module, device: torch.device) -> None:
+def _broadcast(model: nn.Module, device: torch.device) -> None:
     """Give all workers the weights of the first, one after another by way of the device."""
     for tensor in (*model.parameters(), *model.buffers()):
         moved = tensor.detach().to(device)

@@ -217,11 +217,15 @@ def train_in_a_group(rank: int, raw: dict[str, Any], reports: int) -> torch.Tens
         train(
             recipe, 0, GroupHost(Path(recipe.run_location) / recipe.stages[0].name, reports, rank)
         )
-    # The thread that loads batches ahead would be cut off in the middle, which ends in an abort.
+    end_loading()
+    return torch.tensor(0)
+
+
+def end_loading() -> None:
+    """Wait for the thread that loads batches ahead: cut off in the middle it ends in an abort."""
     for thread in threading.enumerate():
         if thread.name == "batches":
             thread.join()
-    return torch.tensor(0)
 
 
 @pytest.mark.slow

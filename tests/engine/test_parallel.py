@@ -1,7 +1,6 @@
 """A model that is cut over workers trains as a whole one does, and is written whole."""
 
 import json
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ from msvqa.recipe import parse
 from msvqa.run import Run
 from tests.captioned_shapes import small_quickstart, write_captioned
 from tests.engine.gloo import run_in_processes
-from tests.engine.test_loop import GroupHost, assert_equal, final_weights
+from tests.engine.test_loop import GroupHost, assert_equal, end_loading, final_weights
 from tests.engine.test_videochat2 import recipe_of, root  # noqa: F401
 from tests.tiny import make_recipe, make_store
 
@@ -37,10 +36,7 @@ def train_stages(rank: int, raw: dict[str, Any], reports: Mapping[str, int]) -> 
         host = GroupHost(run.stage_dir(stage.name), reports.get(stage.name, NEVER), rank)
         with suppress(KeyboardInterrupt):
             train_stage(stage_job(run, number), host)
-        # The thread that loads batches ahead would be cut off in the middle, which ends in abort.
-        for thread in threading.enumerate():
-            if thread.name == "batches":
-                thread.join()
+        end_loading()
         if stage.name in reports:
             break
     return torch.tensor(rank)

@@ -1,7 +1,5 @@
 """Features: what frozen encoders see in the clips of a video, by us or from HDF5 files."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,11 +105,8 @@ class Features(Processor):
         """Return a name that says what made the features."""
         clips = self.config.clips
         names = [encoder.name for encoder, _ in self.encoders().values()]
-        # What is chosen when the store is made changes no name.
-        identity = json.dumps(self.spec().settled({}).to_dict(), sort_keys=True)
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
         origin = "-".join(names or ["hdf5"])
-        return f"features-{clips.num_clips}x{clips.frames_per_clip}-{origin}-{digest}"
+        return f"features-{clips.num_clips}x{clips.frames_per_clip}-{origin}-{self.spec().digest}"
 
     def extractor(self) -> Extractor:
         """Return what encodes videos, or looks into the files."""

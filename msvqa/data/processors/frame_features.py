@@ -4,8 +4,6 @@ What a batch holds is that of `vectors`: so models that learn from published fra
 second, learn from videos of the user.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -116,11 +114,8 @@ class FrameFeatures(Processor):
     def folder_name(self) -> str:
         """Return a name that says what made the features."""
         config = self.config
-        # What is chosen when the store is made changes no name.
-        identity = json.dumps(self.spec().settled({}).to_dict(), sort_keys=True)
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
         size = f"{config.frames}x{config.encoder_width}"
-        return f"frame_features-{size}-{config.encoder.name}-{digest}"
+        return f"frame_features-{size}-{config.encoder.name}-{self.spec().digest}"
 
     def extractor(self) -> "FrameFeatureExtractor":
         """Return what decodes and encodes."""
