@@ -22,6 +22,8 @@ SAY_AFTER_S, SAY_AGAIN_S = 1.0, 15.0
 """Of what is over sooner nothing is said."""
 PAUSE_S = 0.1
 MAX_HOLDER_CHARACTERS = 200
+MAX_JSON_BYTES = 500_000_000
+"""Larger files are taken for none."""
 
 
 def hash_file(path: Path) -> str:
@@ -71,6 +73,17 @@ def folder_written_aside(root: Path, marker: str) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """Return a JSON object, or None where there is none to be read."""
+    try:
+        if file.stat().st_size > MAX_JSON_BYTES:
+            return None
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
 
 
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:

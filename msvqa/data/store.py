@@ -29,7 +29,7 @@ import numpy as np
 from msvqa.cache import fetch
 from msvqa.data.finite import not_finite, to_type
 from msvqa.errors import IncompleteError, StorageError, StoreError
-from msvqa.files import sync, write_json
+from msvqa.files import read_json, sync, write_json
 from msvqa.storage import Folder, absolute, is_remote, join, open_folder
 
 STORE_FORMAT = 1
@@ -40,7 +40,6 @@ SHARD_VIDEOS = {"clips": 16, "features": 16, "frame_features": 64, "vectors": 16
 SHARD_MEDIA = 256
 """A shard ends at the limit of bytes or of videos, for each kind of store. Small shards lose little
 when a job is stopped, and keep many processes busy to the end; large ones save files."""
-MAX_JSON_BYTES = 500_000_000
 WRITTEN_BYTES = 256 * 1024
 """Of small rows so many are written at once."""
 SHARDS_STAY = "What is done stays: make room or bring the storage back; the same command goes on"
@@ -547,17 +546,6 @@ def remove_leftovers(store: str | Path, num_shards: int) -> None:
     for shard in shards:
         if shard.isdecimal() and int(shard) >= num_shards:
             folder.remove(f"shards/{shard}")
-
-
-def read_json(file: Path) -> dict[str, Any] | None:
-    """Return a JSON object, or None where there is none to be read."""
-    try:
-        if file.stat().st_size > MAX_JSON_BYTES:
-            return None
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return data if isinstance(data, dict) else None
 
 
 def _copies(videos: Iterable[Mapping[str, Any]]) -> list[list[str]]:
