@@ -14,9 +14,9 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -239,8 +239,11 @@ class Folder:
         aside.rename(path)
 
 
-@contextmanager
-def on_this_disk(location: str | Path) -> Iterator[Path]:
+_local_path = lru_cache(maxsize=64)(Path)
+"""Media come file by file, and a file of records holds many of them."""
+
+
+def on_this_disk(location: str | Path) -> AbstractContextManager[Path]:
     """Give a file's path on this machine; one in an object store is brought here for the block.
 
     Args:
@@ -251,12 +254,10 @@ def on_this_disk(location: str | Path) -> Iterator[Path]:
         StorageError: the object store cannot be read; that says nothing about the file.
     """
     if not is_remote(location):
-        yield Path(location)
-        return
+        return nullcontext(_local_path(location))
     scheme, _, rest = str(location).partition("://")
     bucket, _, name = rest.partition("/")
-    with _remote_folder(f"{scheme}://{bucket}").lent(name) as path:
-        yield path
+    return _remote_folder(f"{scheme}://{bucket}").lent(name)
 
 
 Signature = tuple[int, int]

@@ -10,7 +10,7 @@ Two back ends do this: PyAV, the default, and decord (`msvqa/data/readers.py`).
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -270,19 +270,21 @@ def source_facts(path: Path) -> dict[str, Any]:
         return {}
 
 
-@contextmanager
-def video_file(location: str | Path) -> Iterator[Path]:
+def video_file(location: str | Path) -> AbstractContextManager[Path]:
     """Give the path of a video on this machine for the block; its errors name the location.
 
     Raises:
         StorageError: the object store that has the video cannot be read.
     """
+    return _remote_file(location) if is_remote(location) else on_this_disk(location)
+
+
+@contextmanager
+def _remote_file(location: str | Path) -> Iterator[Path]:
     with on_this_disk(location) as path:
         try:
             yield path
         except VideoError as error:
-            if not is_remote(location):
-                raise
             message = str(error).replace(str(path), str(location))
             raise VideoError(error.outcome, message) from None
 

@@ -110,7 +110,8 @@ def test_a_video_that_is_there_twice_is_no_negative_of_itself():
     told = objective.contrasted(described.experts, {"video": torch.tensor([0, 1, 2, 0]), **rows})
     apart = objective.contrasted(described.experts, {"video": torch.arange(4), **rows})
     assert told[1] == apart[1]
-    assert told[0] == told[3]
+    # Rows of one batch are rounded alike only where the processor multiplies them alike.
+    assert told[0].item() == pytest.approx(told[3].item(), rel=1e-5)
     # Between two that are the same nothing can be told: log 2 at the least.
     assert float(apart[0].detach()) >= 0.69
 

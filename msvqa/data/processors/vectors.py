@@ -173,9 +173,10 @@ class VectorReader(Extractor):
         """Return (n, D) of the entries of a feature of a record."""
         name, dtype = self._config.feature, np.dtype(self._config.feature_dtype).newbyteorder("<")
         needed = dtype.itemsize * self._config.width
-        entries = parse_example(read_record(file, start, end)).get(name, ())
-        rows = [entry for entry in entries if isinstance(entry, bytes)]
-        sizes = {len(row) for row in rows}
+        entries: Any = parse_example(read_record(file, start, end)).get(name, ())
+        # All entries of a feature are of one type.
+        rows = list(entries) if entries and isinstance(entries[0], bytes) else []
+        sizes = set(map(len, rows))
         if sizes != {needed}:
             found = f"entries of {sorted(sizes)} bytes" if sizes else "no entries of bytes"
             raise RecordError(
@@ -210,15 +211,12 @@ def _filled(rows: np.ndarray, count: int) -> Arrays:
 def _repeated(rows: np.ndarray, count: int) -> Arrays:
     """Return T rows of n at equal distances, with how many of them are no repetition."""
     length = np.array(min(len(rows), count), np.int64)
-    return {"vectors": _rows(rows, strided(len(rows), count)), "num_frames": length}
-
-
-def _rows(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Return chosen rows (T, D), without a copy where they are at equal distances."""
-    step = int(chosen[1] - chosen[0]) if len(chosen) > 1 else 1
-    if step > 0 and (chosen[1:] - chosen[:-1] == step).all():
-        return rows[chosen[0] : chosen[-1] + 1 : step]
-    return rows[chosen]
+    chosen = strided(len(rows), count)
+    if len(rows) >= count:
+        # Without a copy: they are at equal distances.
+        step = int(chosen[1] - chosen[0]) if count > 1 else 1
+        return {"vectors": rows[chosen[0] : chosen[-1] + 1 : step], "num_frames": length}
+    return {"vectors": rows[chosen], "num_frames": length}
 
 
 DRAWN: dict[Sampling, Callable[[np.ndarray, int], Arrays]] = {
