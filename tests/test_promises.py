@@ -19,6 +19,11 @@ from tests.earlier import STOPPED_AFTER, finish, unpack
 
 # The kept runs may have been trained on a processor that adds in another order.
 CLOSE = 1e-5
+WITHOUT_EFFECT = {
+    "network.readout.score.bias",
+    "network.reasoning.question_attention.0.score.bias",
+}
+"""Softmax takes these away: their gradients are rounding, which Adam makes whole steps of."""
 
 
 @pytest.fixture(scope="module", params=STOPPED_AFTER)
@@ -71,9 +76,10 @@ def test_continued_it_comes_to_the_weights_that_the_earlier_version_came_to(ende
     expected = load_file(folder / "ended" / WEIGHTS)
     weights = read_weights(ended.checkpoint("answer", "last"))
     assert weights.keys() == expected.keys()
+    assert expected.keys() >= WITHOUT_EFFECT
     different = {
         key: float((weights[key].double() - expected[key].double()).abs().max())
-        for key in expected
+        for key in expected.keys() - WITHOUT_EFFECT
         if not weights[key].double().allclose(expected[key].double(), rtol=CLOSE, atol=CLOSE)
     }
     assert not different
