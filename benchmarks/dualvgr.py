@@ -252,7 +252,7 @@ def plain_loop(recipe: Recipe, batches: Sequence[Batch]) -> float:
 def _batches_in_memory(recipe: Recipe) -> list[Batch]:
     inputs = _open(recipe, "train")
     batch = BatchConfig(videos=QUESTIONS // GROUPED, questions_per_video=GROUPED)
-    plan = plan_epoch(inputs.split.examples, batch, seed=recipe.seed, epoch=0)
+    plan = plan_epoch(inputs.split, batch, seed=recipe.seed, epoch=0)
     return list(islice(training_batches(inputs.split, inputs.source, plan), STEPS[GROUPED]))
 
 

@@ -59,7 +59,7 @@ def measure(folder: Path, part: str) -> dict[str, float]:
     batch = BatchConfig(examples=256)
 
     def opened() -> Any:
-        return Prepared.open(folder / "prepared").split("train").examples
+        return Prepared.open(folder / "prepared").split("train")
 
     work: dict[str, Callable[[], Any]] = {
         "prepare": lambda: prepare(config),

@@ -203,7 +203,7 @@ def compare_loops(recipe: Recipe) -> list[Ratio]:
         recipe=recipe.to_dict(), stage=0, run=str(run), prepared=str(prepared.location),
         store=str(store_location(recipe)),
     )  # fmt: skip
-    plan = plan_epoch(inputs.split.examples, recipe.stages[0].batch, seed=0, epoch=0)
+    plan = plan_epoch(inputs.split, recipe.stages[0].batch, seed=0, epoch=0)
     batches = list(islice(training_batches(inputs.split, inputs.source, plan), STEPS))
     costs: dict[str, list[float]] = {name: [] for name in ("ours", "plain", "embed", "forward")}
     objective = Tagging(
@@ -279,7 +279,7 @@ def do(folder: Path, part: str) -> dict[str, float]:
     def batches() -> Iterator[Batch]:
         prepared = Prepared.open(folder / "prepared")
         inputs = open_inputs(recipe, prepared, str(store_location(recipe)), "train", CPU)
-        plan = plan_epoch(inputs.split.examples, recipe.stages[0].batch, seed=0, epoch=0)
+        plan = plan_epoch(inputs.split, recipe.stages[0].batch, seed=0, epoch=0)
         return training_batches(inputs.split, inputs.source, plan)
 
     work: dict[str, Callable[[], Any]] = {

@@ -228,7 +228,7 @@ class Data:
         train = self.inputs["train"]
         for epoch in itertools.count():
             batch = BatchConfig(videos=BATCH, questions_per_video=len(QUESTIONS))
-            plan = plan_epoch(train.split.examples, batch, seed=seed, epoch=epoch)
+            plan = plan_epoch(train.split, batch, seed=seed, epoch=epoch)
             yield from training_batches(train.split, train.source, plan)
 
 

@@ -117,7 +117,7 @@ def test_resident_features_give_the_same_batches(stored):
     assert resident.resident["appearance"].shape == (VIDEOS["train"], 3, 4, 24)
     assert resident.resident["appearance"].dtype == torch.float16
     split = host.split
-    plan = plan_epoch(split.examples, BatchConfig(videos=4, questions_per_video=2), seed=0, epoch=0)
+    plan = plan_epoch(split, BatchConfig(videos=4, questions_per_video=2), seed=0, epoch=0)
     ways = [
         lambda inputs: training_batches(split, inputs.source, plan),
         lambda inputs: evaluation_batches(split, inputs.source, [5, 0, 7], 2),
@@ -171,9 +171,7 @@ def test_what_depends_on_the_video_is_computed_once_per_visit(stored, monkeypatc
 
     monkeypatch.setattr(ClipEncoder, "forward", counting)
     rows = inputs.split.examples.medium
-    plan = plan_epoch(
-        inputs.split.examples, BatchConfig(videos=8, questions_per_video=2), seed=0, epoch=0
-    )
+    plan = plan_epoch(inputs.split, BatchConfig(videos=8, questions_per_video=2), seed=0, epoch=0)
     for batch in training_batches(inputs.split, inputs.source, plan):
         objective.loss(batch)
     visits = count_visits(rows, 2)

@@ -128,7 +128,7 @@ def split_of(video_row: np.ndarray) -> Split:
 def epoch_of(split: Split, k: int) -> EpochPlan:
     """Return the plan of an epoch with k questions per video."""
     batch = BatchConfig(videos=LANES, questions_per_video=k)
-    return plan_epoch(split.examples, batch, seed=0, epoch=0)
+    return plan_epoch(split, batch, seed=0, epoch=0)
 
 
 def sizes(setting: Setting) -> tuple[int, int]:

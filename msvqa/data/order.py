@@ -20,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 
 from msvqa.data.chance import Chance
-from msvqa.data.examples.examples import Examples
+from msvqa.data.split import Split
 from msvqa.errors import DataError
 from msvqa.recipe import BatchConfig
 
@@ -71,11 +71,11 @@ class EpochPlan:
         )
 
 
-def plan_epoch(examples: Examples, batch: BatchConfig, *, seed: int, epoch: int) -> EpochPlan:
+def plan_epoch(split: Split, batch: BatchConfig, *, seed: int, epoch: int) -> EpochPlan:
     """Return the visits of an epoch; every example counts exactly once.
 
     Args:
-        examples: those of the training split; their kind says how they are planned.
+        split: what is trained on; the kind of its examples says how they are planned.
         batch: size of the global batch.
         seed: seed of the recipe.
         epoch: number of the epoch, from 0.
@@ -83,21 +83,23 @@ def plan_epoch(examples: Examples, batch: BatchConfig, *, seed: int, epoch: int)
     Raises:
         DataError: there are no examples.
     """
+    examples = split.examples
     if not len(examples):
         raise DataError(f"there are no training {examples.name} whose media are present")
     generator = np.random.default_rng([seed, epoch])
     if examples.planned == "by_medium":
         media, rows, weight = _by_medium(examples.medium, batch, generator)
     else:
-        media, rows, weight = _plainly(examples, batch, generator)
+        media, rows, weight = _plainly(split, batch, generator)
     return EpochPlan(media, rows, weight, Chance(seed, epoch))
 
 
-def count_steps(examples: Examples, batch: BatchConfig) -> int:
+def count_steps(split: Split, batch: BatchConfig) -> int:
     """Return the optimizer steps of an epoch, which are the same in every one."""
+    examples = split.examples
     if examples.planned == "by_medium":
         return _steps_by_medium(examples.medium, batch.videos, batch.questions_per_video)
-    counts = np.unique(_streams(examples, batch), return_counts=True)[1]
+    counts = np.unique(_streams(split, batch), return_counts=True)[1]
     return int(sum(-(-int(count) // batch.lanes) for count in counts))
 
 
@@ -138,8 +140,8 @@ def _steps_by_medium(medium: np.ndarray, lanes: int, k: int) -> int:
     return max(loads)
 
 
-def _plainly(examples: Examples, batch: BatchConfig, generator: np.random.Generator) -> _Plan:
-    stream, lanes = _streams(examples, batch), batch.lanes
+def _plainly(split: Split, batch: BatchConfig, generator: np.random.Generator) -> _Plan:
+    stream, lanes = _streams(split, batch), batch.lanes
     tables, weights = [], []
     for which in np.unique(stream):
         order = generator.permutation(np.flatnonzero(stream == which))
@@ -153,14 +155,14 @@ def _plainly(examples: Examples, batch: BatchConfig, generator: np.random.Genera
     if len(tables) > 1:
         mixed = generator.permutation(mixed)
     rows, weight = np.concatenate(tables)[mixed], np.concatenate(weights)[mixed]
-    return examples.media[rows], rows[:, :, None], weight[:, :, None]
+    return split.examples.media[rows], rows[:, :, None], weight[:, :, None]
 
 
-def _streams(examples: Examples, batch: BatchConfig) -> np.ndarray:
+def _streams(split: Split, batch: BatchConfig) -> np.ndarray:
     """Return the stream (n,) of each example; one for all where they are mixed."""
     if batch.streams == "mixed":
-        return np.zeros(len(examples), dtype=np.int8)
-    return examples.stream
+        return np.zeros(len(split), dtype=np.int8)
+    return split.streams
 
 
 def count_visits(video_row: np.ndarray, questions_per_video: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -29,6 +30,11 @@ class Split:
     def __repr__(self) -> str:
         counts = f"{len(self)} of {self.expected} {self.examples.name}, {len(self.media)} media"
         return f"Split({self.name!r}: {counts})"
+
+    @cached_property
+    def streams(self) -> np.ndarray:
+        """(n,) which examples make batches of their own where the recipe keeps streams apart."""
+        return self.examples.streams(self.media.is_image)
 
     def of(self, kind: type[Kind]) -> Kind:
         """Return the examples, which must be of a kind.

@@ -264,15 +264,13 @@ class StageLoop:
         return -1 if begins else self.position.step
 
     def _plan(self, epoch: int) -> EpochPlan:
-        return plan_epoch(
-            self.training.split.examples, self.stage.batch, seed=self.recipe.seed, epoch=epoch
-        )
+        return plan_epoch(self.training.split, self.stage.batch, seed=self.recipe.seed, epoch=epoch)
 
     def _count_steps(self) -> tuple[int, int]:
         """Return the steps of the stage and those of an epoch; 1 where nobody needs these."""
         if self.stage.steps is not None and not warms_up_by_epochs(self.stage):
             return self.stage.steps, 1
-        of_epoch = count_steps(self.training.split.examples, self.stage.batch)
+        of_epoch = count_steps(self.training.split, self.stage.batch)
         return self.stage.steps or of_epoch * (self.stage.epochs or 1), of_epoch
 
     # Training
@@ -476,7 +474,7 @@ class StageLoop:
         start = self.position.step - self.position.step_in_epoch
         # Of several epochs only the last is validated, and all of them count.
         if (epoch + 1) % every == 0:
-            start -= (every - 1) * count_steps(self.training.split.examples, self.stage.batch)
+            start -= (every - 1) * count_steps(self.training.split, self.stage.batch)
         return self.position.step // distance > start // distance
 
     def _validate(self) -> tuple[dict[str, float], float | None]:

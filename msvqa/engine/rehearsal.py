@@ -136,7 +136,7 @@ def _one_step(recipe: Recipe, stage: StageConfig, inputs: Inputs) -> tuple[list[
 
     Of a range of workers the fewest, whose parts are the largest.
     """
-    plan = plan_epoch(inputs.split.examples, stage.batch, seed=recipe.seed, epoch=0)
+    plan = plan_epoch(inputs.split, stage.batch, seed=recipe.seed, epoch=0)
     accumulate = stage.batch.accumulate
     share = Share(workers=recipe.scaling.worker_counts[0])
     batches = training_batches(inputs.split, inputs.source, plan, share, accumulate)

@@ -1,6 +1,7 @@
 """The epoch plan: every question once, no dependence on workers, videos in one place."""
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,16 +11,23 @@ from hypothesis import strategies as st
 
 from msvqa.data.examples.examples import Examples
 from msvqa.data.examples.questions import Questions
+from msvqa.data.media import Media
 from msvqa.data.order import Share, chunks, count_steps, count_visits, evaluation_order, plan_epoch
+from msvqa.data.split import Split
 from msvqa.errors import DataError
 from msvqa.recipe import BatchConfig
 
 questions_of_videos = st.lists(st.integers(0, 9), min_size=1, max_size=20).filter(any)
 
 
-def questions(video_row: np.ndarray) -> Questions:
+def split_of(examples: Examples, kinds: Sequence[str] = ()) -> Split:
+    media = Media(pa.table({"kind": pa.array(kinds, pa.string())}), "")
+    return Split(name="train", media=media, examples=examples, expected=len(examples))
+
+
+def questions(video_row: np.ndarray) -> Split:
     video = pa.FixedSizeListArray.from_arrays(pa.array(video_row, pa.int64()), 1)
-    return Questions(pa.table({"media": video}))
+    return split_of(Questions(pa.table({"media": video})))
 
 
 def plan_of(video_row: np.ndarray, *, lanes: int, k: int, seed: int = 0, epoch: int = 0):
@@ -126,10 +134,6 @@ class Pairs(Examples):
     fit = cautions = tensors = shown = None
     __abstractmethods__ = frozenset()
 
-    @property
-    def stream(self) -> np.ndarray:
-        return self.media[:, 0] % 2
-
 
 def pairs(n: int) -> Pairs:
     media = np.arange(2 * n) * 3
@@ -139,18 +143,22 @@ def pairs(n: int) -> Pairs:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 7), st.sampled_from(["mixed", "apart"]))
 def test_plain_plans_count_every_example_once_with_its_own_media(n, lanes, streams):
-    examples, batch = pairs(n), BatchConfig(examples=lanes, streams=streams)
-    plan = plan_epoch(examples, batch, seed=3, epoch=1)
+    kinds = ["image" if row % 4 else "video" for row in range(6 * n)]
+    split = split_of(pairs(n), kinds)
+    batch = BatchConfig(examples=lanes, streams=streams)
+    plan = plan_epoch(split, batch, seed=3, epoch=1)
     assert sorted(plan.rows[plan.weight > 0]) == list(range(n))
-    assert (plan.media == examples.media[plan.rows[..., 0]]).all()
-    assert plan.steps == count_steps(examples, batch)
+    assert (plan.media == split.examples.media[plan.rows[..., 0]]).all()
+    assert plan.steps == count_steps(split, batch)
     assert (plan.weight.sum(axis=(1, 2)) > 0).all(), "no step may be empty"
     if streams == "apart":
-        assert all(len(set(step)) == 1 for step in examples.stream[plan.rows[..., 0]])
+        of_steps = [{kinds[row] for row in step} for step in plan.media[..., 0]]
+        assert all(len(found) == 1 for found in of_steps)
+        assert set.union(*of_steps) == ({"image", "video"} if n > 1 else {"video"})
 
 
 def test_ten_million_examples_are_planned_in_seconds():
     start = time.process_time()
-    plan = plan_epoch(pairs(10_000_000), BatchConfig(examples=4096), seed=0, epoch=0)
+    plan = plan_epoch(split_of(pairs(10_000_000)), BatchConfig(examples=4096), seed=0, epoch=0)
     assert plan.steps == -(-10_000_000 // 4096)
     assert time.process_time() - start < 10

@@ -66,7 +66,7 @@ def values(media):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_training_batches_hold_all_media_of_each_example(workers):
     split = split_of(PAIRS)
-    plan = plan_epoch(split.examples, BatchConfig(examples=2), seed=0, epoch=0)
+    plan = plan_epoch(split, BatchConfig(examples=2), seed=0, epoch=0)
     seen = []
     for worker in range(workers):
         for batch in training_batches(split, Source(), plan, Share(worker, workers)):

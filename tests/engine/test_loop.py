@@ -328,7 +328,7 @@ def test_batches_hold_what_the_plan_says(tiny):
         recipe, Prepared.open(recipe.data.prepared), str(store_location(recipe)), "train"
     )
     split = inputs.split
-    plan = plan_epoch(split.examples, BatchConfig(videos=2, questions_per_video=3), seed=0, epoch=0)
+    plan = plan_epoch(split, BatchConfig(videos=2, questions_per_video=3), seed=0, epoch=0)
     whole = list(training_batches(split, inputs.source, plan))
     shares = [list(training_batches(split, inputs.source, plan, Share(w, 2))) for w in range(2)]
     assert len(whole) == plan.steps

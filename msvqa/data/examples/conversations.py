@@ -39,8 +39,12 @@ class Conversations(Examples):
         ]
     )
 
+    def streams(self, is_image: np.ndarray) -> np.ndarray:
+        """Return (n,) what each is about, as its source says it."""
+        return self.kind
+
     @cached_property
-    def stream(self) -> np.ndarray:
+    def kind(self) -> np.ndarray:
         """(n,) what each is about, as its place in `KINDS`."""
         kinds = self.table["kind"].to_pylist()
         return np.array([KINDS.index(kind) for kind in kinds], dtype=np.int8)
@@ -63,7 +67,7 @@ class Conversations(Examples):
 
     def tensors(self, rows: np.ndarray, chance: Chance | None = None) -> Batch:
         """Return `conversation_utf8`: kind and turns of each row as JSON, see `data/texts.py`."""
-        kinds = [KINDS[n] for n in self.stream[rows]]
+        kinds = [KINDS[n] for n in self.kind[rows]]
         pairs = zip(kinds, self.turns(rows, chance), strict=True)
         texts = [json.dumps([kind, turns], ensure_ascii=False) for kind, turns in pairs]
         return {"conversation_utf8": as_tensor(texts)}

@@ -81,10 +81,16 @@ class Examples(ABC):
         flat = _combined(self.table["media"]).flatten().to_numpy()
         return np.asarray(flat).reshape(-1, self.media_per_example)
 
-    @property
-    def stream(self) -> np.ndarray:
-        """(n,) which examples make batches of their own where the recipe wants streams apart."""
-        return np.zeros(len(self), dtype=np.int8)
+    def streams(self, is_image: np.ndarray) -> np.ndarray:
+        """Return (n,) which examples make batches of their own where streams are kept apart.
+
+        Here those about an image are one stream, and all others one.
+
+        Args:
+            is_image: (N,) of the split's media.
+        """
+        first = self.media[:, 0]
+        return np.append(is_image, False)[first].astype(np.int8)
 
     @property
     def medium(self) -> np.ndarray:

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from msvqa.data.dataset import open_dataset
+from msvqa.data.order import count_steps, plan_epoch
 from msvqa.errors import DataError
 from msvqa.prepare import prepare
-from msvqa.recipe import parse_data
+from msvqa.recipe import BatchConfig, parse_data
 from tests.caption_folder import write_captions
 
 GOOD = {"train": [{"video": "v/a.mp4", "caption": "a cat"}]}
@@ -107,3 +108,20 @@ def test_without_files_of_captions_it_is_said_which_are_looked_for(tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(DataError, match=r"no file of captions \(test.json, train.json, val.json\)"):
         prepare(config_of(tmp_path / "data"))
+
+
+def test_images_and_videos_take_steps_of_their_own_where_streams_are_apart(tmp_path):
+    rows = [
+        *({"image": f"i/{n}.png", "caption": "a still"} for n in range(5)),
+        *({"video": f"v/{n}.mp4", "caption": "a move"} for n in range(7)),
+    ]
+    root = write_captions(
+        tmp_path / "data", {"train": rows, "val": [{**rows[0], "image": "x.png"}]}
+    )
+    split = prepare(config_of(root)).split("train")
+    plan = plan_epoch(split, BatchConfig(examples=4, streams="apart"), seed=0, epoch=0)
+    of_steps = [{split.media.kind[row] for row in step} for step in plan.media[..., 0]]
+    assert sorted(map(sorted, of_steps)) == [["image"]] * 2 + [["video"]] * 2
+    assert plan.steps == count_steps(split, BatchConfig(examples=4, streams="apart"))
+    mixed = plan_epoch(split, BatchConfig(examples=4), seed=0, epoch=0)
+    assert mixed.steps == 3

@@ -65,8 +65,8 @@ def test_steps_are_of_one_kind(root):
         {"file": "i.json", "root": "media", "kind": "image"},
     )  # fmt: skip
     batch = BatchConfig(examples=4, streams="apart")
-    plan = plan_epoch(split.examples, batch, seed=0, epoch=0)
-    kinds = split.examples.stream[plan.rows[:, :, 0]]
+    plan = plan_epoch(split, batch, seed=0, epoch=0)
+    kinds = split.streams[plan.rows[:, :, 0]]
     assert all(len(set(step)) == 1 for step in kinds.tolist())
     assert plan.steps == 4
 

@@ -82,7 +82,7 @@ def test_several_workers_together_have_the_batches_of_one(tmp_path, workers):
     write_captions(tmp_path / "data", {"train": rows})
     data = parse_data("caption_files", root=str(tmp_path / "data"), prepared=str(tmp_path / "p"))
     split = prepare(data).split("train")
-    plan = plan_epoch(split.examples, BatchConfig(examples=8), seed=3, epoch=2)
+    plan = plan_epoch(split, BatchConfig(examples=8), seed=3, epoch=2)
 
     def drawn(workers):
         """Return step by step what all workers have, and what each draws of a medium."""
