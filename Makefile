@@ -45,8 +45,9 @@ test-all: setup
 	@quick=0; $(BIN)/python -m pytest -n 2 -m '$(QUICK)' || quick=$$?; \
 	  $(BIN)/python -m pytest $(JOBS) -m 'ray or slow' && exit $$quick
 
+# The short ones, in less than a minute on two cores: for every change.
 test-fast: setup
-	$(BIN)/python -m pytest -n 2 -m '$(QUICK) and not again'
+	$(BIN)/python -m pytest -n 2 -m '$(QUICK) and not again and not long'
 
 check: setup
 	$(BIN)/ruff check .

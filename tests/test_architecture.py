@@ -140,6 +140,7 @@ def is_table(module):
     return (ROOT / module.replace(".", "/") / "__init__.py").is_file()
 
 
+@pytest.mark.long
 def test_imports_point_one_way():
     wrong = []
     for file in PACKAGE:
@@ -159,6 +160,7 @@ def test_parts_import_nothing_where_their_tables_are():
     assert not [place(f, node) for f in tables for node, name in imports_of(f) if "msvqa" in name]
 
 
+@pytest.mark.long
 def test_only_the_engine_imports_ray():
     allowed = {ROOT / "msvqa" / "serve.py"}
     wrong = [
@@ -170,6 +172,7 @@ def test_only_the_engine_imports_ray():
     assert not wrong
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("module", ["cli", "console.tables", "recipe", "run", "doctor", "errors"])
 def test_light_modules_import_without_torch_and_ray(module):
     code = f"import sys, msvqa.{module}; print(*({{'torch', 'ray', 'av'}} & set(sys.modules)))"
@@ -183,6 +186,7 @@ def test_files_have_at_most_600_lines(file):
     assert count <= 600
 
 
+@pytest.mark.long
 def test_functions_have_at_most_80_lines():
     long = [
         f"{place(file, function)}: {length_of(function)}"
@@ -193,12 +197,14 @@ def test_functions_have_at_most_80_lines():
     assert not long
 
 
+@pytest.mark.long
 def test_most_functions_are_short():
     lengths = sorted(length_of(f) for file in PACKAGE for f in functions_of(file))
     assert statistics.median(lengths) <= 12
     assert lengths[int(0.9 * len(lengths))] <= 40
 
 
+@pytest.mark.long
 def test_functions_have_at_most_five_parameters():
     wrong = [
         f"{place(file, function)}: {count}"
@@ -215,6 +221,7 @@ def _parameter_count(function):
     return sum(argument.arg not in ("self", "cls") for argument in every)
 
 
+@pytest.mark.long
 def test_blocks_are_nested_at_most_three_deep():
     wrong = [
         f"{place(file, function)}: {depth}"
@@ -237,6 +244,7 @@ def _depth(node, level=0):
     return deepest
 
 
+@pytest.mark.long
 def test_no_block_of_more_than_twelve_lines_stands_twice():
     places = defaultdict(list)
     for file in SOURCES:
@@ -251,6 +259,7 @@ def test_no_block_of_more_than_twelve_lines_stands_twice():
     assert not [found for found in places.values() if len(found) > 1]
 
 
+@pytest.mark.long
 def test_print_is_only_in_the_command_line():
     command_line = {ROOT / "msvqa/cli.py", *(ROOT / "msvqa/console").iterdir()}
     wrong = [
@@ -284,6 +293,7 @@ def _public(body):
                 yield from _public(node.body)
 
 
+@pytest.mark.long
 def test_names_say_what_things_are():
     vague_modules = {"utils", "util", "misc", "helpers", "helper", "common", "base"}
     modules = [file for file in [*SOURCES, *TESTS] if file.stem.lower() in vague_modules]
@@ -297,6 +307,7 @@ def test_names_say_what_things_are():
     assert not [*modules, *classes]
 
 
+@pytest.mark.long
 def test_errors_are_not_swallowed_and_names_not_imported_by_star():
     wrong = []
     for file in [*SOURCES, *TESTS]:
@@ -360,6 +371,7 @@ def test_every_name_of_the_tables_leads_to_a_class(kind, table):
     assert all(isinstance(resolve(name, table, kind), type) for name in table)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", RECIPES, ids=lambda f: str(f.relative_to(ROOT)))
 def test_every_shipped_recipe_loads_and_builds(file, tmp_path):
     import torch

@@ -95,6 +95,7 @@ def child_seconds(command):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["--version"]])
 def test_help_answers_at_once(words):
     command = [sys.executable, "-m", "msvqa", *words]
@@ -316,6 +317,7 @@ def test_evaluate_prints_counts_beside_the_baseline(verb, capsys):
     assert rows["all"] == ["8", "0.5000", *interval, "0.1250", "0.2500", "0.9000"]
 
 
+@pytest.mark.long
 def test_doctor_shows_what_to_do_and_exits_with_1_on_a_failure(verb, capsys, monkeypatch, tmp_path):
     checks = [
         Check(name="ray", status="fail", detail="absent", advice="pip install 'ray[train]'"),

@@ -102,6 +102,7 @@ def test_jobs_are_taken_on_loopback_and_a_token_is_asked_for(name):
     assert "~/.ray/auth_token" in config["file_mounts"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", JOBS, ids=lambda file: file.stem)
 def test_a_job_is_short_and_takes_the_words_of_its_verb(file, tmp_path):
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 40

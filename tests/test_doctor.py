@@ -37,6 +37,7 @@ def expected_outcomes(readme: Path):
     return outcomes
 
 
+@pytest.mark.long
 def test_every_clip_gets_the_outcome_that_is_documented(clips, tmp_path):
     report = doctor(data=clips)
     expected = expected_outcomes(clips / "README.md")
@@ -94,6 +95,7 @@ def die(path):
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("trouble", "outcome"), [(hang, "timeout"), (die, "unreadable")])
 def test_a_decoder_that_hangs_or_dies_costs_one_file(videos, monkeypatch, trouble, outcome):
     real_call = Isolated.call

@@ -147,6 +147,7 @@ class ResidentLoop(StageLoop):
         self.validation = make_resident(self.validation.source, self.device)
 
 
+@pytest.mark.long
 def test_resident_features_train_the_same_weights(stored, tmp_path):
     _, prepared, store = stored
     weights = []
@@ -201,6 +202,7 @@ def spoil(file: Path, video: int, value: float) -> str:
     return f"row {row}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("video", [5, 50, 80], ids=["train", "val", "test"])
 def test_rows_that_are_not_finite_are_named_before_ray_starts(folder, tmp_path, video):
     files = copy_files(folder, tmp_path, keep=84)
@@ -303,6 +305,7 @@ def count(run: Run) -> dict:
     )
 
 
+@pytest.mark.long
 def test_answers_that_are_not_finite_are_named_counted_and_wrong(stored, tmp_path, caplog, broken):
     broken.add(3)
     run = trained(stored, tmp_path)

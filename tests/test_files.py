@@ -9,6 +9,8 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from msvqa.data.store import SHARD
 from msvqa.extract import LOCK
 from msvqa.extract import _locked as extraction_turn
@@ -49,6 +51,7 @@ def held(path, lives_s=1.5):
             other.kill()
 
 
+@pytest.mark.long
 def test_who_waits_says_for_whom_and_goes_on_when_the_other_dies(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     with held(tmp_path / "lock") as other:
@@ -68,6 +71,7 @@ def test_who_does_not_wait_says_nothing(tmp_path, caplog):
     assert not caplog.messages
 
 
+@pytest.mark.long
 def test_waiting_ends_with_ctrl_c(tmp_path):
     with (
         held(tmp_path / "lock", lives_s=60),
@@ -84,6 +88,7 @@ def test_waiting_ends_with_ctrl_c(tmp_path):
         assert "KeyboardInterrupt" in waiting.stderr.read()
 
 
+@pytest.mark.long
 def test_an_extraction_of_the_same_store_waits(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     folder = open_folder(tmp_path / "store")
@@ -94,6 +99,7 @@ def test_an_extraction_of_the_same_store_waits(tmp_path, caplog):
     assert f"which extracts to {folder.path}: 1 shards are there" in caplog.text
 
 
+@pytest.mark.long
 def test_a_preparation_of_the_same_folder_waits(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     with held(tmp_path / ".lock") as other, preparation_turn(tmp_path):
@@ -101,6 +107,7 @@ def test_a_preparation_of_the_same_folder_waits(tmp_path, caplog):
     assert f"which prepares {tmp_path}" in caplog.text
 
 
+@pytest.mark.long
 def test_a_download_to_the_same_place_waits(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     with held(tmp_path / ONE_AT_A_TIME) as other, alone(tmp_path):

@@ -70,6 +70,7 @@ def start(folder, work, grace_s=GRACE_S):
     return process
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("work", "outright"),
@@ -87,6 +88,7 @@ def test_every_place_ends_in_time(tmp_path, work, outright, number):
         assert time.monotonic() - sent_at >= GRACE_S
 
 
+@pytest.mark.long
 def test_an_end_needs_no_reader(tmp_path):
     process = start(tmp_path, SWALLOWS)
     process.stderr.close()
@@ -95,6 +97,7 @@ def test_an_end_needs_no_reader(tmp_path):
     assert process.wait(timeout=30) == EXIT_BY_SIGNAL + signal.SIGTERM
 
 
+@pytest.mark.long
 def test_an_import_is_finished_first(tmp_path):
     go = tmp_path / "go"
     (tmp_path / "slow.py").write_text(
@@ -111,6 +114,7 @@ def test_an_import_is_finished_first(tmp_path):
     assert (out, said) == ("imported\n", f"{INTERRUPTED}\n")
 
 
+@pytest.mark.long
 def test_an_import_without_end_is_not_waited_for(tmp_path):
     (tmp_path / "endless.py").write_text(
         "import time\nprint('ready', flush=True)\ntime.sleep(60)\n"
@@ -130,6 +134,7 @@ TAKES_ITS_TIME = """
 """
 
 
+@pytest.mark.long
 def test_a_handler_of_its_own_may_take_its_time_and_a_second_signal_may_not(tmp_path):
     process = start(tmp_path, TAKES_ITS_TIME)
     process.send_signal(signal.SIGTERM)
@@ -147,6 +152,7 @@ def test_what_is_registered_for_the_end_is_done(tmp_path):
     assert (process.returncode, out) == (EXIT_BY_SIGNAL + signal.SIGTERM, "at exit\n")
 
 
+@pytest.mark.long
 def test_without_a_signal_nothing_changes(tmp_path):
     process = start(tmp_path, "ready(); time.sleep(1.5)")
     assert process.communicate(timeout=30) == ("", "")

@@ -32,6 +32,7 @@ def model(run):
     return msvqa.from_pretrained(run.location, device="cpu")
 
 
+@pytest.mark.long
 def test_files_and_texts_have_the_vectors_that_evaluation_sees(run, model):
     prepared = prepare(run.recipe.data)
     store = make_store(run.recipe, prepared)
@@ -49,6 +50,7 @@ def test_files_and_texts_have_the_vectors_that_evaluation_sees(run, model):
     assert vector.dtype == np.float32 and np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.long
 def test_what_cannot_be_compared_is_said(run, model):
     with pytest.raises(DataError, match="'\\?' has no words"):
         model.encode_text("?")
@@ -65,6 +67,7 @@ def test_words_that_are_not_known_are_logged(tmp_path, caplog):
     assert "not among the words of training: purple" in caplog.text
 
 
+@pytest.mark.long
 def test_matching_that_nothing_trained_is_said_and_what_is_not_there_refused(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     run = make_run(tmp_path / "a", "stages.0.objective.matching=0")

@@ -52,6 +52,7 @@ def test_baselines_by_hand():
     assert found["question_only"].tolist() == [2, 3, 3], "a tie goes to the first answer"
 
 
+@pytest.mark.long
 def test_baselines_on_the_real_annotations(msvd_annotations):
     from msvqa.data.text import AnswerList
 

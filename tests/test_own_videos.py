@@ -79,6 +79,7 @@ def extract(view: Recipe, prepared: Prepared) -> None:
     write_index(location, processor.spec(), [shard], {})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_describes_videos_of_the_user(root, tmp_path, name):
     recipe = recipe_of(root, tmp_path, name)
@@ -100,6 +101,7 @@ def test_a_model_describes_videos_of_the_user(root, tmp_path, name):
     assert found.embedding.std(dim=0).max() > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_both_stages_take_steps_on_what_is_extracted(root, tmp_path, name):
     recipe = recipe_of(root, tmp_path, name)

@@ -18,6 +18,7 @@ FILES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("system", "name"), FILES)
 def test_equals_the_reference(golden, system, name):
     paths = [golden / system / f"{name}{ending}" for ending in parity.RECORDINGS]
@@ -50,6 +51,7 @@ def damaged(array: np.ndarray) -> np.ndarray:
     return np.char.add(array, "x")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "quantity"),
     [

@@ -28,6 +28,7 @@ DAMAGED = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CHECKS)
 def test_equals_the_reference(golden, name):
     results = parity.compare_file(golden / "similarity" / f"{name}.npz")
@@ -45,6 +46,7 @@ def damaged(array):
     return (2 * array + 1).astype(array.dtype)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "arrays"), DAMAGED.items())
 def test_damaged_copies_fail(golden, tmp_path, name, arrays):
     whole = dict(np.load(golden / "similarity" / f"{name}.npz", allow_pickle=False))

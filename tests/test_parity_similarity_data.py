@@ -11,6 +11,7 @@ from benchmarks.parity.similarity import data
 NAMES = sorted(data.CHECKS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_the_reference(golden, name):
     results = parity.compare_file(golden / "similarity" / f"{name}.npz")
@@ -18,6 +19,7 @@ def test_equals_the_reference(golden, name):
     assert [result for result in results if not result.passed] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "quantity"),
     [

@@ -30,6 +30,7 @@ asking.join()
 """
 
 
+@pytest.mark.long
 def test_a_script_without_a_guard_gets_answers(tmp_path):
     prepared, _ = make_data(tmp_path)
     recipe = make_recipe(tmp_path)
@@ -51,6 +52,7 @@ def test_a_script_without_a_guard_gets_answers(tmp_path):
     assert (done.stdout.split(), done.returncode) == (["starts", "1", "1"], 0), done.stderr
 
 
+@pytest.mark.long
 def test_an_answer_that_is_no_number_is_none(tmp_path):
     prepared, _ = make_data(tmp_path)
     recipe = make_recipe(tmp_path)

@@ -96,6 +96,7 @@ def test_any_change_builds_the_folder_again(root, change):
     assert not any(name.startswith(".building") for name in after)
 
 
+@pytest.mark.long
 def test_two_processes_may_prepare_the_same_folder(root):
     results = []
     threads = [
@@ -147,6 +148,7 @@ def real(msvd_annotations, tmp_path_factory) -> Prepared:
     return prepare(config)
 
 
+@pytest.mark.long
 def test_the_real_annotations_have_the_published_counts(real):
     for name, counts in real.info["splits"].items():
         assert counts["questions"] == {
@@ -161,6 +163,7 @@ def test_the_real_annotations_have_the_published_counts(real):
     assert len((real.path / "missing.txt").read_text().splitlines()) == 1_910
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["train", "val", "test"])
 def test_the_real_questions_equal_the_golden_ones(real, golden, name):
     expected = np.load(golden / "videoqa" / "questions_full.npz", allow_pickle=False)
@@ -222,6 +225,7 @@ def test_a_subset_equals_the_golden_one_with_word_vectors(golden, msvd_annotatio
     )
 
 
+@pytest.mark.long
 def test_files_of_an_earlier_preparation_leave_the_object_store(root, monkeypatch, tmp_path):
     monkeypatch.setenv("MSVQA_CACHE", str(tmp_path / "cache"))
     (root / "glove.txt").write_text("what 0.5 0.5\n")

@@ -17,6 +17,8 @@ from msvqa.run import Run
 from msvqa.train import check, check_initial, check_own
 from tests.earlier import STOPPED_AFTER, finish, unpack
 
+pytestmark = pytest.mark.long
+
 # The kept runs may have been trained on a processor that adds in another order.
 CLOSE = 1e-5
 WITHOUT_EFFECT = {

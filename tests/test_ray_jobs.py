@@ -70,6 +70,7 @@ def test_submit_lists_the_verbs_that_there_are(words):
     assert "evaluate extract prepare train" in done.stderr
 
 
+@pytest.mark.long
 def test_submit_names_what_is_too_large_for_a_job(tmp_path):
     """Sparse files: they have a size, and take no room."""
     folder = tmp_path / "copy"
@@ -100,6 +101,7 @@ def submit_from(folder, **environment):
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_submit_says_that_no_server_answers():
     done = submit_from(ROOT)
     assert done.returncode == 2

@@ -71,12 +71,14 @@ def prepared_alike(name, folder, place, **fields):
     return there
 
 
+@pytest.mark.long
 def test_msvd_is_prepared_as_on_a_disk_whatever_the_names(place, tmp_path):
     folder = write_msvd(tmp_path / "data", stems=ODD_STEMS)
     there = prepared_alike("msvd_qa", folder, place)
     assert there.split("train").media.path == [f"{place}/video/{ODD_STEMS[n]}.avi" for n in (1, 2)]
 
 
+@pytest.mark.long
 def test_msrvtt_is_prepared_as_on_a_disk(place, tmp_path):
     folder = write_msvd(tmp_path / "data", videos=())
     for split in ("train", "val", "test"):
@@ -99,6 +101,7 @@ def write_table(folder: Path, name: str, rows: list[str], videos: list[str]) -> 
     return folder
 
 
+@pytest.mark.long
 def test_a_table_is_prepared_as_on_a_disk(place, tmp_path):
     rows = ["a b#1.avi,what?,cat,train", "video/more/x.mp4,who?,man,val", "c,how?,two,test"]
     videos = ["a b#1.avi", "video/more/x.mp4", "video/c.avi"]
@@ -107,6 +110,7 @@ def test_a_table_is_prepared_as_on_a_disk(place, tmp_path):
     assert there.split("test").media.path == [f"{place}/video/c.avi"]
 
 
+@pytest.mark.long
 def test_a_table_may_name_full_locations_and_be_named_itself(place, tmp_path):
     rows = [f"{place}/a.avi,what?,cat,train", "a.avi,who?,man,train"]
     folder = write_table(tmp_path / "data", "q.csv", rows, ["a.avi"])
@@ -119,6 +123,7 @@ def test_a_table_may_name_full_locations_and_be_named_itself(place, tmp_path):
     assert prepared.split("train").media.id == ["a.avi"]
 
 
+@pytest.mark.long
 def test_missing_videos_and_files_are_named(place, tmp_path):
     send(write_msvd(tmp_path / "data", stems=ODD_STEMS, videos=(1, 3, 4, 5)), place)
     config = config_of("msvd_qa", place, tmp_path / "p")
@@ -132,6 +137,7 @@ def test_missing_videos_and_files_are_named(place, tmp_path):
         prepare(config)
 
 
+@pytest.mark.long
 def test_damaged_annotations_are_named_by_their_location(place, tmp_path):
     folder = write_msvd(tmp_path / "data")
     (folder / "val_qa.json").write_text("[1, 2")
@@ -140,6 +146,7 @@ def test_damaged_annotations_are_named_by_their_location(place, tmp_path):
         prepare(config_of("msvd_qa", place, tmp_path / "p"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("video", ["../x.avi", "video/../../x.avi", "/etc/x.avi", "gs://o/x.avi"])
 def test_a_name_that_leaves_the_root_is_refused(place, tmp_path, video):
     folder = tmp_path / "data"
@@ -153,6 +160,7 @@ def test_a_name_that_leaves_the_root_is_refused(place, tmp_path, video):
             prepare(config_of("table", location, tmp_path / "p", allow_missing=True))
 
 
+@pytest.mark.long
 def test_an_annotation_file_that_is_too_large_is_refused_unread(place, tmp_path, monkeypatch):
     folder = write_msvd(tmp_path / "data")
     send(folder, place)
@@ -165,6 +173,7 @@ def test_an_annotation_file_that_is_too_large_is_refused_unread(place, tmp_path,
     assert watched.downloads("train_qa.json") == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("where", ["no-such-bucket/data", f"{BUCKET}/no-such-folder"])
 def test_a_root_that_is_not_there_is_one_clear_error(place, tmp_path, where):
     location = f"{place.partition('//')[0]}//{where}"
@@ -172,6 +181,7 @@ def test_a_root_that_is_not_there_is_one_clear_error(place, tmp_path, where):
         prepare(config_of("msvd_qa", location, tmp_path / "p"))
 
 
+@pytest.mark.long
 def test_a_set_is_drawn_on_a_disk_alone_and_read_where_it_is(place, tmp_path):
     config = config_of("synthetic", place, tmp_path / "p")
     with pytest.raises(DataError, match=f"^{place} has no generated data set, and one is drawn on"):
@@ -186,6 +196,7 @@ def test_doctor_says_that_it_needs_a_disk(place):
         doctor(data=place)
 
 
+@pytest.mark.long
 def test_a_file_is_here_for_as_long_as_it_is_used(place, tmp_path):
     write_msvd(tmp_path / "data", stems=ODD_STEMS)
     for number, stem in ODD_STEMS.items():
@@ -217,6 +228,7 @@ def decoded(paths):
     return Clips(Clips.Config(**dict(CLIPS))).arrays(Medium(path, path) for path in paths)
 
 
+@pytest.mark.long
 def test_videos_are_decoded_as_on_a_disk(place, videos, tmp_path):
     names = [f"clip {number}#é.avi" for number in (1, 2)]
     here = decoded(str(videos / name) for name in names)
@@ -237,6 +249,7 @@ def test_videos_are_decoded_as_on_a_disk(place, videos, tmp_path):
     assert left_on_the_disk(tmp_path / "cache") == []
 
 
+@pytest.mark.long
 def test_storage_that_fails_is_no_fault_of_a_video(place, videos, monkeypatch):
     elsewhere = f"{place.partition('//')[0]}//no-such-bucket/x.avi"
     extractor = ClipExtractor(CLIPS)
@@ -252,6 +265,7 @@ def test_storage_that_fails_is_no_fault_of_a_video(place, videos, monkeypatch):
         extractor.close()
 
 
+@pytest.mark.long
 def test_frames_of_a_report_come_from_the_object_store(place, tmp_path):
     generate(tmp_path / "data", videos={"train": 1, "val": 1, "test": 1})
     send(tmp_path / "data", place)

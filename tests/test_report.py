@@ -30,6 +30,8 @@ from msvqa.run import Run
 from tests.local_host import LocalHost
 from tests.tiny import make_data, make_job, make_recipe
 
+pytestmark = pytest.mark.long
+
 ATTACK = '<script>alert("hi")</script> & $x_{'
 
 

@@ -82,6 +82,7 @@ def test_writing_aside_leaves_nothing_after_a_failure(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
+@pytest.mark.long
 def test_a_second_command_is_kept_out(tmp_path):
     folder = open_folder(tmp_path / "run")
     code = (

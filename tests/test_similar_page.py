@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from msvqa.evaluate import Asked, record
 from msvqa.report import report
 from tests.similar_run import make_run
 
 
+@pytest.mark.long
 def test_the_page_has_the_interval_and_a_point_for_each_pair(tmp_path):
     run = make_run(tmp_path)
     asked = Asked.of(run, [], "train", None)

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from benchmarks import small_data
 from benchmarks.textured_shapes import COLORS, COUNTS, DIRECTIONS, QUESTIONS, SHAPES, generate
@@ -16,6 +17,7 @@ SHORT = (
 )
 
 
+@pytest.mark.long
 def test_equal_arguments_draw_equal_videos(tmp_path):
     for name in ("first", "second"):
         generate(tmp_path / name, seed=3, videos={"train": 2, "val": 1, "test": 1})
@@ -25,6 +27,7 @@ def test_equal_arguments_draw_equal_videos(tmp_path):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
 
 
+@pytest.mark.long
 def test_answers_are_as_frequent_as_each_other(tmp_path):
     generate(tmp_path / "data", videos=VIDEOS)
     rows = json.loads((tmp_path / "data" / "test_qa.json").read_text())
@@ -34,6 +37,7 @@ def test_answers_are_as_frequent_as_each_other(tmp_path):
         assert counts == [VIDEOS["test"] // len(answers)] * len(answers)
 
 
+@pytest.mark.long
 def test_both_learners_are_trained_for_equal_time_and_counted(tmp_path, monkeypatch):
     summary = small_data.run(tmp_path, (0,), VIDEOS, *SHORT)
     ours, plain = summary["rows"]

@@ -107,6 +107,7 @@ def test_every_value_must_make_a_recipe(recipe):
     assert "fields.data.answer_top: data is the same for all trials" in text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("first", "second", "words"),
     [
@@ -196,6 +197,7 @@ def test_folds_are_added_to_a_recipe_that_has_none(recipe):
         with_values(recipe, {"folds.index": 5})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
 def test_every_shipped_space_fits_the_recipe_that_its_command_names(file):
     head = file.read_text(encoding="utf-8").split("name:")[0]

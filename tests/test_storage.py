@@ -116,6 +116,7 @@ def test_a_folder_without_its_marker_is_not_whole(place):
         fetch(f"{place}/shard", "marker")
 
 
+@pytest.mark.long
 def test_the_marker_is_sent_last_and_is_away_while_files_are_replaced(place, monkeypatch):
     folder, sent = open_folder(place), []
     upload = storage._upload
@@ -132,6 +133,7 @@ def test_the_marker_is_sent_last_and_is_away_while_files_are_replaced(place, mon
     assert sent == [("a", False), ("z", False), ("marker", False)] * 2
 
 
+@pytest.mark.long
 def test_processes_of_a_machine_fetch_once(place, tmp_path):
     folder = open_folder(place)
     for name in ("array", "marker"):
@@ -147,6 +149,7 @@ def test_processes_of_a_machine_fetch_once(place, tmp_path):
     assert (found / "array").stat().st_ino == before, "the same file, not another one"
 
 
+@pytest.mark.long
 def test_what_was_replaced_is_fetched_again(place):
     folder = open_folder(place)
     texts = []
@@ -159,6 +162,7 @@ def test_what_was_replaced_is_fetched_again(place):
     assert texts == ["old", "new"]
 
 
+@pytest.mark.long
 def test_the_cache_is_bounded(place, tmp_path, monkeypatch):
     monkeypatch.setenv("MSVQA_CACHE_GB", "0.00001")  # 10 kB
     folder = open_folder(place)
@@ -175,6 +179,7 @@ def test_the_cache_is_bounded(place, tmp_path, monkeypatch):
     assert second.exists()
 
 
+@pytest.mark.long
 def test_working_files_of_dead_processes_are_swept_out(place, tmp_path):
     code = (
         "import os, sys; from msvqa.storage import open_folder; "
@@ -250,6 +255,7 @@ def test_locations_are_checked_with_the_recipe(tmp_path, override):
         parse(raw_recipe(tmp_path), [override])
 
 
+@pytest.mark.long
 def test_google_storage_without_credentials_is_explained_in_time(servers, cache, monkeypatch):
     monkeypatch.setattr(storage, "RETRIES_S", 2)
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")

@@ -60,6 +60,7 @@ def test_stages_share_what_an_anchor_names(tmp_path):
     assert (again.name, again.steps, again.batch.videos) == ("again", 2, 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -211,6 +211,7 @@ def test_what_is_wrong_with_the_data_leaves_no_run(folder):
     assert not Path(recipe.run_location).exists()
 
 
+@pytest.mark.long
 def test_a_dry_run_estimates_every_stage(folder):
     estimates = dry_run(make_recipe(folder))
     assert [e.stage for e in estimates] == ["reconstruct", "answer"]
@@ -247,6 +248,7 @@ def test_all_problems_of_a_recipe_come_together(folder):
     assert "model.appearance.weights: there is no file" in text
 
 
+@pytest.mark.long
 def test_the_batch_must_fit_every_number_of_workers(folder):
     batches = [f"stages.{stage}.batch.videos=4" for stage in (0, 1)]
     check(make_recipe(folder, "scaling.workers={min: 1, max: 2}", *batches))
@@ -285,6 +287,7 @@ def test_workers_that_die_too_often_are_an_error(tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.long
 def test_no_videos_is_an_error_before_ray_starts(tmp_path, folder):
     for file in (folder / "data").glob("*.*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())

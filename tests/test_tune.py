@@ -47,6 +47,7 @@ def space(name, fields=None, **changes):
     return parse_space({"name": name, "fields": fields, "samples": 3, **changes})
 
 
+@pytest.mark.long
 def test_problems_of_values_are_found_before_ray_starts(folder):
     fields = {"model.heads": {"choice": [2, 3]}, "stages.0.batch.videos": {"choice": [3]}}
     recipe = make_recipe(
@@ -64,6 +65,7 @@ def test_problems_of_values_are_found_before_ray_starts(folder):
     assert "heads" in text
 
 
+@pytest.mark.long
 def test_a_misspelt_metric_is_found_before_ray_starts(folder):
     misspelt = space("metric", metric="acuracy", mode="max")
     with pytest.raises(RecipeError) as caught:
@@ -76,12 +78,14 @@ def test_a_misspelt_metric_is_found_before_ray_starts(folder):
     assert check_search(make_recipe(folder), space("metric", metric="accuracy", mode="max"))
 
 
+@pytest.mark.long
 def test_a_population_of_trials_with_more_workers_is_refused(folder):
     recipe = make_recipe(folder, "scaling.workers=2", "scaling.cpus_per_worker=0.5")
     with pytest.raises(RecipeError, match="pbt needs trials of one worker"):
         check_search(recipe, space("group", scheduler={"name": "pbt"}))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "kind", "words"),
     [

@@ -43,6 +43,7 @@ def test_rows_have_names_of_their_own_and_stand_in_the_documents():
     assert listed(ROWS) in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EXACT)
 def test_counts_are_exact(name):
     (row,) = chosen([name], "cpu")
@@ -53,6 +54,7 @@ def test_counts_are_exact(name):
     assert [f"{c.name}: {c.value}" for c in counts if c.verdict != "exact"] == []
 
 
+@pytest.mark.long
 def test_the_rows_of_a_gpu_need_neither_ray_nor_a_decoder(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", NO_RAY, str(tmp_path)], capture_output=True, text=True, cwd=ROOT

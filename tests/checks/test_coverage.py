@@ -7,6 +7,8 @@ from msvqa.errors import DataError
 from msvqa.prepare import prepare
 from tests.tiny import VIDEOS, make_data, make_recipe
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

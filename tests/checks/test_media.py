@@ -2,12 +2,15 @@
 
 import json
 
+import pytest
+
 from msvqa.checks.report import Report
 from msvqa.checks.videos import check_data
 from msvqa.recipe import parse_data
 from tests import barcode_video
 
 
+@pytest.mark.long
 def test_each_kind_of_bad_medium_is_named(tmp_path):
     barcode_video.write(tmp_path / "v.avi", 30)
     (tmp_path / "i.png").write_bytes(b"no picture")

@@ -82,6 +82,7 @@ def test_files_are_found_by_the_types_of_the_fields_that_name_them(folder, tmp_p
     ]
 
 
+@pytest.mark.long
 def test_sound_files_are_read_and_said(folder, weights):
     recipe = make_recipe(folder, f"model.appearance.weights={weights}")
     assert source_problems(recipe) == []
@@ -114,6 +115,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_weights_that_cannot_be_used_stop_every_verb(kind, folder, weights):
     damage(weights, kind)
@@ -153,6 +155,7 @@ def test_word_vectors_of_another_width_are_refused(folder, tmp_path):
         check(recipe)
 
 
+@pytest.mark.long
 def test_weights_of_a_whole_model_are_compared_with_the_words_of_the_data(tmp_path):
     folder = featured.write_data(tmp_path)
     recipe = featured.make_recipe(folder, f"model.weights={tmp_path}/whole.pth")
@@ -179,6 +182,7 @@ def test_what_lies_in_the_place_of_feature_files_is_named(tmp_path):
         check(recipe)
 
 
+@pytest.mark.long
 def test_a_dry_run_looks_at_what_training_starts_from(folder, tmp_path):
     recipe = make_recipe(folder, f"stages.0.init_from={tmp_path}/nowhere")
     with pytest.raises(MSVQAError, match="nowhere"):
@@ -190,6 +194,7 @@ def test_a_dry_run_looks_at_what_training_starts_from(folder, tmp_path):
     assert "nowhere" in checks["files"].detail
 
 
+@pytest.mark.long
 def test_a_search_looks_at_the_files_of_its_trials(folder, weights):
     damage(weights, "empty")
     recipe = make_recipe(folder, f"model.appearance.weights={weights}")

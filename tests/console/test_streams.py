@@ -42,6 +42,7 @@ def run(tmp_path, verb, redirections, **environment):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("verb", ["_train", "_predict"])
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 def test_a_stream_that_is_closed_is_no_trouble(tmp_path, verb, closed):
@@ -51,6 +52,7 @@ def test_a_stream_that_is_closed_is_no_trouble(tmp_path, verb, closed):
     assert done.stderr == (b"" if "2>&-" in closed else b"seen\n")
 
 
+@pytest.mark.long
 def test_work_goes_on_where_nothing_can_be_printed(tmp_path):
     done = run(tmp_path, "_train", "> /dev/full")
     assert done.returncode == 0
@@ -68,6 +70,7 @@ def test_an_answer_that_cannot_be_printed_is_an_error_in_one_sentence(tmp_path):
     assert run(tmp_path, "_predict", "| true; exit ${PIPESTATUS[0]}").returncode == 141
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("environment", "shown"),
     [
@@ -82,6 +85,7 @@ def test_names_are_printed_in_any_encoding(tmp_path, environment, shown):
     assert (done.stdout.splitlines()[0], done.returncode) == (shown, 0)
 
 
+@pytest.mark.long
 def test_what_is_shown_in_a_narrow_encoding_reads_back_the_same():
     shown = [
         subprocess.run(

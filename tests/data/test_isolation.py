@@ -58,12 +58,14 @@ def run(tmp_path, script, way):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["script", "stdin", "-c"])
 def test_a_caller_without_a_guard_is_not_run_again(tmp_path, way):
     done = run(tmp_path, SCRIPT, way)
     assert (done.stdout.split(), done.stderr, done.returncode) == (["starts", "3"], "", 0)
 
 
+@pytest.mark.long
 def test_calls_come_from_threads_loops_and_daemons(tmp_path):
     done = run(tmp_path, FROM_ELSEWHERE, "stdin")
     assert done.stdout.splitlines() == ["main 3", "in a loop 3", "Thread 3", "ForkProcess 3"]
@@ -125,6 +127,7 @@ def test_errors_come_back_as_they_were():
         assert isolated.call(abs, -3) == 3
 
 
+@pytest.mark.long
 def test_what_is_no_text_in_the_import_path_is_passed_over(monkeypatch):
     monkeypatch.setattr(sys, "path", [Path("somewhere"), *sys.path])
     with Isolated(60.0, ["msvqa.data.resize"]) as isolated:
@@ -145,6 +148,7 @@ def test_a_server_that_cannot_fork_says_so_and_stays(monkeypatch):
     assert found.errno == errno.EAGAIN
 
 
+@pytest.mark.long
 def test_imports_that_hang_are_said_after_a_while(tmp_path, monkeypatch):
     (tmp_path / "hangs.py").write_text("import time; time.sleep(60)")
     monkeypatch.syspath_prepend(tmp_path)

@@ -80,6 +80,7 @@ def sequences(monkeypatch):
     return seen
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_frames_are_those_of_decoding_everything(kind, tmp_path, all_are_long, sequences):
     codec, options, by_key_frames = KINDS[kind]
@@ -97,6 +98,7 @@ def test_frames_are_those_of_decoding_everything(kind, tmp_path, all_are_long, s
         assert (not sequences) == by_key_frames
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EXPECTED)
 def test_real_files_give_what_decoding_everything_gives(clips, name, all_are_long):
     _, count = EXPECTED[name]
@@ -142,6 +144,7 @@ def test_large_videos_that_announce_other_frames_are_decoded_twice(clips, monkey
     assert 1 <= len(sequences) <= 2
 
 
+@pytest.mark.long
 def test_a_damaged_group_on_the_way_is_noticed(tmp_path, all_are_long, sequences):
     path = barcode_video.encode(tmp_path / "d.mp4", COUNT, "libx264", KINDS["h264.mp4"][1])
     with av.open(str(path)) as container:

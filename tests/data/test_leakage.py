@@ -116,6 +116,7 @@ def say(index, copies):
     index.write_text(json.dumps(json.loads(index.read_text()) | {"copies": copies}))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("copies", "message", "pair"),
     [
@@ -150,6 +151,7 @@ def test_with_folds_only_test_must_be_apart(extracted, caplog):
     assert len(extract(parse(folded.to_dict(), ["data.shared_videos=[train+val+test]"]))) == 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     ["plain", "a, b.mp4", "clip #3.mp4", "[x].mp4", "a: b", "yes", "1.50", "12", "it's.mp4", "a+b"],

@@ -157,6 +157,7 @@ def test_plain_plans_count_every_example_once_with_its_own_media(n, lanes, strea
         assert set.union(*of_steps) == ({"image", "video"} if n > 1 else {"video"})
 
 
+@pytest.mark.long
 def test_ten_million_examples_are_planned_in_seconds():
     start = time.process_time()
     plan = plan_epoch(split_of(pairs(10_000_000)), BatchConfig(examples=4096), seed=0, epoch=0)

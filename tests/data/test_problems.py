@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pyarrow.parquet as pq
+import pytest
 
 from msvqa.data.dataset import open_dataset
 from msvqa.data.problems import find_annotation_problems, write_problems
@@ -71,6 +72,7 @@ def test_a_file_that_cannot_be_read_is_a_problem(tmp_path):
     assert "val_qa.json" in problem.detail
 
 
+@pytest.mark.long
 def test_the_real_annotations_repeat_18_questions(msvd_annotations):
     problems = find_annotation_problems(_dataset(msvd_annotations))
     assert Counter(problem.kind for problem in problems) == {

@@ -109,6 +109,7 @@ def test_a_file_with_dropped_frames_is_whole(tmp_path, name, decoder):
     assert (decoded.outcome, decoded.num_frames, decoded.probe.problem) == ("ok", 40, "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "said"),
     [

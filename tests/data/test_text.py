@@ -56,6 +56,7 @@ def test_equally_frequent_answers_keep_the_order_of_the_file():
     assert answers.decode(2) == "cat"
 
 
+@pytest.mark.long
 @settings(max_examples=50)
 @given(st.lists(st.text(max_size=5), unique=True))
 def test_a_vocabulary_survives_json(words):

@@ -71,6 +71,7 @@ def test_every_known_file_is_in_the_table(clips):
     assert sorted(EXPECTED) == sorted(p.name for p in clips.iterdir() if p.suffix != ".md")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EXPECTED)
 def test_outcome_by_probe(clips, name):
     outcome, num_frames = EXPECTED[name]
@@ -79,6 +80,7 @@ def test_outcome_by_probe(clips, name):
     assert (found.problem == "") == (outcome == "ok")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("name", EXPECTED)
 def test_outcome_by_decoding(clips, name, decoder):
@@ -117,6 +119,7 @@ def test_rotated_video_is_upright(clips, decoder):
     assert np.abs(frames[0].astype(int) - expected).mean() < 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(
     "name",
@@ -130,6 +133,7 @@ def test_barcodes_of_reference_clips(clips, name, decoder):
     assert [barcode_video.read(frame) for frame in frames] == expected.tolist()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("kind", barcode_video.KINDS)
 def test_barcodes_of_every_container(tmp_path, kind, decoder):
@@ -140,6 +144,7 @@ def test_barcodes_of_every_container(tmp_path, kind, decoder):
     assert numbers == PLAN(75).ravel().tolist()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_two_passes_equal_one(tmp_path, monkeypatch, decoder):
     file = barcode_video.write(tmp_path / "a.avi", 60)
@@ -152,6 +157,7 @@ def test_two_passes_equal_one(tmp_path, monkeypatch, decoder):
         np.testing.assert_array_equal(once.frames[size], twice.frames[size])
 
 
+@pytest.mark.long
 def test_pixels_equal_pillow(clips):
     file = clips / "01_h264_bframes_bikes.mp4"
     container = av.open(str(file))
@@ -183,6 +189,7 @@ def test_unknown_decoder():
         decode("a.avi", PLAN, [32], "opencv")
 
 
+@pytest.mark.long
 def test_probe_does_not_import_torch():
     code = "import sys, msvqa.data.video as v; v.probe('x.avi'); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -212,6 +219,7 @@ def test_isolated_decoding_of_a_bad_file(isolated_decoder, tmp_path):
     assert isolated_decoder.probe(file).outcome == "unreadable"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("function", "outcome", "message"),
     [
@@ -234,6 +242,7 @@ def arrays_of(sizes):
     return [np.full(size, size % 251, dtype=np.uint8) for size in sizes]
 
 
+@pytest.mark.long
 def test_large_results_arrive_whole_and_writable():
     sizes = [3_000_000, 0, 7]
     with Isolated(60.0) as isolated:

@@ -22,11 +22,13 @@ def folder(tiny, tmp_path):
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ALL)
 def test_what_a_predictor_raises_is_one_sentence(folder, capsys, name):
     check_told(handed_on(prediction(folder, name)), name, capsys)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["RecipeError", "WeightsError", "disk", "gpu"])
 def test_what_a_writer_of_shards_raises_is_one_sentence(folder, capsys, name):
     check_told(handed_on(extraction(folder, name)), name, capsys)

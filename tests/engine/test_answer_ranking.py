@@ -65,6 +65,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_it_trains_resumes_exactly_and_is_asked(folder, tmp_path):
     whole, cut = (recipe_of(folder, f"runs={tmp_path}", f"name={n}") for n in ("whole", "cut"))
     train(whole, 0)
@@ -95,6 +96,7 @@ def test_a_rehearsal_needs_no_weights(folder, tmp_path):
     assert estimate.loss > 0
 
 
+@pytest.mark.long
 def test_the_decoder_is_new_after_an_alignment_and_begins_as_its_fusion_half(folder, tmp_path):
     aligned = make_run(tmp_path, tokenizer=str(folder / "bert"))
     start = aligned.checkpoint("align")

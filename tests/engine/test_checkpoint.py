@@ -149,6 +149,7 @@ def test_all_may_be_damaged(stage):
     assert newest_checkpoint(stage, or_previous=True) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", STORES)
 def test_what_was_not_sent_to_its_end_is_no_checkpoint(stage, tmp_path, monkeypatch, scheme):
     monkeypatch.setenv("MSVQA_CACHE", str(tmp_path / "cache"))

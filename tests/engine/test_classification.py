@@ -94,6 +94,7 @@ def test_parts_that_the_data_has_no_words_for_may_be_dropped(folder):
         assert dropped in Needs.at_start(view, sizes).dropped
 
 
+@pytest.mark.long
 def test_a_tiny_model_learns_two_kinds_after_its_distillation(folder, tmp_path):
     recipe = recipe_of(folder, f"runs={tmp_path}")
     prepared = prepare(recipe.data)

@@ -152,6 +152,7 @@ logging.error("ours afterwards")
 """
 
 
+@pytest.mark.long
 def test_our_messages_stay_on_the_console_while_those_of_ray_do_not():
     said = subprocess.run([sys.executable, "-c", TALK], capture_output=True, text=True, timeout=120)
     assert said.stderr.splitlines() == ["ours while Ray runs", "ours afterwards"]
@@ -167,6 +168,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.long
 def test_a_log_disk_that_is_full_does_not_end_what_is_done():
     with open("/dev/full", "w") as full:  # noqa: PTH123
         said = subprocess.run(
@@ -177,6 +179,7 @@ def test_a_log_disk_that_is_full_does_not_end_what_is_done():
     assert said.returncode in (0, 120), "120: Python cannot flush its own stderr"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stderr", ["2> /dev/full", "2< /dev/null", "2>&1 | true"])
 def test_work_is_done_where_our_messages_cannot_be_written(stderr):
     line = f'"{sys.executable}" -c "$TALK" {stderr}; exit ${{PIPESTATUS[0]}}'
@@ -185,6 +188,7 @@ def test_work_is_done_where_our_messages_cannot_be_written(stderr):
     assert as_command.returncode == 0
 
 
+@pytest.mark.long
 def test_a_script_is_not_ended_by_messages_that_cannot_be_written():
     talk = f"{TALK}\nprint('done', flush=True)\nos._exit(0)"
     line = f'"{sys.executable}" -c "$TALK" 2> /dev/full'
@@ -201,6 +205,7 @@ print(usage_lib.usage_stats_enabled())
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("wish", "sent"), [({}, False), ({"RAY_USAGE_STATS_ENABLED": "1"}, True)])
 def test_nothing_is_sent_anywhere_unless_the_user_wants_it(tmp_path, wish, sent):
     own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

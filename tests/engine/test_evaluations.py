@@ -80,6 +80,7 @@ def test_data_that_is_evaluated_on_needs_nothing_to_train_on(there):
     assert len(prepared.split("test")) and not len(prepared.split("train"))
 
 
+@pytest.mark.long
 def test_a_stage_is_validated_on_an_evaluation(tiny, there, tmp_path):
     recipe = make_recipe(tiny, f"runs={tmp_path}", section(there), ON, "stages.1.init_from=null")
     prepared = prepare_stages(recipe)

@@ -27,6 +27,7 @@ def facts_of(file):
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="it takes the leases of Linux")
 def test_a_file_whose_reading_does_not_return_costs_its_time(extractor, tmp_path):
     file = barcode_video.write(tmp_path / "1.avi", 20)

@@ -62,6 +62,7 @@ def refused_before_ray(recipe, words):
     return str(caught.value)
 
 
+@pytest.mark.long
 def test_a_start_of_other_widths_leaves_no_run_and_the_right_one_is_taken(
     tiny, prepared, foreign, tmp_path
 ):
@@ -78,6 +79,7 @@ def test_a_start_of_other_widths_leaves_no_run_and_the_right_one_is_taken(
     assert train_stage(job, LocalHost(run.stage_dir(STAGE))).step > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("what", "stage"), [("width", STAGE), ("finished", "answer"), ("model", STAGE)]
 )
@@ -98,6 +100,7 @@ def test_a_foreign_checkpoint_in_a_run_is_refused_or_the_one_before_it_taken(
     assert (own.parent / f".foreign-{path.name}" / "weights.safetensors").is_file()
 
 
+@pytest.mark.long
 def test_what_is_damaged_is_said_to_be_damaged(tiny, prepared, tmp_path):
     recipe = make_recipe(tiny, f"runs={tmp_path}")
     stage = Run(recipe.run_location, recipe).stage_dir(STAGE)
@@ -108,6 +111,7 @@ def test_what_is_damaged_is_said_to_be_damaged(tiny, prepared, tmp_path):
     refused_before_ray(recipe, r"weights\.safetensors is damaged: its content has changed")
 
 
+@pytest.mark.long
 def test_a_start_inside_the_run_is_looked_at_before_ray_starts(tiny, prepared, tmp_path):
     recipe = make_recipe(tiny, f"runs={tmp_path}")
     stage = Run(recipe.run_location, recipe).stage_dir(STAGE)
@@ -118,6 +122,7 @@ def test_a_start_inside_the_run_is_looked_at_before_ray_starts(tiny, prepared, t
     refused_before_ray(recipe, r"weights\.safetensors is damaged: its content has changed")
 
 
+@pytest.mark.long
 def test_what_can_be_loaded_is_not_refused(tiny, prepared, tmp_path):
     """Also from clips of another number, and stored with fewer digits."""
     change = "clips.num_clips=3"

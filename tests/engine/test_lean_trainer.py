@@ -77,6 +77,7 @@ def test_with_data_sets_all_is_as_by_default(tmp_path, by_default):
     assert kinds(trainer(tmp_path, datasets=data)._create_default_callbacks()) == by_default
 
 
+@pytest.mark.long
 def test_the_controller_needs_no_torch():
     program = (
         "import sys, msvqa.engine.lean_trainer, msvqa.engine.process_group, msvqa.engine.waiting; "

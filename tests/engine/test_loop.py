@@ -67,6 +67,7 @@ def assert_equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tens
         assert torch.equal(value, other[name]), name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", [0, 1])
 @pytest.mark.parametrize("reports", [1, 2])
 def test_resume_in_the_middle_of_an_epoch_equals_uninterrupted(tiny, tmp_path, stage, reports):
@@ -111,6 +112,7 @@ class CountingHost(LocalHost):
         self.reports.append((save.step, "accuracy" in numbers))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("least", "steps"),
     [
@@ -132,6 +134,7 @@ def test_short_epochs_are_validated_and_saved_at_a_distance_and_at_the_end(
     assert host.reports == [(step, True) for step in steps]
 
 
+@pytest.mark.long
 def test_long_epochs_end_with_a_validation_and_a_checkpoint_each(tiny, tmp_path):
     recipe = make_recipe(
         tiny, f"runs={tmp_path}", "stages.1.batch={videos: 2, questions_per_video: 7}",
@@ -144,6 +147,7 @@ def test_long_epochs_end_with_a_validation_and_a_checkpoint_each(tiny, tmp_path)
     assert host.reports == [(3, False), (6, True), (9, False), (12, True)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reports", [1, 2])
 def test_resume_between_distant_validations_equals_uninterrupted(tiny, tmp_path, reports):
     options = (
@@ -173,6 +177,7 @@ def test_a_run_of_one_step_epochs_stops_where_it_is_asked(tiny, tmp_path):
         train_stage(job, LocalHost(run.stage_dir("answer")))
 
 
+@pytest.mark.long
 def test_the_second_stage_starts_from_the_first_and_leaves_the_decoders_alone(tiny, tmp_path):
     recipe = make_recipe(tiny, f"runs={tmp_path}")
     train(recipe, 0)
@@ -193,6 +198,7 @@ def test_the_second_stage_starts_from_the_first_and_leaves_the_decoders_alone(ti
     assert decoders and trained <= len(list(load_checkpoint(first).model.parameters())) - decoders
 
 
+@pytest.mark.long
 def test_accumulated_micro_batches_take_the_same_step(tiny, tmp_path):
     # Without dropout and with frozen statistics nothing depends on how the batch is cut.
     options = (
@@ -271,6 +277,7 @@ def test_no_checkpoint_is_written_of_weights_that_are_not_finite(tiny, tmp_path)
     assert not run.checkpoints("answer")
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_refused_by_name(tiny, tmp_path):
     recipe = make_recipe(tiny, f"runs={tmp_path}")
     train(recipe, 0)
@@ -287,6 +294,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tiny, tmp_path):
         Run.open(recipe.run_location).checkpoint("reconstruct")
 
 
+@pytest.mark.long
 def test_a_newer_checkpoint_format_is_refused(tiny, tmp_path):
     recipe = make_recipe(tiny, f"runs={tmp_path}")
     train(recipe, 0)
@@ -296,6 +304,7 @@ def test_a_newer_checkpoint_format_is_refused(tiny, tmp_path):
         load_checkpoint(file.parent)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("workers", "videos_per_batch"), [(1, 1), (1, 8), (2, 2), (3, 1), (5, 3)])
 def test_any_split_of_the_work_predicts_every_row_once_and_alike(
     tiny, tmp_path, workers, videos_per_batch
@@ -354,6 +363,7 @@ def test_an_error_while_loading_reaches_the_loop():
         list(Prefetched(broken))
 
 
+@pytest.mark.long
 def test_a_run_that_ends_with_reconstruction_answers_no_questions(tiny, tmp_path):
     raw = make_recipe(tiny, f"runs={tmp_path}").to_dict()
     recipe = parse(raw | {"stages": raw["stages"][:1]})
@@ -364,6 +374,7 @@ def test_a_run_that_ends_with_reconstruction_answers_no_questions(tiny, tmp_path
         from_pretrained(recipe.run_location)
 
 
+@pytest.mark.long
 def test_validation_of_reconstruction_does_not_depend_on_its_portions(tiny, tmp_path, monkeypatch):
     recipe = make_recipe(tiny, f"runs={tmp_path}")
     train(recipe, 0)

@@ -72,6 +72,7 @@ def encoder_files(tmp_path_factory):
     return files
 
 
+@pytest.mark.long
 def test_a_frozen_part_has_no_gradients_is_in_eval_mode_and_stays_bit_for_bit(
     tiny, tmp_path, first
 ):
@@ -91,6 +92,7 @@ def test_a_frozen_part_has_no_gradients_is_in_eval_mode_and_stays_bit_for_bit(
     assert any(not torch.equal(value, after[n]) for n, value in of_part("rest", before).items())
 
 
+@pytest.mark.long
 def test_an_absent_part_is_neither_built_nor_saved_and_the_rest_starts_as_before(
     tiny, tmp_path, first
 ):
@@ -108,6 +110,7 @@ def test_an_absent_part_is_neither_built_nor_saved_and_the_rest_starts_as_before
     check_own(Run.open(recipe.run_location), prepared_of(recipe))
 
 
+@pytest.mark.long
 def test_a_fresh_part_may_be_lacking_and_starts_as_at_birth(tiny, tmp_path, first):
     without = recipe_of(tiny, tmp_path, "stages.1.parts={decoder: absent}", name="without")
     train(without, 1, start=first)
@@ -136,6 +139,7 @@ def test_a_fresh_part_is_taken_from_the_checkpoint_where_it_has_it(tiny, tmp_pat
     assert_equal(of_part("decoder", begun), of_part("decoder", read_weights(first)))
 
 
+@pytest.mark.long
 def test_a_checkpoint_says_where_each_part_came_from_and_what_trained_it(tiny, tmp_path, first):
     born = read_info(first)["parts"]
     assert {name: part["source"] for name, part in born.items()} == {
@@ -151,6 +155,7 @@ def test_a_checkpoint_says_where_each_part_came_from_and_what_trained_it(tiny, t
     assert {part["checkpoint"] for part in found.values()} == {str(first)}
 
 
+@pytest.mark.long
 def test_a_checkpoint_without_origins_is_resumed_as_before(tiny, tmp_path, first):
     options = "stages.1.checkpoint.every_steps=1"
     whole, cut = (recipe_of(tiny, tmp_path, options, name=name) for name in ("whole", "cut"))
@@ -169,6 +174,7 @@ def test_a_checkpoint_without_origins_is_resumed_as_before(tiny, tmp_path, first
     assert {part["source"] for part in manifest(cut).values()} == {"checkpoint"}
 
 
+@pytest.mark.long
 def test_an_untrained_part_of_the_users_files_is_not_written_and_read_from_there_again(
     tiny, tmp_path, encoder_files
 ):
@@ -199,6 +205,7 @@ def test_an_untrained_part_of_the_users_files_is_not_written_and_read_from_there
         Path(file).write_bytes(content)
 
 
+@pytest.mark.long
 def test_a_part_of_the_users_files_is_written_once_it_is_trained(tiny, tmp_path, encoder_files):
     recipe = recipe_of(tiny, tmp_path, BORROWING, *encoder_files)
     train(recipe, 1)
@@ -207,6 +214,7 @@ def test_a_part_of_the_users_files_is_written_once_it_is_trained(tiny, tmp_path,
     load_checkpoint(last(recipe))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -242,6 +250,7 @@ def test_contradictions_about_parts_are_refused(tiny, tmp_path, overrides, words
         recipe_of(tiny, tmp_path, *overrides)
 
 
+@pytest.mark.long
 def test_a_part_that_an_earlier_stage_leaves_out_must_be_named_as_fresh(tiny, tmp_path):
     raw = recipe_of(tiny, tmp_path).to_dict()
     again = raw["stages"][0] | {"name": "again", "init_from": "answer"}
@@ -252,6 +261,7 @@ def test_a_part_that_an_earlier_stage_leaves_out_must_be_named_as_fresh(tiny, tm
     check(parse(raw | {"stages": [*stages[:2], again | {"fresh": ["decoder"]}]}))
 
 
+@pytest.mark.long
 def test_a_rehearsal_trains_what_the_stage_trains(tiny, tmp_path):
     recipe = recipe_of(tiny, tmp_path, "stages.1.parts={backbone: frozen, decoder: absent}")
     whole, part = rehearse(recipe, prepared_of(recipe))
@@ -259,6 +269,7 @@ def test_a_rehearsal_trains_what_the_stage_trains(tiny, tmp_path):
     assert part.trained_parameters < part.parameters
 
 
+@pytest.mark.long
 def test_layers_of_a_part_have_rates_of_their_own_and_resume_exactly(tiny, tmp_path):
     options = (
         BORROWING, "stages.1.optimizer.layer_decay=0.5", "stages.1.optimizer.name=adamw",

@@ -33,6 +33,7 @@ def train(recipe: Recipe, stage: int, reports: int | None = None) -> None:
     train_stage(stage_job(run, stage), host)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 def test_both_stages_resume_exactly_and_are_validated_on_pairs(root, tmp_path, model):
     whole, cut = (small_recipe(root, tmp_path, model, f"name={name}") for name in ("whole", "cut"))

@@ -87,6 +87,7 @@ def test_a_stage_with_other_data_keeps_the_words_of_its_checkpoint(run, prepared
     assert own.word_vectors() is None
 
 
+@pytest.mark.long
 def test_what_was_trained_on_data_of_its_own_is_sound_for_all_checks(run, prepared):
     check(run.recipe)
     check_own(run, prepared)
@@ -96,6 +97,7 @@ def test_what_was_trained_on_data_of_its_own_is_sound_for_all_checks(run, prepar
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_stage_with_data_of_its_own_takes_a_checkpoint_of_other_words(run, prepared, tmp_path):
     start = run.locate(run.checkpoint("reconstruct"))
     raw = run.recipe.to_dict()

@@ -42,6 +42,7 @@ def test_a_request_that_cannot_be_written_is_sent_again(tmp_path, monkeypatch):
         assert StopRequest(tmp_path).is_asked()
 
 
+@pytest.mark.long
 def test_a_stopped_stage_continues_where_it_was_stopped(tiny, tmp_path):
     options = (f"runs={tmp_path}", "stages.0.epochs=2")
     whole, cut = (make_recipe(tiny, *options, f"name={name}") for name in ("whole", "cut"))

@@ -76,6 +76,7 @@ def test_another_metric_is_read_where_the_best_checkpoint_is(recipe):
         Sweep(recipe, space(name="t", metric="f1", mode="max")).goal.of(run)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("nothing", [None, float("nan")])
 def test_a_validation_that_is_no_number_never_wins(sweep, nothing):
     run = add_run(sweep, "trial-0000", [0.25, 0.75, 0.5])
@@ -153,6 +154,7 @@ def test_a_changed_search_is_refused(sweep, recipe):
         Sweep.create(parse(recipe.to_dict(), ["seed=1"]), space())
 
 
+@pytest.mark.long
 def test_a_search_without_any_checkpoint_may_be_put_right(recipe):
     """The runs of its trials are made anew, and what they share stays."""
     rates = {LR: {"log_uniform": [1e-4, 1e-2]}}

@@ -49,6 +49,7 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
     assert [row["step"] for row in run.metrics()] == [1, 2], "the next row does not join it"
 
 
+@pytest.mark.long
 def test_rows_reach_the_driver_while_they_are_written(tmp_path):
     run = make_run(tmp_path)
     Tracker(run, "answer", step=0).log("train", 1, 0, {"loss": 1.0})
@@ -122,6 +123,7 @@ def _full(path, text):
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_training_outlives_a_disk_that_is_full_for_tensorboard(tmp_path, caplog):
     run = make_run(tmp_path)

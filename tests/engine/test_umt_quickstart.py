@@ -24,6 +24,7 @@ def part_of(weights, part):
     return {name: value for name, value in weights.items() if name.startswith(f"{part}.")}
 
 
+@pytest.mark.long
 def test_all_stages_resume_exactly_and_leave_bit_for_bit_what_they_do_not_train(root, tmp_path):
     whole, cut = (small_quickstart(root, tmp_path, f"name={name}") for name in ("whole", "cut"))
     check_places(whole)

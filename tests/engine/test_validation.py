@@ -59,6 +59,7 @@ def steps_of_epoch(recipe):
     return StageLoop(job, LocalHost(run.stage_dir("answer"))).total_steps // 2
 
 
+@pytest.mark.long
 def test_validation_every_n_steps_is_within_epochs_and_at_the_end(tiny, tmp_path):
     recipe = recipe_of(tiny, tmp_path, "stages.1.validate={every_steps: 4, at_start: true}")
     epoch = steps_of_epoch(recipe_of(tiny, tmp_path, name="count"))
@@ -73,6 +74,7 @@ def test_validation_every_n_steps_is_within_epochs_and_at_the_end(tiny, tmp_path
     assert [step for step, _ in validated(recipe)] == expected
 
 
+@pytest.mark.long
 def test_a_report_says_whether_it_is_of_a_validation(tiny, tmp_path):
     options = "stages.1.checkpoint.every_steps=4", "stages.1.validate_every_epochs=2"
     reports = reports_of(recipe_of(tiny, tmp_path, *options))
@@ -80,6 +82,7 @@ def test_a_report_says_whether_it_is_of_a_validation(tiny, tmp_path):
     assert len(reports) > 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reports", [1, 2, 3])
 def test_resume_between_validations_within_an_epoch_equals_uninterrupted(tiny, tmp_path, reports):
     options = (
@@ -95,6 +98,7 @@ def test_resume_between_validations_within_an_epoch_equals_uninterrupted(tiny, t
     assert validated(whole) == validated(cut)
 
 
+@pytest.mark.long
 def test_a_start_that_left_no_checkpoint_is_validated_again_and_told_once(tiny, tmp_path):
     recipe = recipe_of(tiny, tmp_path, "stages.1.validate={at_start: true}")
     with pytest.raises(KeyboardInterrupt):
@@ -103,6 +107,7 @@ def test_a_start_that_left_no_checkpoint_is_validated_again_and_told_once(tiny, 
     assert [step for step, _ in validated(recipe)].count(0) == 1
 
 
+@pytest.mark.long
 def test_validations_do_not_change_what_is_trained(tiny, tmp_path):
     often = recipe_of(
         tiny, tmp_path, "stages.1.validate={every_steps: 1, at_start: true}", name="often"
@@ -113,6 +118,7 @@ def test_validations_do_not_change_what_is_trained(tiny, tmp_path):
     assert_equal(final_weights(often, "answer"), final_weights(seldom, "answer"))
 
 
+@pytest.mark.long
 def test_patience_ends_a_stage_within_an_epoch(tiny, tmp_path):
     recipe = recipe_of(
         tiny, tmp_path, "stages.1.validate.every_steps=1", "stages.1.patience_epochs=2",
@@ -146,6 +152,7 @@ def test_epochs_and_steps_between_validations_exclude_each_other(tiny, tmp_path)
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("select", ["best", "last"])
 def test_the_result_of_a_stage_is_its_best_checkpoint_or_its_last(tiny, tmp_path, select):
     # A first step of 1 is too long, so the start is the best of all.

@@ -26,6 +26,8 @@ from tests.models.small_videochat2 import CAPTIONS, TURNS, WORDS, language_folde
 from tests.test_architecture import RECIPES
 from tests.tiny import make_store
 
+pytestmark = pytest.mark.long
+
 OF = {"align": "query_alignment", "connect": "generation", "instruct": "generation"}
 
 

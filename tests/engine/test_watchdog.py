@@ -34,6 +34,7 @@ def test_nobody_is_blamed_when_all_are_alike():
     assert name_missing([beat(0, 5), beat(1, 5)], 2, silent_s=10).startswith("no worker is behind")
 
 
+@pytest.mark.long
 def test_a_late_step_is_written_once_with_all_stacks(tmp_path):
     late, go_on = threading.Event(), threading.Event()
 
@@ -56,6 +57,7 @@ def test_a_late_step_is_written_once_with_all_stacks(tmp_path):
     assert [b.doing for b in read_beats(tmp_path, "answer", 1)] == ["loads the batch of step 7"]
 
 
+@pytest.mark.long
 def test_what_has_no_limit_may_take_long(tmp_path):
     with Watchdog(tmp_path, "answer", rank=0, workers=1, limit_s=0.1) as watchdog:
         watchdog.begins("validates", limited=False)
@@ -71,6 +73,7 @@ def write_beat(logs, age_s: float):
     (logs / ".answer-worker1.beat").write_text(json.dumps(asdict(silent)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("age_s", [0, 3600, -3600])
 def test_silence_of_another_is_found_also_where_there_is_no_limit(tmp_path, age_s):
     """Whatever the clock of its machine says."""
@@ -83,6 +86,7 @@ def test_silence_of_another_is_found_also_where_there_is_no_limit(tmp_path, age_
     assert "missing is worker 1 (process 1001 on node), last heard of" in verdicts.read_text()
 
 
+@pytest.mark.long
 def test_a_machine_whose_clock_is_behind_is_not_missed(tmp_path):
     ended = threading.Event()
 
@@ -101,6 +105,7 @@ def test_a_machine_whose_clock_is_behind_is_not_missed(tmp_path):
     assert not (tmp_path / "watchdog.log").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("workers", "age_s"), [(1, 0), (2, 0), (2, 3600)])
 def test_workers_of_an_earlier_start_are_not_missed(tmp_path, workers, age_s):
     write_beat(tmp_path, age_s)
@@ -134,6 +139,7 @@ with watchdog.Watchdog(Path(sys.argv[1]), "answer", rank=0, workers=1, limit_s=0
 """
 
 
+@pytest.mark.long
 def test_native_code_that_holds_the_interpreter_is_found(tmp_path):
     subprocess.run([sys.executable, "-c", HOLDER, str(tmp_path)], check=True, timeout=120)
     stacks = (tmp_path / "answer-worker0-stacks.txt").read_text()

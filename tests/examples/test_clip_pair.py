@@ -21,6 +21,7 @@ def importable(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
 
 
+@pytest.mark.long
 def test_every_held_out_scene_is_new_and_another(tmp_path, monkeypatch):
     from generate import VIDEOS, generate
 

@@ -64,6 +64,7 @@ def test_padding_and_unknown_words_keep_their_vectors():
     assert torch.equal(objective.model.network.question.embedding.weight[:2], before)
 
 
+@pytest.mark.long
 def test_learns_eight_examples():
     objective, batch = answering(), make_batch()
     optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)

@@ -30,6 +30,7 @@ def count(module):
     return sum(p.numel() for p in module.parameters())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("depth", [18, 50])
 def test_resnet_equals_torchvision(depth, tmp_path):
     theirs = torchvision.models.get_model(f"resnet{depth}", weights=None).eval()
@@ -48,6 +49,7 @@ def test_resnet_equals_torchvision(depth, tmp_path):
         torch.testing.assert_close(ours(pixels), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
 def test_efficientnet_equals_torchvision(ending, tmp_path):
     theirs = torchvision.models.efficientnet_b0(weights=None).eval()
@@ -67,6 +69,7 @@ def test_efficientnet_equals_torchvision(ending, tmp_path):
         torch.testing.assert_close(ours(pixels), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("variant", "width", "parameters"),
     [("b0", 1280, 5_288_548), ("b3", 1536, 12_233_232), ("b7", 2560, 66_347_960)],
@@ -78,6 +81,7 @@ def test_an_efficientnet_has_the_published_size_without_its_classifier(variant, 
     assert count(network) == parameters - (width + 1) * 1000
 
 
+@pytest.mark.long
 def test_weights_of_another_efficientnet_are_refused(tmp_path):
     file = str(tmp_path / "b1.pth")
     torch.save(torchvision.models.efficientnet_b1(weights=None).state_dict(), file)

@@ -50,6 +50,7 @@ def reconstruction(**changes):
 OBJECTIVES = pytest.mark.parametrize("make", [answering, reconstruction])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("layers", "total"),
     [
@@ -111,6 +112,7 @@ def test_gradients_reach_every_trainable_parameter(make):
     assert still == []
 
 
+@pytest.mark.long
 @OBJECTIVES
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 def test_once_per_video_equals_once_per_question(make, batch_norm):
@@ -171,6 +173,7 @@ def test_one_question_alone_gets_the_same_logits():
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.long
 def test_learns_eight_examples():
     objective, batch = answering(), make_batch()
     optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
@@ -182,6 +185,7 @@ def test_learns_eight_examples():
     assert torch.equal(best, batch["answer"])
 
 
+@pytest.mark.long
 def test_learns_to_reconstruct_a_few_clips():
     objective, batch = reconstruction(), make_batch(videos=2)
     # Smooth images; noise could only be learned by heart.
@@ -220,6 +224,7 @@ def test_bfloat16_stays_near_full_precision():
     assert all(torch.isfinite(p.grad).all() for p in objective.parameters() if p.grad is not None)
 
 
+@pytest.mark.long
 @OBJECTIVES
 def test_no_operator_per_question_and_no_wait_for_the_device(make):
     objective = make()

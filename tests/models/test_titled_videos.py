@@ -118,6 +118,7 @@ def test_what_does_not_go_together_is_refused_by_name():
         Uniter.Config(text={"width": 10, "heads": 4})
 
 
+@pytest.mark.long
 @BOTH
 def test_eight_videos_are_learned_by_heart(name):
     model = make_model(name)

@@ -105,6 +105,7 @@ def test_bert_needs_pieces_and_weights(tmp_path):
         from_bert(folder).load_pretrained()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("size", "width", "layers"), [("base", 768, 12), ("large", 1024, 24)])
 def test_the_published_sizes_of_bert_fit(size, width, layers):
     words = {"text": 30_522}

@@ -51,6 +51,7 @@ def given_of(objective, batch):
     return objective._given(batch, texts)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_learns_and_leaves_frozen_parts_bit_identical(stage, language):
     objective, batch = objective_of(stage, language)

@@ -90,6 +90,7 @@ def test_bug_9_the_doctor_names_the_versions_that_must_fit():
     assert torch.__version__ in found.detail
 
 
+@pytest.mark.long
 def test_bug_11_an_unreadable_video_is_left_out_with_its_text(tmp_path):
     pictures = np.zeros((2, 16, 16, 3), dtype=np.uint8)
     for number in (0, 2):

@@ -14,6 +14,7 @@ def of(folder, name):
     return next(path for path in parity.recordings_of(folder) if path.stem == name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CHECKS)
 def test_every_recorded_file_agrees(golden, name):
     results = parity.compare_file(of(golden / "videochat2", name))

@@ -237,6 +237,7 @@ def test_damage_anywhere_is_read_or_refused(kind, tmp_path):
             assert str(path) in str(error)
 
 
+@pytest.mark.long
 def test_a_compressed_archive_is_named_without_being_unpacked(tmp_path):
     path = tmp_path / "w.tar.gz"
     with gzip.open(path, "wb", compresslevel=9) as file:

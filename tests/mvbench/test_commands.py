@@ -30,6 +30,7 @@ def said(capsys, *words):
     return code, captured.out, captured.err
 
 
+@pytest.mark.long
 def test_score_prints_every_task_and_writes_a_leaderboard_and_a_page(results, tmp_path, capsys):
     board, page = tmp_path / "board.json", tmp_path / "page.html"
     words = ("score", results["Mean"], "--json", board, "--page", page)
@@ -85,6 +86,7 @@ def test_compare_prints_differences_with_p_values(results, capsys):
     assert out.count("\n") > 20
 
 
+@pytest.mark.long
 def test_doctor_names_what_is_absent_and_broken(mini, capsys):
     assert said(capsys, "doctor", mini)[0] == 0
     (mini / "video" / "pose" / "fine_grained_pose_001.mp4").unlink()
@@ -104,6 +106,7 @@ def test_doctor_names_what_is_absent_and_broken(mini, capsys):
     assert "96.7% of the questions" in out
 
 
+@pytest.mark.long
 def test_make_mini_is_a_root_that_doctor_likes(tmp_path, capsys):
     root = tmp_path / "mini"
     assert said(capsys, "make-mini", root, "--items", "1")[0] == 0

@@ -10,6 +10,8 @@ from msvqa.mvbench.lessons import make_lessons
 from msvqa.prepare import prepare
 from msvqa.recipe import parse_data
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

@@ -57,6 +57,7 @@ def test_the_words_reach_the_model_with_the_frames_and_the_begun_answer(adapter,
     assert text.count("<|video_pad|>") == pairs * high * wide // 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["qwen2_vl", "llava_onevision", "internvl"])
 def test_an_answer_is_repeatable_and_depends_on_what_is_seen(folders, frames, layout):
     adapter, prompt = opened(folders[layout]), replace(PROMPT, seconds=2.5)
@@ -105,6 +106,7 @@ def test_likelihoods_of_texts_are_those_of_their_tokens_one_by_one(adapter, fram
     assert (first < 0).all()
 
 
+@pytest.mark.long
 def test_the_command_asks_a_folder_without_network(folder, drawn, tmp_path, monkeypatch, capsys):
     def refuse(*arguments):
         raise AssertionError("the network was asked")
@@ -122,6 +124,7 @@ def test_the_command_asks_a_folder_without_network(folder, drawn, tmp_path, monk
     assert all(row.letter for row in results.rows.values()), "logits always give a letter"
 
 
+@pytest.mark.long
 def test_a_folder_that_is_no_model_is_told(folder, tmp_path):
     with pytest.raises(DataError, match="no folder of a model"):
         open_adapter("transformers", Source(model=str(tmp_path)))

@@ -14,6 +14,8 @@ from msvqa.mvbench.run import fingerprint, open_benchmark
 from msvqa.mvbench.scenes import COLORS, GREY, TINT, described, draw
 from msvqa.mvbench.tasks import BY_NAME, TASKS
 
+pytestmark = pytest.mark.long
+
 ITEMS = 12
 
 

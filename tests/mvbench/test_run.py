@@ -52,6 +52,7 @@ def whole(drawn, tmp_path_factory):
     return out
 
 
+@pytest.mark.long
 def test_who_echoes_is_right_who_is_silent_is_wrong(drawn, tmp_path):
     items = open_benchmark(str(drawn)).read().items
     Echoing.letters = ["ABCDE"[item.answer] for item in items]
@@ -83,6 +84,7 @@ def test_rows_hold_what_is_needed_to_count_again(whole):
         assert tally(results, name).scores.total.correct == by_rows
 
 
+@pytest.mark.long
 def test_a_run_that_is_ended_goes_on_and_gives_the_same_file(drawn, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(Mean, "name", "failing")
     out, other = tmp_path / "half.jsonl", tmp_path / "other.jsonl"
@@ -165,6 +167,7 @@ def test_two_processes_do_not_write_one_file(drawn, whole, tmp_path):
         asked(drawn, out)
 
 
+@pytest.mark.long
 def test_parts_together_are_the_whole(drawn, whole, tmp_path):
     files = [tmp_path / f"{n}.jsonl" for n in range(1, 5)]
     for number, file in enumerate(files, start=1):
@@ -175,6 +178,7 @@ def test_parts_together_are_the_whole(drawn, whole, tmp_path):
     assert tally(results).leaderboard() == tally(read_results(whole)).leaderboard()
 
 
+@pytest.mark.long
 def test_absent_media_lower_the_coverage_and_broken_ones_are_wrong(mini, tmp_path):
     for number in range(3):
         (mini / "video" / "pose" / f"fine_grained_pose_{number:03d}.mp4").unlink()
@@ -194,6 +198,7 @@ def test_absent_media_lower_the_coverage_and_broken_ones_are_wrong(mini, tmp_pat
     assert "MVBench Avg" not in found.leaderboard()
 
 
+@pytest.mark.long
 def test_letters_by_logits_are_compared_without_words(drawn, whole, tmp_path):
     results = asked(drawn, tmp_path / "letters.jsonl", predict="letters")
     said = [row.letter for row in read_results(whole).rows.values()]
@@ -205,6 +210,7 @@ def test_letters_by_logits_are_compared_without_words(drawn, whole, tmp_path):
         asked(drawn, tmp_path / "other.jsonl", Saying, "A", predict="letters")
 
 
+@pytest.mark.long
 def test_options_by_likelihood_are_compared_in_three_ways(drawn, tmp_path):
     found = {}
     for way in ("sum", "mean", "char"):
@@ -223,6 +229,7 @@ def test_options_by_likelihood_are_compared_in_three_ways(drawn, tmp_path):
     assert (found["mean"].letter, found["char"].letter) == ("A", "A")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("control", ["none", "blind", "shuffled", "reversed"])
 def test_controls_change_what_is_seen_and_nothing_else(drawn, tmp_path, control):
     adapter = Saying(Source(model="A"))
@@ -252,6 +259,7 @@ def test_shuffled_frames_are_in_no_order_of_time():
     assert orders[7] == controlled(frames, "shuffled", "7").ravel().tolist()
 
 
+@pytest.mark.long
 def test_circular_evaluation_asks_every_rotation_and_wants_all_right(drawn, tmp_path):
     items = open_benchmark(str(drawn)).read().items
     part = {"part": (1, 20), "circular": True}
@@ -271,6 +279,7 @@ def test_who_cannot_be_begun_for_is_told_at_the_end_of_the_turn(drawn, tmp_path)
     assert {row.scored for row in results.rows.values()} == {""}
 
 
+@pytest.mark.long
 def test_results_are_compared_question_by_question(drawn, whole, tmp_path):
     silent = tally(asked(drawn, tmp_path / "silent.jsonl", Saying, "", part=(1, 2)))
     first = tally(read_results(whole))

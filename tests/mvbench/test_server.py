@@ -168,6 +168,7 @@ def test_a_server_that_is_not_there_is_told():
             module.WAITS_S = before
 
 
+@pytest.mark.long
 def test_the_command_asks_a_server_and_the_key_is_nowhere(server, drawn, tmp_path, capsys, caplog):
     server.answers = [saying("B")]
     out = tmp_path / "server.jsonl"

@@ -20,6 +20,7 @@ def ranking(absent=ABSENT, **config):
     return objective.train()
 
 
+@pytest.mark.long
 def test_it_learns_the_answers_of_a_few_questions():
     objective, batch = ranking(), make_questions(rows=8)
     batch["answer"] = torch.tensor([2, 3, 4, 7, 7, 2, 4, 3])

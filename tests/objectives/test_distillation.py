@@ -19,6 +19,7 @@ def distillation(absent=ABSENT, **config):
     return objective.train()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["attention", "tube", "random", "none"])
 def test_it_lowers_the_loss_and_leaves_the_teacher_bit_for_bit(kind):
     objective, batch = distillation(mask={"kind": kind}), make_batch()

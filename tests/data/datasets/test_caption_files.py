@@ -24,6 +24,7 @@ def problems_of(root, **fields):
     return list(open_dataset(config_of(root, **fields)).annotate().problems)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("row", "said"),
     [

@@ -71,6 +71,7 @@ def test_steps_are_of_one_kind(root):
     assert plan.steps == 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("row", "words"),
     [

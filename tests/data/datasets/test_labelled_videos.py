@@ -34,6 +34,7 @@ def labels_of(prepared, split="train"):
     return dict(zip(media, found.examples.label, strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "text",
     [
@@ -60,6 +61,7 @@ def test_the_last_space_divides_so_paths_may_have_some(tmp_path):
     assert labels_of(prepare(config_of(root))) == {"riding a bike/x y.mp4": "3"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("row", "said"),
     [
@@ -97,6 +99,7 @@ def test_unknown_labels_are_kept_and_told(tmp_path):
     assert any("labels of val that no training example has" in n for n in prepared.info["notes"])
 
 
+@pytest.mark.long
 def test_media_are_found_counted_and_in_one_split(tmp_path):
     root = listed(tmp_path / "data", "a.mp4 0\nb.mp4 1\n", absent=["b.mp4"])
     with pytest.raises(DataError, match=r"1 of 2 videos are missing \(1 of 2 labels\)"):

@@ -63,6 +63,7 @@ def test_it_is_prepared_as_choices_of_a_test_split(mini, tmp_path):
     assert split.media.span(frame_folder) == (8.4, 9.6)
 
 
+@pytest.mark.long
 def test_the_frames_processor_draws_as_the_evaluation_does(drawn):
     dataset = opened(drawn)
     manifest = json.loads((drawn / "manifest.json").read_text())
@@ -86,6 +87,7 @@ def prepared_media(dataset):
     return Media(annotated.media.select(COLUMNS.names), str(dataset.root))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("key", "value", "kind", "said"),
     [
@@ -172,6 +174,7 @@ def test_bounds_are_not_applied_to_clips_that_are_cut_already(mini):
     assert any(item.place.start is not None for item in items)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "said"),
     [

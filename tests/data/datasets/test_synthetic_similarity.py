@@ -35,6 +35,7 @@ def topics(world, path):
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_both_media_tell_more_than_twice_what_each_does(tmp_path, seed):
     config = write_similar(

@@ -309,6 +309,7 @@ def test_pairs_that_share_no_video_are_all_kept(root):
     assert divided(root, names, split_seed=1)[0] != pairs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("names", "least"),
     [

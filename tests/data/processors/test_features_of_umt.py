@@ -14,6 +14,8 @@ from tests.aligned_run import make_run
 from tests.labelled_folder import SIDE, write_video
 from tests.models.small_umt import SMALL
 
+pytestmark = pytest.mark.long
+
 WIDTH = SMALL["video"]["width"]
 FRAMES, CLIPS = 4, 2
 

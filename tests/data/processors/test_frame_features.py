@@ -50,6 +50,7 @@ def encoded(video, frames, processor):
         return encoder(torch.from_numpy(pixels).to(device)).float().cpu().numpy()
 
 
+@pytest.mark.long
 def test_a_frame_of_each_second_is_encoded_and_the_last_one_repeated(video):
     processor = features(frames=5)
     arrays = made(processor, Medium("v", video))
@@ -59,6 +60,7 @@ def test_a_frame_of_each_second_is_encoded_and_the_last_one_repeated(video):
     assert (arrays["num_frames"], arrays["num_frames"].dtype) == (3, np.int64)
 
 
+@pytest.mark.long
 def test_middles_are_filled_up_with_zeros(video):
     arrays = made(features(frames=5, sampling="middles"), Medium("v", video))
     assert arrays["vectors"][:3].any(axis=1).all()
@@ -66,6 +68,7 @@ def test_middles_are_filled_up_with_zeros(video):
     assert arrays["num_frames"] == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("sampling", "rule"), [("strided", strided), ("middles", middles)])
 def test_of_more_frames_some_are_encoded_as_features_would_be_drawn(
     video, sampling, rule, tmp_path
@@ -88,6 +91,7 @@ def test_of_more_frames_some_are_encoded_as_features_would_be_drawn(
     assert drawn["num_frames"] == arrays["num_frames"]
 
 
+@pytest.mark.long
 def test_a_span_has_frames_of_its_own_and_an_image_one(video, tmp_path):
     processor = features(frames=2)
     span = made(processor, Medium("v[1-3]", video, "video", 1.0, 3.0))
@@ -100,6 +104,7 @@ def test_a_span_has_frames_of_its_own_and_an_image_one(video, tmp_path):
     np.testing.assert_array_equal(image["vectors"][0], image["vectors"][1])
 
 
+@pytest.mark.long
 def test_a_store_has_the_shapes_that_are_made_and_models_are_told(video):
     processor = features(frames=3, dtype="float16")
     entry = pickle.loads(pickle.dumps(processor)).extractor().extract(Medium("v", video))
@@ -112,6 +117,7 @@ def test_a_store_has_the_shapes_that_are_made_and_models_are_told(video):
     assert processor.pictures.config.fps == 1.0
 
 
+@pytest.mark.long
 def test_weights_of_a_file_or_of_the_seed_make_the_store(video, tmp_path):
     first, other = features(frames=2), features(frames=2, seed=1)
     assert first.folder_name() == features(frames=2).folder_name() != other.folder_name()
@@ -130,6 +136,7 @@ def test_weights_of_a_file_or_of_the_seed_make_the_store(video, tmp_path):
         weighted.spec()
 
 
+@pytest.mark.long
 def test_what_has_no_frames_is_named(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     entry = features().extractor().extract(Medium("b", str(tmp_path / "broken.mp4")))

@@ -53,6 +53,7 @@ def image(tmp_path):
     return file
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("draw", ["segments", "middle"])
 def test_evaluation_sees_the_middle_frames(video, draw):
     processor = frames(frames=4, draw=draw)
@@ -60,6 +61,7 @@ def test_evaluation_sees_the_middle_frames(video, draw):
     assert shown(processor.draw(arrays, None)) == middles(LENGTH, 4).tolist()
 
 
+@pytest.mark.long
 def test_training_draws_a_frame_of_each_part_by_chance(video):
     processor = frames(frames=4, candidates=5)
     (arrays,) = made(processor, Medium("v", video))
@@ -70,6 +72,7 @@ def test_training_draws_a_frame_of_each_part_by_chance(video):
     assert drawn[2] == shown(processor.draw(arrays, Chance(0, 2).of_medium(3)))
 
 
+@pytest.mark.long
 def test_shuffled_frames_are_the_same_in_another_order(video):
     processor = frames(frames=8, order="shuffled")
     (arrays,) = made(processor, Medium("v", video))
@@ -85,6 +88,7 @@ def test_shuffled_frames_are_the_same_in_another_order(video):
     assert shown(processor.draw(other, None)) != seen, "the pixels choose the order"
 
 
+@pytest.mark.long
 def test_frames_at_a_rate_are_those_shown_then(video):
     processor = frames(frames=4, draw="fps", fps=3.0)
     (arrays,) = made(processor, Medium("v", video))
@@ -92,6 +96,7 @@ def test_frames_at_a_rate_are_those_shown_then(video):
     assert shown(arrays) == [5, 15, 25, 35]
 
 
+@pytest.mark.long
 def test_a_span_is_sampled_as_a_video_of_its_own(video):
     processor = frames(frames=5, draw="middle")
     (arrays,) = made(processor, Medium("v", video, start=0.5, end=1.0))
@@ -100,12 +105,14 @@ def test_a_span_is_sampled_as_a_video_of_its_own(video):
     assert shown(arrays) == (30 + middles(10, 5)).tolist()
 
 
+@pytest.mark.long
 def test_an_image_is_repeated(image):
     processor = frames(frames=3)
     (arrays,) = made(processor, Medium("i", str(image), "image"))
     assert shown(processor.draw(arrays, None)) == [7, 7, 7]
 
 
+@pytest.mark.long
 def test_a_folder_of_images_is_a_video_in_the_order_of_names(tmp_path):
     for number in range(6):
         picture = np.full((240, 320, 3), 128, np.uint8)
@@ -117,6 +124,7 @@ def test_a_folder_of_images_is_a_video_in_the_order_of_names(tmp_path):
     assert shown(arrays) == middles(6, 3).tolist()
 
 
+@pytest.mark.long
 def test_the_square_in_the_middle_is_kept(tmp_path):
     picture = np.zeros((100, 300, 3), np.uint8)
     picture[:, 100:200] = 255
@@ -126,6 +134,7 @@ def test_the_square_in_the_middle_is_kept(tmp_path):
     assert (arrays["frames"] == 255).all()
 
 
+@pytest.mark.long
 def test_crops_and_flips_are_of_all_frames_and_of_training_alone(image):
     processor = frames(frames=2, crop="random", flip=True, size_px=64)
     (arrays,) = made(processor, Medium("i", str(image), "image"))
@@ -137,6 +146,7 @@ def test_crops_and_flips_are_of_all_frames_and_of_training_alone(image):
     np.testing.assert_array_equal(still, processor.draw(arrays, None)["frames"])
 
 
+@pytest.mark.long
 def test_repeats_are_several_clips_of_training_each_drawn_anew(video):
     processor, single = frames(frames=4, repeats=3), frames(frames=4)
     (arrays,) = made(processor, Medium("v", video))
@@ -150,6 +160,7 @@ def test_repeats_are_several_clips_of_training_each_drawn_anew(video):
     assert processor.spec() == single.spec(), "of one store"
 
 
+@pytest.mark.long
 def test_random_changes_are_of_all_frames_and_of_training_alone(image):
     processor = frames(frames=2, rand_augment={"probability": 1.0}, size_px=64)
     (arrays,) = made(processor, Medium("i", str(image), "image"))
@@ -164,6 +175,7 @@ def test_random_changes_are_of_all_frames_and_of_training_alone(image):
     np.testing.assert_array_equal(again, drawn[3])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*CHANGES])
 def test_a_change_changes_and_is_least_at_strength_0(image, name):
     (arrays,) = made(frames(frames=1, size_px=64), Medium("i", str(image), "image"))
@@ -177,6 +189,7 @@ def test_a_change_changes_and_is_least_at_strength_0(image, name):
         assert (weak.int() - pixels.int()).abs().max() <= 1
 
 
+@pytest.mark.long
 def test_views_take_other_candidates_of_each_part_and_training_one(video):
     processor, single = frames(frames=4, views=3), frames(frames=4)
     (arrays,) = made(processor, Medium("v", video))
@@ -191,6 +204,7 @@ def test_views_take_other_candidates_of_each_part_and_training_one(video):
     np.testing.assert_array_equal(processor.shown(arrays), single.shown(arrays))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [(40, 120), (120, 40)])
 def test_crops_are_the_ends_and_the_middle_of_the_longer_side(tmp_path, shape):
     picture = np.zeros((*shape, 3), np.uint8)
@@ -218,6 +232,7 @@ def test_crops_are_the_ends_and_the_middle_of_the_longer_side(tmp_path, shape):
     assert processor.folder_name() == "frames-2x3-segments-32px-3crops"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "content", "outcome"),
     [
@@ -237,6 +252,7 @@ def test_bad_media_are_named_by_kind(tmp_path, kind, content, outcome):
     assert str(file) in entry.error
 
 
+@pytest.mark.long
 def test_an_empty_folder_and_a_span_outside_are_named(tmp_path, video):
     extractor = frames(frames=2).extractor()
     entry = extractor.extract(Medium("e", str(tmp_path), "frames"))
@@ -246,6 +262,7 @@ def test_an_empty_folder_and_a_span_outside_are_named(tmp_path, video):
     assert "the span from 2 s to 3 s lies outside the video, which lasts 1.33 s" in entry.error
 
 
+@pytest.mark.long
 def test_a_rate_needs_times(tmp_path):
     for number in range(2):
         Image.new("RGB", (32, 32)).save(tmp_path / f"{number}.png")
@@ -253,6 +270,7 @@ def test_a_rate_needs_times(tmp_path):
         made(frames(draw="fps"), Medium("f", str(tmp_path), "frames"))
 
 
+@pytest.mark.long
 def test_a_store_gives_the_batches_of_no_store(tmp_path, video, image):
     processor = frames(frames=2, crop="random", flip=True, size_px=32)
     media = [

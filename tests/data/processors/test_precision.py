@@ -55,6 +55,7 @@ def test_bf16_is_chosen_where_it_is_faster_and_as_good(cosine, gain, precision, 
     assert bool(trial.problem) == (precision == "float32")
 
 
+@pytest.mark.long
 def test_a_trial_compares_real_frames(tmp_path):
     path = barcode_video.write(tmp_path / "v.avi", 90)
     extractor = features().extractor()
