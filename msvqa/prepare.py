@@ -47,6 +47,8 @@ NOT_IN_IT = {
     "root", "prepared", "allow_missing", "equal_videos", "shared_videos", "follow_links",
 }  # fmt: skip
 """Fields of the data section that leave the content of the folder as it is."""
+ABSENT = ("missing_video", "unknown_video")
+"""Problems of media that are not there."""
 OF_FORMAT_1 = ("manifest.parquet",)
 """What earlier versions wrote in place of the tables."""
 
@@ -214,9 +216,9 @@ def _check_missing(config: DataConfig, folder: Folder, annotated: Annotated) -> 
         _write_missing(folder.path / MISSING, annotated)
         folder.put(MISSING)
     present = annotated.presence()
+    told = {(p.split, p.video_id): p.detail for p in annotated.problems if p.kind in ABSENT}
     lines = [
-        f"{row['split']} {row['id']}: "
-        f"{'no such file' if row['absence'] == row['id'] else row['absence']}"
+        told.get((row["split"], row["id"]), f"{row['split']} {row['id']}: {row['absence']}")
         for row in missing
     ]
     raise DataError(

@@ -59,7 +59,10 @@ def test_missing_videos_are_counted_listed_and_refused(root):
 def test_a_video_without_a_file_name_counts_as_missing(root):
     questions = QUESTIONS | {"val": [QUESTIONS["val"][0] | {"video_id": 77}]}
     write_msvd(root, questions)
-    with pytest.raises(DataError, match=r"val 77: not in youtube_mapping\.txt"):
+    with pytest.raises(
+        DataError,
+        match=r"val_qa\.json: row 0: video 77 of val \(1 question\): not in youtube_mapping\.txt",
+    ):
         prepare(_config(root))
     assert prepare(_config(root, allow_missing=True)).split("val").expected == 1
 

@@ -129,7 +129,9 @@ def test_missing_videos_and_files_are_named(place, tmp_path):
     config = config_of("msvd_qa", place, tmp_path / "p")
     with pytest.raises(DataError, match=r"1 of 5 videos are missing \(2 of 7 questions\)") as error:
         prepare(config)
-    assert f"train 2: video/{ODD_STEMS[2]}.avi" in str(error.value)
+    assert f"row 2: video 2 of train (2 questions): no file video/{ODD_STEMS[2]}.avi" in str(
+        error.value
+    )
     with pytest.raises(DataError, match=rf"^{place}: one table .* is needed, found none"):
         prepare(config_of("table", place, tmp_path / "p"))
     storage.open_folder(place).remove("val_qa.json")

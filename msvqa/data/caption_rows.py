@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from msvqa.data.annotated import Annotated
 from msvqa.data.examples.captions import HELD_TOGETHER, Captions
-from msvqa.data.placed_media import Found, Place, PlacedMedia
+from msvqa.data.placed_media import Found, Place, PlacedMedia, Row
 from msvqa.data.root import Root
 from msvqa.data.schema import Problem
 
@@ -26,10 +26,20 @@ class CaptionRows:
         self.problems: list[Problem] = []
         self._numbers: dict[str, dict[Place, int]] = {split: {} for split in splits}
         """Media of each split, by the order in which they came."""
+        self._named = {split: (array("i"), array("q")) for split in splits}
+        """File, as its place in `_files`, and row that named each of these media first."""
+        self._files: dict[str, int] = {}
         self._texts = {split: _Texts() for split in splits}
 
-    def add(self, split: str, place: Place, captions: Any) -> str:
-        """Keep the captions of a medium, or return what is wrong with them."""
+    def add(self, split: str, place: Place, captions: Any, where: Row) -> str:
+        """Keep the captions of a medium, or return what is wrong with them.
+
+        Args:
+            split: name of the split.
+            place: the medium.
+            captions: one text or a list of texts.
+            where: name of the file and number of the row that say so.
+        """
         texts = [captions] if isinstance(captions, str) else captions
         if not isinstance(texts, list) or not texts:
             return "'caption' must be a text or a list of texts"
@@ -39,8 +49,20 @@ class CaptionRows:
         if words := _span_problem(place):
             return words
         numbers = self._numbers[split]
-        self._texts[split].add(numbers.setdefault(place, len(numbers)), texts)
+        count = len(numbers)
+        number = numbers.setdefault(place, count)
+        if number == count:
+            files, rows = self._named[split]
+            files.append(self._files.setdefault(where[0], len(self._files)))
+            rows.append(where[1])
+        self._texts[split].add(number, texts)
         return ""
+
+    def row_of(self, split: str, place: Place) -> Row:
+        """Return the row that named a medium of a split first."""
+        files, rows = self._named[split]
+        number = self._numbers[split][place]
+        return [*self._files][files[number]], rows[number]
 
     def refuse(self, source: str, row: int, words: str) -> None:
         """Note what is wrong with a row."""
@@ -62,7 +84,7 @@ class CaptionRows:
             shared: media that may be in several splits, see `data.shared_videos`.
             notes: what users should know of how the files were read.
         """
-        media = PlacedMedia(self.places(), found, root)
+        media = PlacedMedia(self.places(), found, root, self.row_of)
         return Annotated(
             kind=Captions,
             splits=self.splits,

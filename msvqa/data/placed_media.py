@@ -1,7 +1,7 @@
 """Media on their way from annotations into a table: places that are named, files that are found."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, NamedTuple
@@ -17,6 +17,8 @@ from msvqa.data.video_files import VideoFile
 from msvqa.errors import did_you_mean
 
 NAMES_COMPARED = 1_000
+Row = tuple[str, int]
+"""Name of a file of annotations, and number of a row in it."""
 
 
 class Place(NamedTuple):
@@ -53,6 +55,8 @@ class PlacedMedia:
     """The file of every one of `places`."""
     root: Root
     """The data root, which says when two names are one file."""
+    row_of: "Callable[[str, Place], Row | None]" = lambda split, place: None
+    """Returns which row of the annotations named a medium of a split first, where that is known."""
 
     @cached_property
     def table(self) -> pa.Table:
@@ -73,7 +77,7 @@ class PlacedMedia:
         allowed = Allowed(frozenset(shared))
         return [
             *allowed.problems({place.id for _, place in self.places}, splits),
-            *media_problems(self.places, self.found),
+            *media_problems(self.places, self.found, self.row_of),
             *leaking(self._users, allowed),
         ]
 
@@ -137,16 +141,24 @@ def same_file(users: Sequence[tuple[str, str, str]]) -> list[list[str]]:
 
 
 def media_problems(
-    places: Sequence[tuple[str, Place]], found: Mapping[tuple[str, Place], Found]
+    places: Sequence[tuple[str, Place]],
+    found: Mapping[tuple[str, Place], Found],
+    row_of: Callable[[str, Place], Row | None] = PlacedMedia.row_of,
 ) -> Iterator[Problem]:
-    """Yield what is wrong with the files of media."""
+    """Yield what is wrong with the files of media; `row_of` as in `PlacedMedia`."""
     for split, place in places:
-        file, about = found[split, place].file, f"{place.id} of {split}"
+        file = found[split, place].file
         if file.leaves_root:
             way = f" by a link, to {file.link}; data.follow_links=true follows such links"
-            detail = f"{about}: it leaves the data root{way if file.link else ''}"
-            yield Problem(kind="outside_root", detail=detail, split=split, video_id=place.id)
+            kind, words = "outside_root", f"it leaves the data root{way if file.link else ''}"
         elif not file.path:
             hint = f"; {file.hint}" if file.hint else ""
-            detail = f"{about}: no file {file.expected}{hint}"
-            yield Problem(kind="missing_video", detail=detail, split=split, video_id=place.id)
+            kind, words = "missing_video", f"no file {file.expected}{hint}"
+        else:
+            continue
+        source, row = row_of(split, place) or ("", None)
+        named = f"{source}: row {row}: " if source else ""
+        yield Problem(
+            kind=kind, detail=f"{named}{place.id} of {split}: {words}", split=split,
+            video_id=place.id, path=source, row=row,
+        )  # fmt: skip

@@ -128,8 +128,11 @@ def absence(file: VideoFile) -> str:
 
 
 def _file_problem(video: AnnotatedVideo) -> Problem | None:
-    file, n = video.file, len(video.rows)
-    about = f"video {video.video_id} of {video.split} ({n} question{'s' if n != 1 else ''})"
+    file, n, first = video.file, len(video.rows), video.rows[0]
+    about = (
+        f"{first.source}: row {first.number}: video {video.video_id} of {video.split} "
+        f"({n} question{'s' if n != 1 else ''})"
+    )
     if not file.is_known:
         kind, detail = "unknown_video", f"{about}: {file.expected}"
     elif file.link:
@@ -154,8 +157,8 @@ def _file_problem(video: AnnotatedVideo) -> Problem | None:
         split=video.split,
         video_id=video.video_id,
         path=file.path or (file.expected if file.is_known else ""),
-        row=video.rows[0].number,
-        question_id=video.rows[0].question_id,
+        row=first.number,
+        question_id=first.question_id,
     )
 
 

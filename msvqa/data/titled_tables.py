@@ -54,7 +54,7 @@ class TitledTables:
             split: [row for row in found.rows if (row.split or dealt[row.video]) == split]
             for split in SPLITS
         }
-        videos = self._videos(rows)
+        videos = self._videos(rows, file)
         examples = [tag_examples(table) for table in videos.of_split.values()]
         return self._annotated(Tags, videos, examples, found.problems, notes)
 
@@ -73,7 +73,7 @@ class TitledTables:
         notes += self._place(pairs, known)
         row_of = {row.video: row for row in known.rows}
         rows = {split: [row_of[video] for video in _named(pairs.rows, split)] for split in SPLITS}
-        videos = self._videos(rows)
+        videos = self._videos(rows, known.file)
         examples = [
             pair_examples(table, _labels(pairs.rows, split), split)
             for split, table in videos.of_split.items()
@@ -95,13 +95,13 @@ class TitledTables:
             how = divided(file, "pairs", self.seed) + ", so that no video is in two of them"
         return [f"{how}: {counted(pairs.rows, SPLITS)}"]
 
-    def _videos(self, rows: Mapping[str, Sequence[TitledRow]]) -> "_Videos":
-        found = {
-            (split, Place(row.video)): Found(self.file_of(row.video), "video")
-            for split in SPLITS
-            for row in rows[split]
-        }
-        return _Videos(rows, PlacedMedia([*found], found, self.root))
+    def _videos(self, rows: Mapping[str, Sequence[TitledRow]], file: SourceFile) -> "_Videos":
+        named = {(split, Place(row.video)): row for split in SPLITS for row in rows[split]}
+        found = {key: Found(self.file_of(row.video), "video") for key, row in named.items()}
+        return _Videos(
+            rows,
+            PlacedMedia([*found], found, self.root, lambda *key: (file.name, named[key].number)),
+        )
 
     def _annotated(
         self,
@@ -157,8 +157,11 @@ def divided(file: SourceFile, what: str, seed: int) -> str:
 
 def _untitled(pairs: TableRows[PairRow]) -> TableRows[TitledRow]:
     """Return the videos of pairs, of which nobody says a title."""
-    videos = dict.fromkeys(video for row in pairs.rows for video in row.videos)
-    return TableRows(pairs.file, [TitledRow(0, "", video, "", ()) for video in videos])
+    named: dict[str, int] = {}
+    for row in pairs.rows:
+        for video in row.videos:
+            named.setdefault(video, row.number)
+    return TableRows(pairs.file, [TitledRow(n, "", video, "", ()) for video, n in named.items()])
 
 
 def _named(pairs: Iterable[PairRow], split: str) -> list[str]:

@@ -74,7 +74,8 @@ def doctor(
     questions = dataset.read()
     found = dataset.found(questions.items)
     by_split = {(SPLIT, place): at for place, at in found.items()}
-    problems = [*questions.problems, *media_problems(list(by_split), by_split)]
+    absent = media_problems(list(by_split), by_split, questions.row_of)
+    problems = [*questions.problems, *absent]
     broken: dict[Place, Problem] = {}
     if media:
         present = {place: at for place, at in found.items() if at.file.path}

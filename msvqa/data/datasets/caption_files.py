@@ -146,7 +146,11 @@ def _read(file: SourceFile, split: str, below: str, rows: CaptionRows) -> None:
         words = _row_problem(row)
         if not words:
             found = place_of(row.get("video", row.get("image")), row.get("start"), row.get("end"))
-            words = found if isinstance(found, str) else rows.add(split, found, row["caption"])
+            where = (file.name, number)
+            if isinstance(found, str):
+                words = found
+            else:
+                words = rows.add(split, found, row["caption"], where)
         if words:
             rows.refuse(file.name, number, words)
 

@@ -27,7 +27,7 @@ from msvqa.data.dataset import Dataset
 from msvqa.data.examples.conversations import Conversations, media_column
 from msvqa.data.examples.examples import NO_MEDIUM
 from msvqa.data.json_rows import json_rows
-from msvqa.data.placed_media import MediaFolders, Place, PlacedMedia
+from msvqa.data.placed_media import MediaFolders, Place, PlacedMedia, Row
 from msvqa.data.root import SourceFile
 from msvqa.data.schema import Problem
 from msvqa.errors import DataError, PackageError, did_you_mean
@@ -132,7 +132,10 @@ class Instructions(Dataset):
         folders = MediaFolders(self.root)
         places = [(split, place) for split in self.splits for place in rows[split].places]
         by_path = {path: folders.find(path) for path in dict.fromkeys(p.path for _, p in places)}
-        return PlacedMedia(places, {key: by_path[key[1].path] for key in places}, self.root)
+        found = {key: by_path[key[1].path] for key in places}
+        return PlacedMedia(
+            places, found, self.root, lambda split, place: rows[split].places[place][1]
+        )
 
     def _read(self, source: SourceConfig) -> "_Read":
         file, read = self.root.source(source.file), _Read()
@@ -144,7 +147,7 @@ class Instructions(Dataset):
             if isinstance(found, str):
                 read.refuse(source.file, number, found)
             else:
-                read.rows.append(found)
+                read.rows.append((number, *found))
         if read.unusable > self.config.most_dropped * read.expected:
             read.problems = [_refused(problem) for problem in read.problems]
         return read
@@ -192,7 +195,8 @@ class Instructions(Dataset):
 class _Read:
     """The rows of one file."""
 
-    rows: list[tuple[Place | None, tuple[Turn, ...]]] = field(default_factory=list)
+    rows: list[tuple[int, Place | None, tuple[Turn, ...]]] = field(default_factory=list)
+    """Number in the file, medium and turns of each."""
     problems: list[Problem] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
     expected: int = 0
@@ -222,16 +226,18 @@ class _Read:
 class _Rows:
     """The rows of one split, and the media that they name by number."""
 
-    places: dict[Place, int] = field(default_factory=dict)
+    places: dict[Place, tuple[int, Row]] = field(default_factory=dict)
+    """Number of each medium, and the row that named it first."""
     columns: list[tuple[int, str, str, tuple[Turn, ...]]] = field(default_factory=list)
 
     def take(self, read: _Read, source: SourceConfig) -> None:
         """Take the rows of a file as often as its weight says."""
-        for number, (place, turns) in enumerate(read.rows):
+        for number, (row, place, turns) in enumerate(read.rows):
             medium = NO_MEDIUM
             times = _times(number, source.weight)
             if place is not None and times:
-                medium = self.places.setdefault(place, len(self.places))
+                new = (len(self.places), (source.file, row))
+                medium = self.places.setdefault(place, new)[0]
             self.columns += [(medium, source.file, source.kind, turns)] * times
 
     def table(self, split: str) -> pa.Table:

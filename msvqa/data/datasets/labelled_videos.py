@@ -23,7 +23,7 @@ from msvqa.data.annotations import unusable_path
 from msvqa.data.dataset import Dataset
 from msvqa.data.examples.labels import Labels
 from msvqa.data.pictures import IMAGE_SUFFIXES
-from msvqa.data.placed_media import MediaFolders, Place, PlacedMedia
+from msvqa.data.placed_media import MediaFolders, Place, PlacedMedia, Row
 from msvqa.data.root import SourceFile
 from msvqa.data.schema import Problem
 from msvqa.data.table_splits import deal
@@ -81,7 +81,7 @@ class LabelledVideos(Dataset):
         notes = [] if self._lists else self._read_folders(rows)
         media = MediaFolders(self.root)
         found = {(split, place): media.find(place.path) for split, place in rows.places()}
-        placed = PlacedMedia(rows.places(), found, self.root)
+        placed = PlacedMedia(rows.places(), found, self.root, rows.row_of)
         problems = placed.problems(rows.splits, self.config.shared_videos)
         return Annotated(
             kind=Labels,
@@ -181,6 +181,10 @@ class LabelRows:
     def places(self) -> list[tuple[str, Place]]:
         """Return the media of all splits, with the split."""
         return [(split, place) for split in self.splits for place in self._labels[split]]
+
+    def row_of(self, split: str, place: Place) -> Row:
+        """Return the row that named a medium of a split."""
+        return self._labels[split][place][1]
 
     def table(self) -> pa.Table:
         """Return one row for each medium: `media`, `split`, `label`."""

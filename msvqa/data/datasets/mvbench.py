@@ -25,7 +25,7 @@ from msvqa.data.annotations import unusable_path
 from msvqa.data.dataset import Dataset
 from msvqa.data.examples.choices import Choices
 from msvqa.data.pictures import IMAGE_SUFFIXES
-from msvqa.data.placed_media import Found, Place, media_problems, medium_row, same_file
+from msvqa.data.placed_media import Found, Place, Row, media_problems, medium_row, same_file
 from msvqa.data.root import SourceFile
 from msvqa.data.sampling import FIRST_FRAME
 from msvqa.data.schema import Problem
@@ -77,12 +77,19 @@ class Questions:
     problems: list[Problem] = field(default_factory=list)
     expected: dict[str, int] = field(default_factory=dict)
     """How many questions the file of each task has."""
+    _rows: dict[Place, Row] = field(default_factory=dict)
 
     def note(self, kind: str, source: str, index: int | None, words: str) -> None:
         """Note what is wrong with a file, or with one of its rows."""
         row = "" if index is None else f" row {index}:"
         detail = f"{source}:{row} {words}"
         self.problems.append(Problem(kind=kind, detail=detail, split=SPLIT, path=source, row=index))
+
+    def row_of(self, split: str, place: Place) -> Row | None:
+        """Return the row that asks about a medium first."""
+        if not self._rows:
+            self._rows = {item.place: (item.source, item.index) for item in reversed(self.items)}
+        return self._rows.get(place)
 
 
 class MVBench(Dataset):
@@ -207,12 +214,13 @@ class MVBench(Dataset):
         media = [medium_row(SPLIT, place, at) for place, at in found.items()]
         users = [(m["id"], SPLIT, self.root.identify(m["path"])) for m in media if m["path"]]
         by_split = {(SPLIT, place): at for place, at in found.items()}
+        absent = media_problems(list(by_split), by_split, questions.row_of)
         return Annotated(
             kind=Choices,
             splits=self.splits,
             media=pa.Table.from_pylist(media, schema=MEDIA_COLUMNS),
             examples=_examples(questions.items, rows),
-            problems=[*questions.problems, *media_problems(list(by_split), by_split)],
+            problems=[*questions.problems, *absent],
             same_file=same_file(users),
             facts={"expected": questions.expected},
         )

@@ -183,7 +183,7 @@ class Table(QuestionSet):
         for number, split, place, caption in read:
             if not (split := split or dealt.get(place.path, "")):
                 rows.refuse(self.file.name, number, NO_SPLIT)
-            elif words := rows.add(split, place, caption):
+            elif words := rows.add(split, place, caption, (self.file.name, number)):
                 rows.refuse(self.file.name, number, words)
         found = {
             (split, place): Found(self._spellings.resolve(place.path).file, "video")

@@ -70,8 +70,11 @@ def test_spans_of_a_video_are_media_of_their_own_that_stay_in_one_split(tmp_path
 def test_absent_media_are_counted_and_what_leaves_the_root_is_refused(tmp_path):
     rows = [{"video": f"{name}.mp4", "caption": "x"} for name in "abc"]
     root = write_captions(tmp_path / "data", {"train": rows}, absent=["b.mp4"])
-    with pytest.raises(DataError, match=r"1 of 3 videos are missing \(1 of 3 captions\)"):
+    with pytest.raises(
+        DataError, match=r"1 of 3 videos are missing \(1 of 3 captions\)"
+    ) as refused:
         prepare(config_of(root))
+    assert "train.json: row 1: b.mp4 of train: no file b.mp4" in str(refused.value)
     prepared = prepare(config_of(root, allow_missing=True))
     assert prepared.split("train").media.id == ["a.mp4", "c.mp4"]
     assert prepared.split("train").examples.medium.tolist() == [0, 1]

@@ -136,3 +136,9 @@ def test_turns_are_shuffled_by_epoch_and_row_alone(root):
     found = [split.examples.turns(row, Chance(3, epoch))[0] for epoch in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
     assert sorted(found[0]) == split.examples.turns(row)[0]
+
+
+def test_an_absent_medium_is_named_with_the_row_that_asks_for_it(root):
+    written(root, "v.json", [{"video": name, "QA": QA} for name in ("a.mp4", "x.mp4", "x.mp4")])
+    with pytest.raises(DataError, match=r"v\.json: row 1: media/x\.mp4 of train: no file media/x"):
+        prepared(root, {"file": "v.json", "root": "media"})

@@ -102,8 +102,9 @@ def test_unknown_labels_are_kept_and_told(tmp_path):
 @pytest.mark.long
 def test_media_are_found_counted_and_in_one_split(tmp_path):
     root = listed(tmp_path / "data", "a.mp4 0\nb.mp4 1\n", absent=["b.mp4"])
-    with pytest.raises(DataError, match=r"1 of 2 videos are missing \(1 of 2 labels\)"):
+    with pytest.raises(DataError, match=r"1 of 2 videos are missing \(1 of 2 labels\)") as refused:
         prepare(config_of(root))
+    assert "train.csv: row 2: b.mp4 of train: no file b.mp4" in str(refused.value)
     listed(root, "a.mp4 0\n", "val")
     with pytest.raises(DataError, match=r"one file is in train and val: a\.mp4"):
         prepare(config_of(root, allow_missing=True))

@@ -258,7 +258,9 @@ def test_a_link_to_a_file_is_the_same_video(root):
 def test_absent_videos_of_pairs_are_missing(root):
     (root / "d.mp4").unlink()
     write(root / "pairs.csv", PAIRS)
-    assert "1 of 4 videos are missing (1 of 3 pairs)" in refused(root)
+    said = refused(root)
+    assert "1 of 4 videos are missing (1 of 3 pairs)" in said
+    assert "pairs.csv: row 3: d of test: no file d" in said
     prepared = prepare(config_of(root, allow_missing=True))
     assert [len(prepared.split(name)) for name in ("train", "test")] == [2, 0]
 
