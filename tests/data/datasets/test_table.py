@@ -250,7 +250,7 @@ def test_an_absent_video_is_told_with_what_was_tried(tmp_path):
     for words in (
         "it has a backslash, as paths of Windows have, and there is no x/v.mp4 either",
         "row 2: video w of train (1 question): no file w (or another ending of videos)\n",
-        "train V.mp4: V.mp4; there is 'v.mp4'",
+        "row 3: video V.mp4 of train (1 question): no file V.mp4; there is 'v.mp4'",
         "names without ending were tried with .avi, .mp4,",
         ".gif, ",
     ):
