@@ -254,6 +254,27 @@ ROWS = (
         profiles=BOTH,
     ),
     Row(
+        id="V1",
+        what="step of VideoChat2's instruction / of a plain loop, batches in memory",
+        target="<= 1.05",
+        measured_by="chatting:steps",
+        source=ARITHMETIC + "reading rows, checks and records are small beside a step",
+    ),
+    Row(
+        id="V2",
+        what="tokens per second of our answers / of the library's generate alone, 8 rows",
+        target=">= 0.95",
+        measured_by="chatting:writing",
+        source=ARITHMETIC + "frames are looked at once for all tokens of an answer",
+    ),
+    Row(
+        id="V3",
+        what="tokens per second of answers, 8 rows at once / one",
+        target=">= 2",
+        measured_by="chatting:writing",
+        source=ARITHMETIC + "weights are read once for all rows, but one core has little to spare",
+    ),
+    Row(
         id="Q1",
         what="operations per second of MSVQA's training step / of a matrix product, bf16",
         target="printed: 19 questions/s in float32, 38 in half precision were the limits in 2021",

@@ -101,7 +101,7 @@ class Generation(Objective):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss, and which part of the rows was cut or had nothing to learn."""
         texts = self.dialogue.learned(self._conversations(batch), batch["weight"].device)
-        given = self._given(batch, texts)
+        given = self.given(batch, texts)
         padding = batch["weight"] == 0
         given = given._replace(labels=given.labels.masked_fill(padding[:, None], -100))
         logits, words = target_logits(self.chat.language, given)
@@ -112,7 +112,7 @@ class Generation(Objective):
             "dropped": weighted_mean(texts.dropped, batch),
         }
 
-    def _given(self, batch: Batch, texts: Given) -> LanguageInput:
+    def given(self, batch: Batch, texts: Given) -> LanguageInput:
         """Return what the language model is given; without `frames` no row has a medium.
 
         Rows with a medium and rows without one may be in one batch: the latter have frames of
@@ -190,7 +190,7 @@ class Generation(Objective):
     def letter_logits(self, batch: Batch, conversations: Sequence[Conversation]) -> Tensor:
         """Return how likely each letter is to come next (B, O), up to a constant."""
         texts = self.dialogue.asked(conversations, batch["frames"].device)
-        logits = next_logits(self.chat.language, self._given(batch, texts)).float()  # (B, words)
+        logits = next_logits(self.chat.language, self.given(batch, texts)).float()  # (B, words)
         most = int(batch["options"].max())
         found = [torch.logsumexp(logits[:, self._tokens(x)], dim=1) for x in LETTERS[:most]]
         return torch.stack(found, dim=1)
@@ -211,7 +211,7 @@ class Generation(Objective):
             besides: of the library's `generate`, such as a streamer.
         """
         device = next(self.chat.parameters()).device
-        given = self._given(batch, self.dialogue.asked(conversations, device))
+        given = self.given(batch, self.dialogue.asked(conversations, device))
         stops = tuple({*self.config.writing.stop, self.dialogue.form.end})
         writing = self.config.writing.model_copy(update={"stop": stops})
         return write_answers(self.chat.language, self.chat.tokenizer, given, writing, **besides)
