@@ -112,7 +112,8 @@ class BatchConfig(Config):
     examples: int | None = Field(default=None, ge=1)
     """null: as many as `videos` says."""
     streams: Literal["mixed", "apart"] = "mixed"
-    """`apart`: every step is of videos alone or of images alone, in a random order of steps."""
+    """`apart`: every step is of images alone, of texts alone or of all else alone, in a random
+    order of steps. Questions, which come grouped by video, stay as they are."""
     accumulate: int = Field(default=1, ge=1)
     """Split each worker's part into this many passes whose gradients add up."""
 

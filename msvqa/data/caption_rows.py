@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from msvqa.data.annotated import Annotated
 from msvqa.data.examples.captions import HELD_TOGETHER, Captions
-from msvqa.data.placed_media import Found, Place, PlacedMedia, Row
+from msvqa.data.placed_media import Found, Place, PlacedMedia, Where
 from msvqa.data.root import Root
 from msvqa.data.schema import Problem
 
@@ -31,7 +31,7 @@ class CaptionRows:
         self._files: dict[str, int] = {}
         self._texts = {split: _Texts() for split in splits}
 
-    def add(self, split: str, place: Place, captions: Any, where: Row) -> str:
+    def add(self, split: str, place: Place, captions: Any, where: Where) -> str:
         """Keep the captions of a medium, or return what is wrong with them.
 
         Args:
@@ -58,7 +58,7 @@ class CaptionRows:
         self._texts[split].add(number, texts)
         return ""
 
-    def row_of(self, split: str, place: Place) -> Row:
+    def row_of(self, split: str, place: Place) -> Where:
         """Return the row that named a medium of a split first."""
         files, rows = self._named[split]
         number = self._numbers[split][place]

@@ -162,7 +162,7 @@ def _streams(split: Split, batch: BatchConfig) -> np.ndarray:
     """Return the stream (n,) of each example; one for all where they are mixed."""
     if batch.streams == "mixed":
         return np.zeros(len(split), dtype=np.int8)
-    return split.streams
+    return split.stream
 
 
 def count_visits(video_row: np.ndarray, questions_per_video: int) -> int:

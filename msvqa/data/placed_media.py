@@ -17,7 +17,7 @@ from msvqa.data.video_files import VideoFile
 from msvqa.errors import did_you_mean
 
 NAMES_COMPARED = 1_000
-Row = tuple[str, int]
+Where = tuple[str, int]
 """Name of a file of annotations, and number of a row in it."""
 
 
@@ -45,6 +45,13 @@ class Found:
     kind: str
 
 
+RowOf = Callable[[str, Place], Where | None]
+
+
+def unknown_row(split: str, place: Place) -> None:
+    """Say that no row of annotations names a medium."""
+
+
 @dataclass(frozen=True)
 class PlacedMedia:
     """All media of annotations, those of a split together, with where each is."""
@@ -55,7 +62,7 @@ class PlacedMedia:
     """The file of every one of `places`."""
     root: Root
     """The data root, which says when two names are one file."""
-    row_of: "Callable[[str, Place], Row | None]" = lambda split, place: None
+    row_of: RowOf = unknown_row
     """Returns which row of the annotations named a medium of a split first, where that is known."""
 
     @cached_property
@@ -103,7 +110,7 @@ class MediaFolders:
 
     def find(self, path: str) -> Found:
         """Return the file, or the folder of frames, that a path names."""
-        root, kind, inside = self.root, _kind_of(path), self.root.inside(path)
+        root, kind, inside = self.root, kind_of(path), self.root.inside(path)
         if inside is None:
             return Found(VideoFile("", path, leaves_root=True), kind)
         parent, _, name = inside.rpartition("/")
@@ -117,7 +124,8 @@ class MediaFolders:
         return Found(VideoFile(inside, inside), kind if is_file else "frames")
 
 
-def _kind_of(path: str) -> str:
+def kind_of(path: str) -> str:
+    """Return the kind of a file by its ending: `video`, or `image`."""
     return "image" if path.lower().endswith(IMAGE_SUFFIXES) else "video"
 
 
@@ -143,7 +151,7 @@ def same_file(users: Sequence[tuple[str, str, str]]) -> list[list[str]]:
 def media_problems(
     places: Sequence[tuple[str, Place]],
     found: Mapping[tuple[str, Place], Found],
-    row_of: Callable[[str, Place], Row | None] = PlacedMedia.row_of,
+    row_of: RowOf = unknown_row,
 ) -> Iterator[Problem]:
     """Yield what is wrong with the files of media; `row_of` as in `PlacedMedia`."""
     for split, place in places:
@@ -160,5 +168,5 @@ def media_problems(
         named = f"{source}: row {row}: " if source else ""
         yield Problem(
             kind=kind, detail=f"{named}{place.id} of {split}: {words}", split=split,
-            video_id=place.id, path=source, row=row,
+            video_id=place.id, path=file.expected, row=row,
         )  # fmt: skip

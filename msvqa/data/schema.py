@@ -69,9 +69,10 @@ class Problem:
     split: str = ""
     video_id: str = ""
     path: str = ""
-    """File that the problem is in, relative to the data root."""
+    """File that the problem is in, or that is absent, relative to the data root."""
     row: int | None = None
-    """Number of the row in that file, as the file's kind counts: elements from 0, lines from 1."""
+    """Number of the row in the file of annotations, as its kind counts: elements from 0, lines
+    from 1."""
     question_id: int | None = None
 
     def __str__(self) -> str:

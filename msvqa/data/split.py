@@ -32,9 +32,9 @@ class Split:
         return f"Split({self.name!r}: {counts})"
 
     @cached_property
-    def streams(self) -> np.ndarray:
+    def stream(self) -> np.ndarray:
         """(n,) which examples make batches of their own where the recipe keeps streams apart."""
-        return self.examples.streams(self.media.is_image)
+        return self.examples.stream_of(self.media.is_image)
 
     def of(self, kind: type[Kind]) -> Kind:
         """Return the examples, which must be of a kind.

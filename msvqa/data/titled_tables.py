@@ -9,7 +9,7 @@ from msvqa.data.annotated import Annotated
 from msvqa.data.examples.pairs import Pairs
 from msvqa.data.examples.tags import Tags
 from msvqa.data.examples.titled import Titled
-from msvqa.data.placed_media import Found, Place, PlacedMedia
+from msvqa.data.placed_media import Found, Place, PlacedMedia, RowOf
 from msvqa.data.root import Root, SourceFile
 from msvqa.data.schema import Problem
 from msvqa.data.table_splits import SPLITS, deal, deal_pairs
@@ -54,7 +54,7 @@ class TitledTables:
             split: [row for row in found.rows if (row.split or dealt[row.video]) == split]
             for split in SPLITS
         }
-        videos = self._videos(rows, file)
+        videos = self._videos(rows, _rows_of(file.name, rows))
         examples = [tag_examples(table) for table in videos.of_split.values()]
         return self._annotated(Tags, videos, examples, found.problems, notes)
 
@@ -73,7 +73,10 @@ class TitledTables:
         notes += self._place(pairs, known)
         row_of = {row.video: row for row in known.rows}
         rows = {split: [row_of[video] for video in _named(pairs.rows, split)] for split in SPLITS}
-        videos = self._videos(rows, known.file)
+        if titles is None:
+            # As of the pairs of each split, and not of the first of all.
+            rows = {split: _untitled(pairs, split).rows for split in SPLITS}
+        videos = self._videos(rows, _rows_of(known.file.name, rows))
         examples = [
             pair_examples(table, _labels(pairs.rows, split), split)
             for split, table in videos.of_split.items()
@@ -95,13 +98,13 @@ class TitledTables:
             how = divided(file, "pairs", self.seed) + ", so that no video is in two of them"
         return [f"{how}: {counted(pairs.rows, SPLITS)}"]
 
-    def _videos(self, rows: Mapping[str, Sequence[TitledRow]], file: SourceFile) -> "_Videos":
-        named = {(split, Place(row.video)): row for split in SPLITS for row in rows[split]}
-        found = {key: Found(self.file_of(row.video), "video") for key, row in named.items()}
-        return _Videos(
-            rows,
-            PlacedMedia([*found], found, self.root, lambda *key: (file.name, named[key].number)),
-        )
+    def _videos(self, rows: Mapping[str, Sequence[TitledRow]], row_of: RowOf) -> "_Videos":
+        found = {
+            (split, Place(row.video)): Found(self.file_of(row.video), "video")
+            for split in SPLITS
+            for row in rows[split]
+        }
+        return _Videos(rows, PlacedMedia([*found], found, self.root, row_of))
 
     def _annotated(
         self,
@@ -155,11 +158,17 @@ def divided(file: SourceFile, what: str, seed: int) -> str:
     )
 
 
-def _untitled(pairs: TableRows[PairRow]) -> TableRows[TitledRow]:
-    """Return the videos of pairs, of which nobody says a title."""
+def _rows_of(name: str, rows: Mapping[str, Sequence[TitledRow]]) -> RowOf:
+    """Return what finds the row of the file `name` that a medium of a split is from."""
+    numbers = {(split, row.video): row.number for split in SPLITS for row in rows[split]}
+    return lambda split, place: (name, numbers[split, place.path])
+
+
+def _untitled(pairs: TableRows[PairRow], split: str = "") -> TableRows[TitledRow]:
+    """Return the videos of pairs, all or of one split, of which nobody says a title."""
     named: dict[str, int] = {}
     for row in pairs.rows:
-        for video in row.videos:
+        for video in row.videos if split in ("", row.split) else ():
             named.setdefault(video, row.number)
     return TableRows(pairs.file, [TitledRow(n, "", video, "", ()) for video, n in named.items()])
 

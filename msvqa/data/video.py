@@ -10,7 +10,7 @@ Two back ends do this: PyAV, the default, and decord (`msvqa/data/readers.py`).
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -289,16 +289,13 @@ def _remote_file(location: str | Path) -> Iterator[Path]:
             raise VideoError(error.outcome, message) from None
 
 
-@contextmanager
-def medium_file(medium: Medium) -> Iterator[Path]:
+def medium_file(medium: Medium) -> AbstractContextManager[Path]:
     """Give the path of a medium's file or folder on this machine for the block, as `video_file`."""
     if medium.kind != "frames" or not is_remote(medium.path):
-        with video_file(medium.path) as path:
-            yield path
-        return
+        return video_file(medium.path)
     folder = open_folder(medium.path)
     folder.get(*folder.sizes())
-    yield folder.path
+    return nullcontext(folder.path)
 
 
 class IsolatedDecoder:

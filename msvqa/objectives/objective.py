@@ -36,8 +36,8 @@ class Objective(nn.Module):
     step in several passes (`batch.accumulate`) would be another step, and is refused."""
 
     asks_all_parts: bool = True
-    """Whether the loss of every batch depends on all parameters that are trained, as that of rows
-    without media may not."""
+    """Whether a batch of any rows runs all layers equally often, as one of rows without media, or
+    of images alone, may not."""
 
     about: ClassVar[Mapping[str, Literal["media", "examples", "both"]]] = {}
     """What a method that answers is about: media alone, examples alone (no media are read), or, as

@@ -60,6 +60,8 @@ class QueryAlignment(Objective):
     config: Config
     answers_questions: ClassVar[bool] = False
     sees_whole_batch = True
+    # An image is seen alone, see `VideoChat2.see`.
+    asks_all_parts = False
 
     def __init__(self, config: Config, model: Model) -> None:
         if not isinstance(model, VideoChat2) or "heads" in model.absent:

@@ -17,8 +17,9 @@ from msvqa.data.annotations import unusable_path
 from msvqa.data.caption_rows import CaptionRows
 from msvqa.data.dataset import Dataset
 from msvqa.data.json_rows import SUFFIXES, json_rows
+from msvqa.data.pictures import IMAGE_SUFFIXES
 from msvqa.data.pieces import PiecesConfig, tokenizer_files, unused_fields
-from msvqa.data.placed_media import Found, MediaFolders, Place
+from msvqa.data.placed_media import Found, MediaFolders, Place, kind_of
 from msvqa.data.root import Root, SourceFile, open_root
 from msvqa.errors import DataError, did_you_mean, one_of
 from msvqa.files import hash_file
@@ -141,18 +142,19 @@ def _files(root: Root, given: Files | None) -> dict[str, list[str]]:
 
 
 def _read(file: SourceFile, split: str, below: str, rows: CaptionRows) -> None:
+    # As it is named below the data root: several sources may have files of one name.
+    name = f"{below}/{file.name}" if below else file.name
     place_of = cache(lambda name, start, end: _place(name, start, end, below))
     for number, row in json_rows(file, "captions", "video and caption"):
         words = _row_problem(row)
         if not words:
             found = place_of(row.get("video", row.get("image")), row.get("start"), row.get("end"))
-            where = (file.name, number)
             if isinstance(found, str):
                 words = found
             else:
-                words = rows.add(split, found, row["caption"], where)
+                words = rows.add(split, found, row["caption"], (name, number))
         if words:
-            rows.refuse(file.name, number, words)
+            rows.refuse(name, number, words)
 
 
 def _row_problem(row: Any) -> str:
@@ -170,8 +172,16 @@ def _row_problem(row: Any) -> str:
     span = (row.get("start"), row.get("end"))
     if any(type(value) not in (int, float, type(None)) for value in span):
         return f"'start' and 'end' are seconds, found {span}"
-    if names[0] == "image" and span != (None, None):
+    if names[0] == "image":
+        return _image_problem(row["image"], span)
+    return ""
+
+
+def _image_problem(name: str, span: tuple[Any, Any]) -> str:
+    if span != (None, None):
         return "an image has no 'start' and no 'end'"
+    if kind_of(name) != "image":
+        return f"'image' names {name[:50]!r}: an image ends in {one_of(IMAGE_SUFFIXES)}"
     return ""
 
 

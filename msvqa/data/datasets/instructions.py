@@ -27,7 +27,7 @@ from msvqa.data.dataset import Dataset
 from msvqa.data.examples.conversations import Conversations, media_column
 from msvqa.data.examples.examples import NO_MEDIUM
 from msvqa.data.json_rows import json_rows
-from msvqa.data.placed_media import MediaFolders, Place, PlacedMedia, Row
+from msvqa.data.placed_media import MediaFolders, Place, PlacedMedia, Where
 from msvqa.data.root import SourceFile
 from msvqa.data.schema import Problem
 from msvqa.errors import DataError, PackageError, did_you_mean
@@ -226,7 +226,7 @@ class _Read:
 class _Rows:
     """The rows of one split, and the media that they name by number."""
 
-    places: dict[Place, tuple[int, Row]] = field(default_factory=dict)
+    places: dict[Place, tuple[int, Where]] = field(default_factory=dict)
     """Number of each medium, and the row that named it first."""
     columns: list[tuple[int, str, str, tuple[Turn, ...]]] = field(default_factory=list)
 

@@ -23,7 +23,7 @@ from msvqa.data.annotations import unusable_path
 from msvqa.data.dataset import Dataset
 from msvqa.data.examples.labels import Labels
 from msvqa.data.pictures import IMAGE_SUFFIXES
-from msvqa.data.placed_media import MediaFolders, Place, PlacedMedia, Row
+from msvqa.data.placed_media import MediaFolders, Place, PlacedMedia, Where, unknown_row
 from msvqa.data.root import SourceFile
 from msvqa.data.schema import Problem
 from msvqa.data.table_splits import deal
@@ -79,9 +79,11 @@ class LabelledVideos(Dataset):
             for name in names:
                 _read(self.root.source(name), split, rows)
         notes = [] if self._lists else self._read_folders(rows)
+        # Of folders there are no rows.
+        row_of = rows.row_of if self._lists else unknown_row
         media = MediaFolders(self.root)
         found = {(split, place): media.find(place.path) for split, place in rows.places()}
-        placed = PlacedMedia(rows.places(), found, self.root, rows.row_of)
+        placed = PlacedMedia(rows.places(), found, self.root, row_of)
         problems = placed.problems(rows.splits, self.config.shared_videos)
         return Annotated(
             kind=Labels,
@@ -149,9 +151,9 @@ class LabelRows:
     def __init__(self, splits: Sequence[str]) -> None:
         self.splits = splits
         self.problems: list[Problem] = []
-        self._labels: dict[str, dict[Place, tuple[str, tuple[str, int]]]] = {s: {} for s in splits}
+        self._labels: dict[str, dict[Place, tuple[str, Where]]] = {s: {} for s in splits}
 
-    def add(self, split: str, path: str, label: str, where: tuple[str, int]) -> None:
+    def add(self, split: str, path: str, label: str, where: Where) -> None:
         """Keep the label of a medium, or note what is wrong with it.
 
         Args:
@@ -172,7 +174,7 @@ class LabelRows:
         else:
             self.refuse(where, f"{earlier}, with the label {first!r} and not {label!r}")
 
-    def refuse(self, where: tuple[str, int], words: str, kind: str = "invalid_row") -> None:
+    def refuse(self, where: Where, words: str, kind: str = "invalid_row") -> None:
         """Note what is wrong with a row, which is left out."""
         name, number = where
         detail = f"{name}: row {number}: {words}"
@@ -182,7 +184,7 @@ class LabelRows:
         """Return the media of all splits, with the split."""
         return [(split, place) for split in self.splits for place in self._labels[split]]
 
-    def row_of(self, split: str, place: Place) -> Row:
+    def row_of(self, split: str, place: Place) -> Where:
         """Return the row that named a medium of a split."""
         return self._labels[split][place][1]
 

@@ -25,7 +25,7 @@ from msvqa.data.annotations import unusable_path
 from msvqa.data.dataset import Dataset
 from msvqa.data.examples.choices import Choices
 from msvqa.data.pictures import IMAGE_SUFFIXES
-from msvqa.data.placed_media import Found, Place, Row, media_problems, medium_row, same_file
+from msvqa.data.placed_media import Found, Place, Where, media_problems, medium_row, same_file
 from msvqa.data.root import SourceFile
 from msvqa.data.sampling import FIRST_FRAME
 from msvqa.data.schema import Problem
@@ -77,7 +77,7 @@ class Questions:
     problems: list[Problem] = field(default_factory=list)
     expected: dict[str, int] = field(default_factory=dict)
     """How many questions the file of each task has."""
-    _rows: dict[Place, Row] = field(default_factory=dict)
+    _rows: dict[Place, Where] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def note(self, kind: str, source: str, index: int | None, words: str) -> None:
         """Note what is wrong with a file, or with one of its rows."""
@@ -85,11 +85,14 @@ class Questions:
         detail = f"{source}:{row} {words}"
         self.problems.append(Problem(kind=kind, detail=detail, split=SPLIT, path=source, row=index))
 
-    def row_of(self, split: str, place: Place) -> Row | None:
+    def row_of(self, split: str, place: Place) -> Where | None:
         """Return the row that asks about a medium first."""
-        if not self._rows:
-            self._rows = {item.place: (item.source, item.index) for item in reversed(self.items)}
         return self._rows.get(place)
+
+    def take(self, item: Item) -> None:
+        """Keep a question that can be asked."""
+        self.items.append(item)
+        self._rows.setdefault(item.place, (item.source, item.index))
 
 
 class MVBench(Dataset):
@@ -247,7 +250,7 @@ def _read(task: Task, source: str, index: int, row: Any, questions: Questions) -
         if start < 0 or end < start:
             words = f"'start' {start:g} and 'end' {end:g}: frames within the video are taken"
             questions.note("odd_bound", source, index, words)
-    questions.items.append(
+    questions.take(
         Item(
             task=task.name,
             index=index,

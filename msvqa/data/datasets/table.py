@@ -20,7 +20,7 @@ from msvqa.data.annotated import Annotated
 from msvqa.data.annotations import Annotations, Row
 from msvqa.data.caption_rows import CaptionRows
 from msvqa.data.examples.titled import TitledConfig
-from msvqa.data.placed_media import Found, Place
+from msvqa.data.placed_media import Found, Place, kind_of
 from msvqa.data.question_set import QuestionSet
 from msvqa.data.root import SourceFile, open_root
 from msvqa.data.spellings import Spellings
@@ -168,7 +168,7 @@ class Table(QuestionSet):
         return open_root(folder or "/", follow_links=self.config.follow_links).source(name)
 
     def _captions(self) -> Annotated:
-        rows, notes = CaptionRows(self.splits), []
+        rows, notes, name = CaptionRows(self.splits), [], self.file.name
         read: list[tuple[int, str, Place, Any]] = []
         for number, values in read_rows(self.file, CAPTIONS):
             row = values if isinstance(values, str) else self._caption(values)
@@ -183,10 +183,10 @@ class Table(QuestionSet):
         for number, split, place, caption in read:
             if not (split := split or dealt.get(place.path, "")):
                 rows.refuse(self.file.name, number, NO_SPLIT)
-            elif words := rows.add(split, place, caption, (self.file.name, number)):
+            elif words := rows.add(split, place, caption, (name, number)):
                 rows.refuse(self.file.name, number, words)
         found = {
-            (split, place): Found(self._spellings.resolve(place.path).file, "video")
+            (split, place): Found(self._spellings.resolve(place.path).file, kind_of(place.path))
             for split, place in rows.places()
         }
         return rows.annotated(found, self.root, self._shared, notes)

@@ -39,9 +39,10 @@ class Conversations(Examples):
         ]
     )
 
-    def streams(self, is_image: np.ndarray) -> np.ndarray:
-        """Return (n,) what each is about, as its source says it."""
-        return self.kind
+    def stream_of(self, is_image: np.ndarray) -> np.ndarray:
+        """Return (n,) what each is about, as its source says it, images of videos apart."""
+        of_media: np.ndarray = super().stream_of(is_image)
+        return len(KINDS) * of_media + self.kind
 
     @cached_property
     def kind(self) -> np.ndarray:

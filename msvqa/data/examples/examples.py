@@ -81,7 +81,7 @@ class Examples(ABC):
         flat = _combined(self.table["media"]).flatten().to_numpy()
         return np.asarray(flat).reshape(-1, self.media_per_example)
 
-    def streams(self, is_image: np.ndarray) -> np.ndarray:
+    def stream_of(self, is_image: np.ndarray) -> np.ndarray:
         """Return (n,) which examples make batches of their own where streams are kept apart.
 
         Here those about an image are one stream, and all others one.

@@ -6,6 +6,7 @@ import pytest
 
 from msvqa.data.dataset import open_dataset
 from msvqa.data.order import count_steps, plan_epoch
+from msvqa.doctor import doctor
 from msvqa.errors import DataError
 from msvqa.prepare import prepare
 from msvqa.recipe import BatchConfig, parse_data
@@ -39,6 +40,7 @@ def problems_of(root, **fields):
         ({"video": "a.mp4", "caption": "x", "start": -1}, "before the video begins"),
         ({"video": "a.mp4", "caption": "x", "start": 5, "end": 5}, "not after 'start' 5"),
         ({"image": "a.png", "caption": "x", "start": 1}, "an image has no 'start'"),
+        ({"image": "a.tif", "caption": "x"}, "'image' names 'a.tif': an image ends in .bmp, "),
         ({"video": "a\u0007.mp4", "caption": "x"}, "control character"),
         (["a.mp4", "x"], "an object with video and caption is needed"),
     ],
@@ -75,6 +77,8 @@ def test_absent_media_are_counted_and_what_leaves_the_root_is_refused(tmp_path):
     ) as refused:
         prepare(config_of(root))
     assert "train.json: row 1: b.mp4 of train: no file b.mp4" in str(refused.value)
+    report = doctor(data=root)
+    assert report.problems_by_kind()["missing_video"] == ["b.mp4"]
     prepared = prepare(config_of(root, allow_missing=True))
     assert prepared.split("train").media.id == ["a.mp4", "c.mp4"]
     assert prepared.split("train").examples.medium.tolist() == [0, 1]
@@ -99,6 +103,10 @@ def test_several_files_of_a_split_and_several_sources(tmp_path):
         {"root": str(one)},
         {"root": str(two), "files": {"train": ["train.json", "more.jsonl"]}},
     ]
+    (two / "v" / "a.mp4").rename(two / "v" / "b.mp4")
+    (absent,) = problems_of(tmp_path / "data", sources=sources)
+    assert absent.detail.startswith("two/train.json: row 0: two/v/a.mp4 of train: no file")
+    (two / "v" / "b.mp4").rename(two / "v" / "a.mp4")
     prepared = prepare(config_of(tmp_path / "data", sources=sources))
     train = prepared.split("train")
     assert train.media.id == ["one/v/a.mp4", "two/v/a.mp4"]

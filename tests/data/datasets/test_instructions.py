@@ -58,17 +58,23 @@ def test_rows_of_all_kinds_become_conversations(root):
 
 
 def test_steps_are_of_one_kind(root):
-    written(root, "v.json", [{"video": "a.mp4", "QA": QA}] * 6)
+    # Models look at what media are, whatever a source calls them.
+    of_videos = ["a.mp4"] * 6 + ["c.png"] * 3
+    written(root, "v.json", [{"video": name, "QA": QA} for name in of_videos])
     written(root, "i.json", [{"image": "c.png", "QA": QA}] * 6)
+    written(root, "t.json", [{"QA": QA}] * 2)
     _, split = prepared(
         root, {"file": "v.json", "root": "media"},
-        {"file": "i.json", "root": "media", "kind": "image"},
+        {"file": "i.json", "root": "media", "kind": "image"}, {"file": "t.json", "kind": "text"},
     )  # fmt: skip
     batch = BatchConfig(examples=4, streams="apart")
     plan = plan_epoch(split, batch, seed=0, epoch=0)
-    kinds = split.streams[plan.rows[:, :, 0]]
-    assert all(len(set(step)) == 1 for step in kinds.tolist())
-    assert plan.steps == 4
+    steps = [
+        {(split.media.kind[m] if m >= 0 else "none") for m in step} for step in plan.media[..., 0]
+    ]
+    assert sorted(map(sorted, steps)) == [["image"]] * 3 + [["none"]] + [["video"]] * 2
+    sources = [set(split.examples.kind[step].tolist()) for step in plan.rows[..., 0]]
+    assert all(len(found) == 1 for found in sources)
 
 
 @pytest.mark.long
