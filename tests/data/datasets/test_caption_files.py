@@ -6,7 +6,6 @@ import pytest
 
 from msvqa.data.dataset import open_dataset
 from msvqa.data.order import count_steps, plan_epoch
-from msvqa.doctor import doctor
 from msvqa.errors import DataError
 from msvqa.prepare import prepare
 from msvqa.recipe import BatchConfig, parse_data
@@ -77,8 +76,8 @@ def test_absent_media_are_counted_and_what_leaves_the_root_is_refused(tmp_path):
     ) as refused:
         prepare(config_of(root))
     assert "train.json: row 1: b.mp4 of train: no file b.mp4" in str(refused.value)
-    report = doctor(data=root)
-    assert report.problems_by_kind()["missing_video"] == ["b.mp4"]
+    (problem,) = problems_of(root)
+    assert (problem.kind, problem.path, problem.row) == ("missing_video", "b.mp4", 1)
     prepared = prepare(config_of(root, allow_missing=True))
     assert prepared.split("train").media.id == ["a.mp4", "c.mp4"]
     assert prepared.split("train").examples.medium.tolist() == [0, 1]
