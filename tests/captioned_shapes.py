@@ -7,7 +7,7 @@ from msvqa.data.datasets.synthetic_captions import SyntheticCaptions, generate
 from msvqa.recipe import Recipe, load
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "umt" / "quickstart.yaml"
-SIZES = {"train_videos": 20, "train_images": 8, "pictures": 12, "val_videos": 4, "test_videos": 16}
+SIZES = {"train_videos": 20, "train_images": 8, "pictures": 48, "val_videos": 4, "test_videos": 16}
 STAGES = ("teacher", "distil", "align", "whole")
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from msvqa.data.datasets.synthetic_captions import DIRECTIONS, LOOKS
+from msvqa.data.text import Vocabulary
 from msvqa.engine.checkpoint import read_info
 from msvqa.prepare import check_places, prepare_stages, prepare_validations
 from msvqa.run import Run
@@ -30,7 +32,9 @@ def test_all_stages_resume_exactly_and_leave_bit_for_bit_what_they_do_not_train(
     check_places(whole)
     prepared = prepare_stages(whole)
     prepare_validations(whole)
-    make_store(whole, prepared[0])
+    # Pictures for the teacher, videos for all others.
+    for number in (0, 1):
+        make_store(whole.of_stage(number), prepared[number])
     for number, stage in enumerate(whole.stages):
         train(whole, number)
         with pytest.raises(KeyboardInterrupt):
@@ -61,4 +65,16 @@ def test_one_word_moves_all_stages_to_other_captions(root, tmp_path):
     recipe = small_quickstart(root, tmp_path, *other)
     assert {view.data.name for view in recipe.views()} == {"caption_files"}
     assert recipe.of_evaluation("backwards").data.files == {"test": "backwards.json"}
-    assert [len(p.split("test").media.id) for p in prepare_stages(recipe)] == [16, 16, 16, 16]
+    assert [len(p.split("train").media.id) for p in prepare_stages(recipe)] == [48, 28, 28, 28]
+
+
+def test_who_has_no_pictures_teaches_with_the_frames_of_the_videos(root, tmp_path):
+    recipe = small_quickstart(root, tmp_path, "stages.teacher.data=null")
+    assert [len(p.split("train").media.id) for p in prepare_stages(recipe)] == [28, 28, 28, 28]
+
+
+def test_words_of_directions_are_known_from_the_places_of_pictures(root, tmp_path):
+    prepared = prepare_stages(small_quickstart(root, tmp_path))
+    known, needed = (set(prepared[n].lexicon.of(Vocabulary).tokens) for n in (0, 2))
+    looks = {word for look in LOOKS for word in look.split()}
+    assert looks | set(DIRECTIONS) <= known & needed

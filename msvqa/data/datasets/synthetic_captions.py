@@ -1,12 +1,12 @@
-"""A shape that moves twice over a texture, with captions: a small set that needs the order of time.
+"""A shape that moves over a texture, with captions: a small set that needs looks and time.
 
 The layout is that of `caption_files`, and `caption_files` reads it too. A caption says what the
-shape looks like, how fast it moves in which direction first, and how then. Every look comes with
-every motion, and every motion beside the one that it is when played backwards: who sees one frame
-finds one video of twelve, and who sees frames without their order confuses two. `backwards.json`
-has the captions of the test with the same videos played backwards. Images beside the videos of
-training have captions of looks alone; `pictures.json`, if it is wanted, has many more of these, for
-a teacher that knows pictures better than those who have captions of videos.
+shape looks like and where it goes. There are few videos, and many looks that are much alike; every
+look comes with every direction, all about the middle of the frame: who sees one frame finds one
+video of four, and who sees frames without their order confuses two. `backwards.json` has the
+captions of the test with the same videos played backwards. `pictures.json` has images by the
+thousand, with captions that say looks and places, for a teacher of single frames: from them looks
+are learned, and what the words of directions are about, and nothing of time.
 
 Legend: F frames, H x W pixels.
 """
@@ -31,57 +31,29 @@ MARKER = "generated.json"
 BACKWARDS, PICTURES = "backwards", "pictures"
 SIZE_PX, RATE, LENGTHS = 48, Fraction(12), (20, 29)
 """Height and width; frames a second; fewest frames and one more than most"""
-RADII = (5.5, 6.5)
+RADII = (7.5, 8.5)
 
 COLORS = {
     "red": (215, 45, 45), "green": (45, 185, 65), "blue": (55, 80, 225), "yellow": (235, 215, 50),
 }  # fmt: skip
-SHAPES = ("square", "ring", "cross")
-STEPS = {"left": -1, "right": 1}
-OPPOSITE = {"left": "right", "right": "left"}
-SPEEDS = {"slowly": 5.0, "quickly": 14.0}
-"""Pixels in half of a video, on the average"""
-SPREAD, OFF_CENTRE = 1.0, np.array([2.0, 4.0])
-ADJECTIVES = {"slowly": "slow", "quickly": "quick", "left": "leftward", "right": "rightward"}
-"""Words for the first move; the second has adverbs, so that no word's place must be understood."""
+SHAPES = ("square", "disc", "ring", "diamond", "cross", "saltire")
+DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+REACH, OFF_CENTRE = (11.0, 13.0), 2.0
+"""Pixels from the middle of a way to its ends, and at most from there to the frame's middle."""
+FAR, JITTER = (7.0, 13.0), 4.0
+"""The same of a picture's place that has a name, and around it."""
 TEMPLATES = (
-    "after a {first} move the {look} goes {then}",
-    "a {look} makes a {first} move, then it goes {then}",
-    "a {first} move of a {look}, and then it runs {then}",
+    "a {look} goes {direction}",
+    "the {look} is moving {direction}",
+    "here a {look} runs {direction}",
 )
 LOOKS = tuple(f"{color} {shape}" for color, shape in product(COLORS, SHAPES))
-LOOK_TEMPLATES = ("a {look}", "a picture of a {look}")
+PICTURE_TEMPLATES = ("a {look}", "a picture of a {look}")
+PLACES = ("", *DIRECTIONS)
+"""Where things are in pictures; about the middle there is no word for it."""
 SETTINGS = (
     "train_videos", "train_images", "pictures", "val_videos", "test_videos", "drawing_seed",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, order=True)
-class Move:
-    """How a shape moves in half of a video."""
-
-    speed: str
-    direction: str
-
-    @property
-    def undone(self) -> "Move":
-        """The same move played backwards."""
-        return Move(self.speed, OPPOSITE[self.direction])
-
-
-Motion = tuple[Move, Move]
-
-
-def backwards(motion: Motion) -> Motion:
-    """Return the motion that a video shows when it is played backwards."""
-    first, then = motion
-    return then.undone, first.undone
-
-
-def motions() -> list[Motion]:
-    """Return all motions but those that are their own when played backwards."""
-    moves = [Move(speed, direction) for speed, direction in product(SPEEDS, STEPS)]
-    return [motion for motion in product(moves, moves) if motion != backwards(motion)]
 
 
 @dataclass(frozen=True)
@@ -89,15 +61,12 @@ class Scene:
     """What a video shows."""
 
     look: str
-    motion: Motion
+    direction: str
 
     @property
     def captions(self) -> list[str]:
         """What people may say of it."""
-        before, after = self.motion
-        first = f"{ADJECTIVES[before.speed]} {ADJECTIVES[before.direction]}"
-        then = f"{after.speed} {after.direction}"
-        return [text.format(look=self.look, first=first, then=then) for text in TEMPLATES]
+        return [text.format(look=self.look, direction=self.direction) for text in TEMPLATES]
 
 
 class SyntheticCaptions(CaptionFiles):
@@ -107,9 +76,10 @@ class SyntheticCaptions(CaptionFiles):
         """How much is drawn; a set that exists is taken as it is."""
 
         name: str = "synthetic_captions"
-        train_videos: int = Field(default=1008, ge=1)
-        train_images: int = Field(default=120, ge=0)
-        pictures: int = Field(default=0, ge=0)
+        train_videos: int = Field(default=384, ge=1)
+        train_images: int = Field(default=0, ge=0)
+        """Images beside the videos of `train.json`."""
+        pictures: int = Field(default=4000, ge=0)
         """Images of `pictures.json`, which only those read who name it in `files`."""
         val_videos: int = Field(default=48, ge=1)
         test_videos: int = Field(default=96, ge=1)
@@ -186,9 +156,9 @@ def _write(root: Path, config: SyntheticCaptions.Config) -> None:
 
 
 def deal(rng: np.random.Generator, count: int) -> list[Scene]:
-    """Return scenes: all motions of a look, those of the next look, and so on, looks by chance."""
+    """Return scenes: all directions of a look, of the next look, and so on, looks by chance."""
     looks = [LOOKS[n] for n in rng.permutation(len(LOOKS))]
-    scenes = [Scene(look, motion) for look in looks for motion in motions()]
+    scenes = [Scene(look, direction) for look in looks for direction in DIRECTIONS]
     return list(islice(cycle(scenes), count))
 
 
@@ -196,28 +166,31 @@ def _images(root: Path, folder: str, count: int, rng: np.random.Generator) -> li
     rows = []
     for number in range(count):
         look, name = LOOKS[number % len(LOOKS)], f"{folder}/{number:04d}.png"
-        radius = rng.uniform(*RADII)
-        place = rng.uniform(radius + 1, SIZE_PX - radius - 1, size=(1, 2))
-        Image.fromarray(_paint(look, place, radius, rng)[0]).save(root / name)
-        rows.append({"image": name, "caption": [t.format(look=look) for t in LOOK_TEMPLATES]})
+        place, radius = PLACES[rng.integers(len(PLACES))], rng.uniform(*RADII)
+        where = SIZE_PX / 2 + rng.uniform(-JITTER, JITTER, size=2)
+        if place:
+            where += np.array(DIRECTIONS[place]) * rng.uniform(*FAR)
+        where = np.clip(where, radius, SIZE_PX - radius)
+        Image.fromarray(_paint(look, where[None], radius, rng)[0]).save(root / name)
+        told = f"{look} far {place}" if place else look
+        rows.append({"image": name, "caption": [t.format(look=told) for t in PICTURE_TEMPLATES]})
     return rows
 
 
 def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Return the frames of a scene, uint8 (F, H, W, 3)."""
     radius = rng.uniform(*RADII)
-    return _paint(scene.look, _path(scene.motion, radius, rng), radius, rng)
+    return _paint(scene.look, _path(scene.direction, rng), radius, rng)
 
 
-def _path(motion: Motion, radius: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the centres (F, 2) in x and y; half of the frames for each move."""
+def _path(direction: str, rng: np.random.Generator) -> np.ndarray:
+    """Return the centres (F, 2) in x and y."""
     count = int(rng.integers(*LENGTHS))
-    lengths = [SPEEDS[move.speed] + rng.uniform(-SPREAD, SPREAD) for move in motion]
-    first, then = (n * STEPS[move.direction] for n, move in zip(lengths, motion, strict=True))
-    moved = np.interp(np.linspace(0, 2, count), range(3), (-first, 0.0, then))
     # About the same place when half of the time is over: the frame in the middle tells nothing.
-    across, down = SIZE_PX / 2 + rng.uniform(-1, 1, size=2) * OFF_CENTRE
-    return np.stack([across + moved, np.full(count, down)], axis=1)
+    middle = SIZE_PX / 2 + rng.uniform(-OFF_CENTRE, OFF_CENTRE, size=2)
+    moved = np.linspace(-1, 1, count)[:, None] * rng.uniform(*REACH)  # (F, 1)
+    path: np.ndarray = middle + moved * np.array(DIRECTIONS[direction])
+    return path
 
 
 def _paint(look: str, path: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
@@ -236,8 +209,14 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.nda
     """Return by how many pixels points lie outside a shape; negative inside."""
     if shape == "square":
         return np.maximum(np.abs(x), np.abs(y)) - 0.85 * radius
+    if shape == "disc":
+        return np.hypot(x, y) - 0.95 * radius
     if shape == "ring":
         return np.abs(np.hypot(x, y) - 0.75 * radius) - 0.25 * radius
+    if shape == "diamond":
+        return (np.abs(x) + np.abs(y) - 1.2 * radius) / np.sqrt(2)
+    if shape == "saltire":
+        x, y = (x + y) / np.sqrt(2), (x - y) / np.sqrt(2)
     across = np.maximum(np.abs(x) - radius, np.abs(y) - 0.3 * radius)
     return np.minimum(across, np.maximum(np.abs(x) - 0.3 * radius, np.abs(y) - radius))
 

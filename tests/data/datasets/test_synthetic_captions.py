@@ -9,19 +9,15 @@ from PIL import Image
 
 from msvqa.data.datasets.caption_files import CaptionFiles
 from msvqa.data.datasets.synthetic_captions import (
+    DIRECTIONS,
     LOOKS,
     MARKER,
-    SPEEDS,
-    STEPS,
     TEMPLATES,
-    Move,
     Scene,
     SyntheticCaptions,
-    backwards,
     deal,
     draw,
     generate,
-    motions,
 )
 from msvqa.errors import DataError
 from msvqa.prepare import prepare
@@ -46,32 +42,45 @@ def frames_of(file):
         return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
 
 
-def test_every_motion_is_beside_the_one_that_it_is_backwards():
-    every = motions()
-    assert len(every) == len(set(every)) == 12
-    assert all(backwards(motion) in every and backwards(motion) != motion for motion in every)
+def test_every_direction_is_beside_the_one_that_it_is_backwards():
+    every = {step: name for name, step in DIRECTIONS.items()}
+    assert len(every) == 4 and all((-x, -y) in every for x, y in every)
 
 
-def test_every_look_has_every_motion():
+def test_the_test_has_every_look_with_every_direction_once():
     scenes = deal(np.random.default_rng(0), 96)
     assert len(set(scenes)) == 96
-    assert set(Counter(scene.look for scene in scenes).values()) == {12}
-    assert set(Counter(scene.motion for scene in scenes).values()) == {8}
-    assert {scene.look for scene in deal(np.random.default_rng(0), 144)} == set(LOOKS)
+    assert Counter(scene.look for scene in scenes) == dict.fromkeys(LOOKS, 4)
 
 
-@pytest.mark.parametrize("direction", STEPS)
-def test_a_shape_moves_as_the_caption_says(direction):
-    scene = Scene("red square", (Move("quickly", direction), Move("slowly", "left")))
-    frames = draw(scene, np.random.default_rng(3)).astype(int)
+def centres(frames):
+    """Return where something red is in frames (F, H, W, 3): x and y (F, 2)."""
+    frames = frames.astype(int)
     redness = frames[..., 0] - frames[..., 1:].max(axis=3)
-    down, across = np.array([np.argwhere(seen > 60).mean(axis=0) for seen in redness]).T
-    half, distance = len(frames) // 2, SPEEDS["quickly"] * STEPS[direction]
-    assert across[half] - across[0] == pytest.approx(distance, abs=2)
-    assert across[-1] - across[half] == pytest.approx(-SPEEDS["slowly"], abs=2)
-    assert np.ptp(down) < 1
-    expected = f"after a quick {direction}ward move the red square goes slowly left"
-    assert scene.captions[0] == expected
+    return np.array([np.argwhere(seen > 60).mean(axis=0)[::-1] for seen in redness])
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_shape_moves_as_the_caption_says(direction):
+    scene = Scene("red square", direction)
+    assert scene.captions[0] == f"a red square goes {direction}"
+    path = centres(draw(scene, np.random.default_rng(3)))
+    moved = path[-1] - path[0]
+    assert np.allclose(moved, 24 * np.array(DIRECTIONS[direction]), atol=2.5)
+    assert np.abs(path[len(path) // 2] - 24).max() < 4, "the frame in the middle tells nothing"
+
+
+def test_looks_differ_by_more_than_other_drawings_of_them(root):
+    """Every two shapes cover other pixels, wherever the shape is."""
+    rng, covers = np.random.default_rng(0), {}
+    for look in LOOKS[:6]:
+        frame = draw(Scene(look, "left"), rng)[0].astype(int)
+        red = frame[..., 0] - frame[..., 1:].max(axis=2) > 60
+        down, across = np.argwhere(red).mean(axis=0).round().astype(int)
+        covers[look] = np.roll(red, (24 - down, 24 - across), (0, 1))
+    shapes = list(covers.values())
+    apart = [(a ^ b).sum() for n, a in enumerate(shapes) for b in shapes[:n]]
+    assert min(apart) > 25
 
 
 def test_the_test_is_there_backwards_with_the_same_captions(root):
@@ -83,17 +92,31 @@ def test_the_test_is_there_backwards_with_the_same_captions(root):
     assert np.abs(first.astype(int) - last).mean() > np.abs(first[::-1].astype(int) - last).mean()
 
 
-def test_images_have_captions_of_looks_alone(root):
+def test_images_have_captions_of_looks_and_places(root):
     images = [row for row in rows_of(root, "train") if "image" in row]
     assert len(images) == SIZES["train_images"]
-    assert images[0]["caption"] == ["a red square", "a picture of a red square"]
     assert np.asarray(Image.open(root / images[0]["image"])).shape == (48, 48, 3)
+    first, second = images[0]["caption"]
+    assert first.startswith("a red square") and second == first.replace("a ", "a picture of a ", 1)
+
+
+def test_pictures_show_things_where_their_captions_say(root):
+    red = [row for row in rows_of(root, "pictures") if "red" in row["caption"][0]]
+    assert len({row["caption"][0] for row in red}) > 1
+    for row in red:
+        ((x, y),) = centres(np.asarray(Image.open(root / row["image"]))[None]) - 24
+        place = row["caption"][0].partition(" far ")[2]
+        step = DIRECTIONS.get(place, (0, 0))
+        along, beside = x * step[0] + y * step[1], abs(x * step[1]) + abs(y * step[0])
+        assert (along > 2 and beside < 6) if place else max(abs(x), abs(y)) < 6
 
 
 def test_pictures_are_read_by_those_alone_who_name_them(root, tmp_path):
     rows = rows_of(root, "pictures")
     assert len(rows) == SIZES["pictures"]
-    assert {row["caption"][0] for row in rows} == {f"a {look}" for look in LOOKS}
+    assert {row["caption"][0].partition(" far ")[0] for row in rows} == {
+        f"a {look}" for look in LOOKS
+    }
     named = {"train": ("train.json", "pictures.json")}
     counts = []
     for number, files in enumerate((None, named)):
