@@ -1,5 +1,6 @@
 """The quick start of UMT, small: all stages train, resume exactly, and keep what is frozen."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,8 +70,13 @@ def test_one_word_moves_all_stages_to_other_captions(root, tmp_path):
 
 
 def test_who_has_no_pictures_teaches_with_the_frames_of_the_videos(root, tmp_path):
-    recipe = small_quickstart(root, tmp_path, "stages.teacher.data=null")
-    assert [len(p.split("train").media.id) for p in prepare_stages(recipe)] == [28, 28, 28, 28]
+    own = tmp_path / "own"
+    shutil.copytree(root, own, ignore=shutil.ignore_patterns("pictures.json"))
+    other = [f"data={{name: caption_files, root: {own}, prepared: {tmp_path}/prepared}}"]
+    prepared = prepare_stages(small_quickstart(own, tmp_path, *other))
+    assert [len(p.split("train").media.id) for p in prepared] == [28, 28, 28, 28]
+    said = f"{own}: there is no pictures.json: train is train.json"
+    assert [said in p.info["notes"] for p in prepared] == [True, False, False, False]
 
 
 def test_words_of_directions_are_known_from_the_places_of_pictures(root, tmp_path):

@@ -46,9 +46,12 @@ class CaptionFiles(Dataset):
     class Config(PiecesConfig, Dataset.Config):
         """Where the files are."""
 
-        names_part = ("files", "sources")
+        names_part = ("files", "preferred", "sources")
         files: Files | None = None
         """By default `train.json`, `val.json` and `test.json` (or .jsonl), those that are there."""
+        preferred: dict[str, str] = {}
+        """File of a split that is read in place of the usual one where the folder has it: what a
+        stage learns from first, if a set has that."""
         sources: tuple[SourceConfig, ...] = ()
         """Several folders in place of one; `root` is then the folder that all of them are in."""
 
@@ -80,8 +83,21 @@ class CaptionFiles(Dataset):
                     f"data.sources.{number}.root: {root} is not inside data.root {self.root}; "
                     "data.root is the folder that all sources are in"
                 )
-            found.append((below, root, _files(root, source.files)))
+            files = _files(root, source.files)
+            there = set(root.names(""))
+            preferred = {s: [name] for s, name in self.config.preferred.items() if name in there}
+            found.append((below, root, files | preferred))
         return found
+
+    @property
+    def _notes(self) -> list[str]:
+        """Say which files are read because those that are preferred are not there."""
+        return [
+            f"{root}: there is no {name}: {split} is {' and '.join(files.get(split, ['empty']))}"
+            for _, root, files in self._sources
+            for split, name in self.config.preferred.items()
+            if files.get(split) != [name]
+        ]
 
     @property
     def unused(self) -> frozenset[str]:
@@ -120,6 +136,7 @@ class CaptionFiles(Dataset):
             {(split, place): by_path[place.path] for split, place in rows.places()},
             self.root,
             self.config.shared_videos,
+            self._notes,
         )
 
 

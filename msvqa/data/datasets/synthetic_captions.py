@@ -80,7 +80,8 @@ class SyntheticCaptions(CaptionFiles):
         train_images: int = Field(default=0, ge=0)
         """Images beside the videos of `train.json`."""
         pictures: int = Field(default=4000, ge=0)
-        """Images of `pictures.json`, which only those read who name it in `files`."""
+        """Images of `pictures.json`, which only those read who name it in `files` or
+        `preferred`."""
         val_videos: int = Field(default=48, ge=1)
         test_videos: int = Field(default=96, ge=1)
         drawing_seed: int = Field(default=0, ge=0)
