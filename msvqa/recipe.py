@@ -386,6 +386,10 @@ def _move_along(before: Any, raw: dict[str, Any]) -> None:
         if not isinstance(own, dict) or own.get("name") not in (before.get("name"), now["name"]):
             continue
         own |= {key: value for key, value in changed.items() if own.get(key) == before.get(key)}
+        for key in before.keys() - now.keys():
+            # A field of the data that were there before.
+            if own.get(key, now) == before[key]:
+                del own[key]
 
 
 def _fill_in(raw: dict[str, Any]) -> None:

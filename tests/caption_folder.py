@@ -12,6 +12,7 @@ def write_captions(
     """Write `train.json` and the like, and an empty file for every medium but the absent ones."""
     root.mkdir(parents=True, exist_ok=True)
     for split, of_split in rows.items():
+        (root / split).parent.mkdir(parents=True, exist_ok=True)
         (root / f"{split}.json").write_text(json.dumps(of_split), encoding="utf-8")
         for row in of_split:
             name = row.get("video", row.get("image"))

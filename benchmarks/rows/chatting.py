@@ -1,5 +1,6 @@
 """V1 to V3: a step of instruction and writing answers, against what they are made of."""
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.data.store import write_index, write_shard
 from msvqa.engine.inputs import model_sizes, open_inputs
 from msvqa.engine.loop import StageJob
+from msvqa.engine.stage_model import choose_trained
 from msvqa.extract import videos_of
 from msvqa.models.layers.language_input import padded_left
 from msvqa.models.model import build_model
@@ -49,12 +51,14 @@ def steps(setting: Setting) -> list[Finding]:
     )  # fmt: skip
     batches = _batches(recipe, prepared)
     costs: dict[str, list[float]] = {"ours": [], "plain": []}
-    ours, plain = partial(_ours, job), partial(_plain, recipe, prepared, batches)
+    ways = {"ours": partial(_ours, job), "plain": partial(_plain, recipe, prepared, batches)}
+    order, shuffler = list(ways), random.Random(0)
     for _ in range(setting.rounds + 1):
-        costs["ours"].append(ours())
-        costs["plain"].append(plain())
+        shuffler.shuffle(order)
+        for way in order:
+            costs[way].append(ways[way]())
     costs = {name: found[1:] for name, found in costs.items()}
-    name = f"V1 step, our loop / plain loop, batches of {ROWS} in memory"
+    name = f"V1 step, our loop from a store / plain loop over {ROWS} rows in memory"
     return [
         ratio(name, costs, "ours", "plain", "<= 1.05"),
         Fact("V1 conversations per second, fastest", f"{1 / min(costs['ours']):.1f}"),
@@ -65,10 +69,13 @@ def writing(setting: Setting) -> list[Finding]:
     """Return V2 and V3: answers against `generate` alone, and eight at once against one."""
     recipe = _recipe(setting)
     prepared = prepare(recipe.data)
+    torch.use_deterministic_algorithms(False)
     objective = _objective(recipe, prepared).eval()
     count = setting.size(TOKENS, 4)
-    # No end: every row has as many tokens.
-    ends = {"max_new_tokens": count, "min_new_tokens": count}
+    # No end, neither of a text nor of a turn: every row has as many tokens.
+    tokenizer = objective.chat.tokenizer
+    ends = {"max_new_tokens": count, "min_new_tokens": count,
+            "suppress_tokens": [tokenizer.convert_tokens_to_ids("###")]}  # fmt: skip
     given = {n: _asked(recipe, n) for n in (1, AT_ONCE)}
     inputs = {n: _inputs(objective, *given[n]) for n in given}
     language = objective.chat.language
@@ -76,7 +83,12 @@ def writing(setting: Setting) -> list[Finding]:
     @torch.inference_mode()
     def alone() -> None:
         language.generate(
-            **inputs[AT_ONCE], do_sample=False, num_beams=1, eos_token_id=1, pad_token_id=1, **ends
+            **inputs[AT_ONCE],
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.eos_token_id,
+            **ends,
         )
 
     def ours(rows: int) -> Callable[[], object]:
@@ -159,10 +171,10 @@ def _extract(recipe: Recipe, prepared: Prepared) -> None:
 
 def _objective(recipe: Recipe, prepared: Prepared) -> Generation:
     torch.manual_seed(0)
-    model = build_model(recipe.of_stage(0), model_sizes(recipe, prepared))
-    objective = Generation(Generation.Config(dialogue={"reading": "none"}), model)
-    for module in objective.frozen():
-        module.requires_grad_(False)
+    (stage,) = recipe.stages
+    model = build_model(recipe, model_sizes(recipe, prepared), stage.absent)
+    objective = Generation(stage.objective, model)
+    choose_trained(model, objective, stage)
     return objective
 
 
@@ -181,6 +193,8 @@ def _ours(job: StageJob) -> float:
 
 def _plain(recipe: Recipe, prepared: Prepared, batches: Sequence[Batch]) -> float:
     """Return the seconds per conversation of the loop that anyone would write."""
+    # The loop switches this on for the whole process.
+    torch.use_deterministic_algorithms(False)
     objective = _objective(recipe, prepared).train()
     trained = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=1e-4)

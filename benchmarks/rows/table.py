@@ -255,7 +255,7 @@ ROWS = (
     ),
     Row(
         id="V1",
-        what="step of VideoChat2's instruction / of a plain loop, batches in memory",
+        what="step of VideoChat2's instruction, from a store / of a plain loop, rows in memory",
         target="<= 1.05",
         measured_by="chatting:steps",
         source=ARITHMETIC + "reading rows, checks and records are small beside a step",

@@ -55,6 +55,13 @@ def test_counts_are_exact(name):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("name", ["V1", "V2"])
+def test_rows_of_chats_run(name):
+    found = measured(chosen([name], "cpu"), Options("cpu", rounds=2, is_tiny=True), CPU)
+    assert {finding.name.partition(" ")[0] for finding in found} >= {name}
+
+
+@pytest.mark.long
 def test_the_rows_of_a_gpu_need_neither_ray_nor_a_decoder(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", NO_RAY, str(tmp_path)], capture_output=True, text=True, cwd=ROOT

@@ -9,6 +9,7 @@ from msvqa.data.datasets.synthetic_captions import DIRECTIONS, LOOKS
 from msvqa.data.text import Vocabulary
 from msvqa.engine.checkpoint import read_info
 from msvqa.prepare import check_places, prepare_stages, prepare_validations
+from msvqa.recipe import parse
 from msvqa.run import Run
 from tests.captioned_shapes import STAGES, small_quickstart, write_captioned
 from tests.engine.test_loop import assert_equal, final_weights
@@ -73,9 +74,19 @@ def test_who_has_no_pictures_teaches_with_the_frames_of_the_videos(root, tmp_pat
     own = tmp_path / "own"
     shutil.copytree(root, own, ignore=shutil.ignore_patterns("pictures.json"))
     other = [f"data={{name: caption_files, root: {own}, prepared: {tmp_path}/prepared}}"]
-    prepared = prepare_stages(small_quickstart(own, tmp_path, *other))
+    recipe = small_quickstart(root, tmp_path, *other)
+    assert {view.data.root for view in recipe.views()} == {str(own)}
+    assert recipe.of_evaluation("backwards").data.root == str(own)
+    # Written with all its values, it is moved by the same words.
+    written = parse(small_quickstart(root, tmp_path).to_dict(), other)
+    moved = [
+        [view.data.model_dump(exclude={"prepared"}) for view in found.views()]
+        for found in (written, recipe)
+    ]
+    assert moved[0] == moved[1]
+    prepared = prepare_stages(recipe)
     assert [len(p.split("train").media.id) for p in prepared] == [28, 28, 28, 28]
-    said = f"{own}: there is no pictures.json: train is train.json"
+    said = f"{own}: train is train.json, there is no pictures.json"
     assert [said in p.info["notes"] for p in prepared] == [True, False, False, False]
 
 

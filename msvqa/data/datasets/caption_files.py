@@ -84,20 +84,24 @@ class CaptionFiles(Dataset):
                     "data.root is the folder that all sources are in"
                 )
             files = _files(root, source.files)
-            there = set(root.names(""))
-            preferred = {s: [name] for s, name in self.config.preferred.items() if name in there}
+            preferred = {
+                split: [name]
+                for split, name in self.config.preferred.items()
+                if root.size(name) is not None
+            }
             found.append((below, root, files | preferred))
         return found
 
     @property
     def _notes(self) -> list[str]:
-        """Say which files are read because those that are preferred are not there."""
-        return [
-            f"{root}: there is no {name}: {split} is {' and '.join(files.get(split, ['empty']))}"
-            for _, root, files in self._sources
-            for split, name in self.config.preferred.items()
-            if files.get(split) != [name]
-        ]
+        """Say whether the files are read that are preferred, and which if not."""
+        said = []
+        for _, root, files in self._sources:
+            for split, name in self.config.preferred.items():
+                read = files.get(split, ["empty"])
+                why = "which is preferred" if read == [name] else f"there is no {name}"
+                said.append(f"{root}: {split} is {' and '.join(read)}, {why}")
+        return said
 
     @property
     def unused(self) -> frozenset[str]:
@@ -126,7 +130,8 @@ class CaptionFiles(Dataset):
         for below, root, files in self._sources:
             for split, names in files.items():
                 for name in names:
-                    _read(root.source(name), split, below, rows)
+                    told = f"{below}/{name}" if below else name
+                    _read(root.source(name), told, (split, below), rows)
         media = MediaFolders(self.root)
         by_path: dict[str, Found] = {}
         for _, place in rows.places():
@@ -158,9 +163,16 @@ def _files(root: Root, given: Files | None) -> dict[str, list[str]]:
     return found
 
 
-def _read(file: SourceFile, split: str, below: str, rows: CaptionRows) -> None:
-    # As it is named below the data root: several sources may have files of one name.
-    name = f"{below}/{file.name}" if below else file.name
+def _read(file: SourceFile, name: str, place: tuple[str, str], rows: CaptionRows) -> None:
+    """Add the rows of a file, which is told by its name below the data root.
+
+    Args:
+        file: where it is.
+        name: below the data root: several folders may have files of one name.
+        place: split, and folder below the root that paths are relative to.
+        rows: what they are added to.
+    """
+    split, below = place
     place_of = cache(lambda name, start, end: _place(name, start, end, below))
     for number, row in json_rows(file, "captions", "video and caption"):
         words = _row_problem(row)

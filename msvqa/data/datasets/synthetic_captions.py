@@ -24,10 +24,12 @@ from pydantic import Field
 from msvqa.data.datasets.caption_files import CaptionFiles
 from msvqa.data.encoding import write_video
 from msvqa.errors import DataError
-from msvqa.files import folder_written_aside, write_json
+from msvqa.files import folder_written_aside, read_json, write_json
 
 MARKER = "generated.json"
 """Written last, with the settings of the set."""
+VERSION = 2
+"""Of what is drawn: the same settings gave other sets before."""
 BACKWARDS, PICTURES = "backwards", "pictures"
 SIZE_PX, RATE, LENGTHS = 48, Fraction(12), (20, 29)
 """Height and width; frames a second; fewest frames and one more than most"""
@@ -41,7 +43,7 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 REACH, OFF_CENTRE = (11.0, 13.0), 2.0
 """Pixels from the middle of a way to its ends, and at most from there to the frame's middle."""
 FAR, JITTER = (7.0, 13.0), 4.0
-"""The same of a picture's place that has a name, and around it."""
+"""Pixels from the middle of a picture to a place that has a name, and at most from there."""
 TEMPLATES = (
     "a {look} goes {direction}",
     "the {look} is moving {direction}",
@@ -73,7 +75,7 @@ class SyntheticCaptions(CaptionFiles):
     """The set at `root`, drawn there when the folder is absent or empty."""
 
     class Config(CaptionFiles.Config):
-        """How much is drawn; a set that exists is taken as it is."""
+        """How much is drawn; a set of this version that exists is taken as it is."""
 
         name: str = "synthetic_captions"
         train_videos: int = Field(default=384, ge=1)
@@ -96,6 +98,7 @@ class SyntheticCaptions(CaptionFiles):
             DataError: the folder holds something else, or is in an object store.
         """
         if self.root.size(MARKER) is not None:
+            self._refuse_other_version()
             return
         folder = self.root.writable()
         if folder is None:
@@ -104,6 +107,14 @@ class SyntheticCaptions(CaptionFiles):
                 "data.root, or copy one here that was drawn there"
             )
         generate(folder, self.config)
+
+    def _refuse_other_version(self) -> None:
+        marker = self.root.source(MARKER)
+        if (read_json(marker.path) or {}).get("version") != VERSION:
+            raise DataError(
+                f"{marker} is of a set that another version has drawn: name another data.root, or "
+                "remove the folder"
+            )
 
 
 def generate(root: str | Path, config: SyntheticCaptions.Config) -> Path:
@@ -153,7 +164,8 @@ def _write(root: Path, config: SyntheticCaptions.Config) -> None:
     rng = np.random.default_rng([config.drawing_seed, len(counts)])
     if config.pictures:
         write_json(root / f"{PICTURES}.json", _images(root, PICTURES, config.pictures, rng))
-    write_json(root / MARKER, {"settings": {key: getattr(config, key) for key in SETTINGS}})
+    settings = {key: getattr(config, key) for key in SETTINGS}
+    write_json(root / MARKER, {"version": VERSION, "settings": settings})
 
 
 def deal(rng: np.random.Generator, count: int) -> list[Scene]:

@@ -136,3 +136,13 @@ def test_images_and_videos_take_steps_of_their_own_where_streams_are_apart(tmp_p
     assert plan.steps == count_steps(split, BatchConfig(examples=4, streams="apart"))
     mixed = plan_epoch(split, BatchConfig(examples=4), seed=0, epoch=0)
     assert mixed.steps == 3
+
+
+def test_a_list_that_is_preferred_is_read_where_it_is(tmp_path):
+    rows = [{"video": f"{name}.mp4", "caption": "x"} for name in "ab"]
+    root = write_captions(tmp_path / "data", {"train": rows, "lists/first": rows[:1]})
+    for name, media in (("lists/first.json", ["a.mp4"]), ("absent.json", ["a.mp4", "b.mp4"])):
+        config = config_of(root, preferred={"train": name})
+        prepared = prepare(config.model_copy(update={"prepared": str(tmp_path / media[-1])}))
+        assert prepared.split("train").media.id == media
+    assert f"{root}: train is train.json, there is no absent.json" in prepared.info["notes"]

@@ -96,7 +96,12 @@ def prepared_media(dataset):
         ("candidates", "Red.", "invalid_row", "a list of 2 to 26 texts"),
         ("video", "../../secret.mp4", "outside_root", "leaves the data root"),
         ("video", "a\u0007.mp4", "invalid_row", "control character"),
-        ("video", "gone.mp4", "missing_video", "action_sequence.json: row 1: "),
+        (
+            "video",
+            "gone.mp4",
+            "missing_video",
+            "row 1: video/star_like/gone.mp4[1-3] of test: no file",
+        ),
         ("start", "0:10", "invalid_row", "must be seconds"),
         ("start", float("nan"), "invalid_row", "must be seconds"),
         ("end", 0.5, "odd_bound", "frames within the video are taken"),

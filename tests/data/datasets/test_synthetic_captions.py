@@ -1,6 +1,7 @@
 """Captions that need the order of frames, and splits that share neither files nor scenes."""
 
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -156,3 +157,12 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     with pytest.raises(DataError, match=r"name another folder, or with data\.name=caption_files"):
         generate(tmp_path, SyntheticCaptions.Config(root=str(tmp_path), **SIZES))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_set_of_another_version_is_refused(root, tmp_path):
+    other = tmp_path / "earlier"
+    shutil.copytree(root, other)
+    (other / MARKER).write_text('{"settings": {}}')
+    config = SyntheticCaptions.Config(root=str(other), prepared=str(tmp_path / "p"), **SIZES)
+    with pytest.raises(DataError, match=r"generated\.json is of a set that another version"):
+        prepare(config)
