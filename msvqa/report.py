@@ -53,6 +53,8 @@ class StageView:
     time_s: float
     questions_per_s: float | None
     waiting: float | None
+    memory_gb: float | None
+    """Largest of the first worker's process, or of its device."""
     best: Mapping[str, Any]
     """Validation numbers of the best checkpoint."""
     best_step: int | None
@@ -177,6 +179,7 @@ def _stage(run: Run, number: int, rows: Sequence[Mapping[str, Any]]) -> StageVie
         time_s=max((row["time_s"] for row in rows), default=0.0),
         questions_per_s=_median(train, "questions_per_s"),
         waiting=_median(train, "waiting"),
+        memory_gb=max((row["memory_gb"] for row in train if "memory_gb" in row), default=None),
         best=next((row for row in validation if row["step"] == best_step), {}),
         best_step=best_step,
         panels=[(panel, draw_panel(panel)) for panel in panels],

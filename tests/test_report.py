@@ -125,7 +125,7 @@ def test_the_page_shows_every_part(whole, page):
         *("Stage reconstruct", "Stage answer", "Squared error, validation", "Learning rate"),
         *("Waiting for data", "appearance decoder", "motion decoder", "Accuracy per question type"),
         *("What was wrong most often", "0 videos are missing", "0 videos were rejected"),
-        *("The whole recipe", "frames_per_clip: 4"),
+        *("The whole recipe", "frames_per_clip: 4", "peak memory", " GB"),
     ):
         assert words in page.words, words
     assert set(table["type"].to_pylist()) <= set(page.words.split())
