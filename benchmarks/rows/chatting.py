@@ -33,7 +33,7 @@ from msvqa.recipe import Recipe, parse
 
 # Legend: V media, B rows.
 
-STEPS, ROWS = 12, 16
+STEPS, ROWS = 6, 16
 TOKENS, AT_ONCE = 32, 8
 QUESTION = "What happens in the video?"
 
@@ -110,7 +110,7 @@ def _recipe(setting: Setting) -> Recipe:
     root = setting.folder / "lessons"
     if not root.exists():
         make_lessons(root, items=LEAST, tested=1)
-    width, layers = setting.size((384, 8), (32, 2))
+    width, layers = setting.size((256, 4), (32, 2))
     _widen(root / "language", width, layers)
     video = {"width": 96, "depth": 4, "heads": 4, "patch_px": 16, "mlp_ratio": 2.0}
     qformer = {"width": 96, "layers": 1, "heads": 4, "feed_forward": 192, "words": 512}
