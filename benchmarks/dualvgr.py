@@ -12,14 +12,13 @@ import os
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.loops import batches_in_memory, our_loop, plain_loop
 from benchmarks.measure import Ratio, ratio, write
 from benchmarks.rows.setting import Setting
 from benchmarks.rows.training import GROUPED, costs_of_groups
@@ -29,12 +28,11 @@ from msvqa import cli, metrics
 from msvqa.data.batch import Batch
 from msvqa.data.chance import Chance
 from msvqa.data.examples.questions import Questions
-from msvqa.data.loader import MediaSource, training_batches
-from msvqa.data.order import plan_epoch
+from msvqa.data.loader import MediaSource
 from msvqa.data.processors.processor import store_location
 from msvqa.engine.checkpoint import load_checkpoint
 from msvqa.engine.inputs import Inputs, model_sizes, open_inputs
-from msvqa.engine.loop import Saver, StageJob, StageLoop
+from msvqa.engine.loop import StageJob
 from msvqa.engine.prediction import objective_of, predict_split
 from msvqa.models.model import build_model
 from msvqa.objectives.answering import Answering
@@ -49,7 +47,6 @@ QUESTIONS = 256
 STEPS = {1: 4, GROUPED: 12}
 """Steps of a timed part of an epoch, by questions per video: at k = 1 a step takes longer"""
 ROUNDS = 5
-CPU = torch.device("cpu")
 
 
 def overrides(root: Path, folder: Path, files: tuple[Path, Path]) -> list[str]:
@@ -172,26 +169,6 @@ def _open(recipe: Recipe, split: str) -> Inputs:
 # Speed
 
 
-class SilentHost:
-    """Runs the loop in this process and keeps nothing."""
-
-    rank, device = 0, CPU
-
-    def latest_checkpoint(self) -> Path | None:
-        """Return none: every part starts anew."""
-        return None
-
-    def report(self, numbers: Mapping[str, float], save: Saver) -> None:
-        """Keep nothing."""
-
-
-class TimedLoop(StageLoop):
-    """Our loop with its store, thread, batches, logging and checks, but without validation."""
-
-    def _validate(self) -> tuple[dict[str, float], float | None]:
-        return {}, None
-
-
 def compare_loops(recipe: Recipe) -> list[Ratio]:
     """Time parts of an epoch: our loop, a plain loop over batches in memory, and k = 1."""
     torch.set_num_threads(cpus())
@@ -199,7 +176,7 @@ def compare_loops(recipe: Recipe) -> list[Ratio]:
     in_memory = _batches_in_memory(recipe)
     methods = {
         "ours": lambda: our_loop(jobs[GROUPED]),
-        "plain": lambda: plain_loop(recipe, in_memory),
+        "plain": lambda: _plain_loop(recipe, in_memory),
         "k=1": lambda: our_loop(jobs[1]),
     }
     costs: dict[str, list[float]] = {name: [] for name in methods}
@@ -226,34 +203,15 @@ def _job(recipe: Recipe, k: int) -> StageJob:
     return StageJob(recipe=raw, stage=0, run=str(folder), prepared=prepared, store=store)
 
 
-def our_loop(job: StageJob) -> float:
-    """Return the seconds per question of our loop."""
-    loop = TimedLoop(job, SilentHost())
-    loop.run()
-    return 1 / float(loop.experiment.metrics()[-1]["questions_per_s"])
-
-
-def plain_loop(recipe: Recipe, batches: Sequence[Batch]) -> float:
-    """Return the seconds per question of a loop that does nothing but train."""
-    torch.use_deterministic_algorithms(False)
+def _plain_loop(recipe: Recipe, batches: Sequence[Batch]) -> float:
     model = build_model(recipe, model_sizes(recipe, prepare(recipe.data, need_videos=False)))
-    objective = Answering(Answering.Config(), model).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.stages[0].optimizer.lr)
-    start = time.perf_counter()
-    for batch in batches:
-        objective(batch)["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 12.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    questions = sum(float(batch["weight"].sum()) for batch in batches)
-    return (time.perf_counter() - start) / questions
+    return plain_loop(Answering(Answering.Config(), model), batches, recipe.stages[0].optimizer.lr)
 
 
 def _batches_in_memory(recipe: Recipe) -> list[Batch]:
     inputs = _open(recipe, "train")
     batch = BatchConfig(videos=QUESTIONS // GROUPED, questions_per_video=GROUPED)
-    plan = plan_epoch(inputs.split, batch, seed=recipe.seed, epoch=0)
-    return list(islice(training_batches(inputs.split, inputs.source, plan), STEPS[GROUPED]))
+    return batches_in_memory(inputs, batch, STEPS[GROUPED])
 
 
 def compare_groups(questions: int = 64) -> list[Ratio]:

@@ -18,15 +18,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.dualvgr import CPU, SilentHost, TimedLoop
+from benchmarks.loops import batches_in_memory, first_stage, our_loop, plain_loop
 from benchmarks.measure import OwnMemory, Ratio, measure, pin_to_one_core, ratio, write
+from benchmarks.rows.setting import CPU
 from msvqa.data.batch import Batch
 from msvqa.data.datasets.synthetic_similarity import PIECES, World
 from msvqa.data.loader import training_batches
@@ -39,7 +40,6 @@ from msvqa.data.store import write_index, write_shard
 from msvqa.engine.asking import Question, ask
 from msvqa.engine.ingest import ShardJob, ShardWriter
 from msvqa.engine.inputs import Inputs, model_sizes, open_inputs
-from msvqa.engine.loop import StageJob
 from msvqa.extract import extract, videos_of
 from msvqa.models.model import build_model
 from msvqa.objectives.tagging import Tagging
@@ -197,21 +197,13 @@ def compare_loops(recipe: Recipe) -> list[Ratio]:
     """Compare steps of our loop with a plain one, and embedding with the forward pass."""
     prepared, store = prepare(recipe.data), extract(recipe)
     inputs = open_inputs(recipe, prepared, store.location, "train")
-    run = Path(recipe.run_location)
-    run.mkdir(parents=True, exist_ok=True)
-    job = StageJob(
-        recipe=recipe.to_dict(), stage=0, run=str(run), prepared=str(prepared.location),
-        store=str(store_location(recipe)),
-    )  # fmt: skip
-    plan = plan_epoch(inputs.split, recipe.stages[0].batch, seed=0, epoch=0)
-    batches = list(islice(training_batches(inputs.split, inputs.source, plan), STEPS))
+    job = first_stage(recipe, prepared)
+    batches = batches_in_memory(inputs, recipe.stages[0].batch, STEPS)
     costs: dict[str, list[float]] = {name: [] for name in ("ours", "plain", "embed", "forward")}
-    objective = Tagging(
-        Tagging.Config(masked_words=10.0), build_model(recipe, model_sizes(recipe, prepared))
-    )
+    objective = _tagging(recipe, prepared)
     for _ in range(ROUNDS + 1):
-        costs["ours"].append(_our_loop(job))
-        costs["plain"].append(_plain_loop(recipe, prepared, batches))
+        costs["ours"].append(our_loop(job))
+        costs["plain"].append(plain_loop(_tagging(recipe, prepared), batches))
         costs["embed"].append(_embedding(objective, inputs))
         costs["forward"].append(_forward(objective, batches))
     costs = {name: found[1:] for name, found in costs.items()}
@@ -224,24 +216,9 @@ def compare_loops(recipe: Recipe) -> list[Ratio]:
     ]  # fmt: skip
 
 
-def _our_loop(job: StageJob) -> float:
-    loop = TimedLoop(job, SilentHost())
-    loop.run()
-    return 1 / float(loop.experiment.metrics()[-1]["questions_per_s"])
-
-
-def _plain_loop(recipe: Recipe, prepared: Prepared, batches: Sequence[Batch]) -> float:
-    torch.use_deterministic_algorithms(False)
+def _tagging(recipe: Recipe, prepared: Prepared) -> Tagging:
     model = build_model(recipe, model_sizes(recipe, prepared))
-    objective = Tagging(Tagging.Config(masked_words=10.0), model).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    start = time.perf_counter()
-    for batch in batches:
-        objective(batch)["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 12.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return (time.perf_counter() - start) / (len(batches) * BATCH)
+    return Tagging(Tagging.Config(masked_words=10.0), model)
 
 
 def _embedding(objective: Tagging, inputs: Inputs) -> float:

@@ -388,7 +388,7 @@ def _move_along(before: Any, raw: dict[str, Any]) -> None:
         own |= {key: value for key, value in changed.items() if own.get(key) == before.get(key)}
         for key in before.keys() - now.keys():
             # A field of the data that were there before.
-            if own.get(key, now) == before[key]:
+            if key in own and own[key] == before[key]:
                 del own[key]
 
 

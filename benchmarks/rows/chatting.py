@@ -1,27 +1,22 @@
 """V1 to V3: a step of instruction and writing answers, against what they are made of."""
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.dualvgr import SilentHost, TimedLoop
+from benchmarks.loops import batches_in_memory, first_stage, our_loop, plain_loop
 from benchmarks.measure import Fact, ratio
 from benchmarks.rows.setting import Finding, Setting, per_unit
 from msvqa.data.batch import Batch
 from msvqa.data.conversations.conversation import Conversation, Turn
-from msvqa.data.loader import training_batches
-from msvqa.data.order import plan_epoch
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.data.store import write_index, write_shard
 from msvqa.engine.inputs import model_sizes, open_inputs
-from msvqa.engine.loop import StageJob
 from msvqa.engine.stage_model import choose_trained
 from msvqa.extract import videos_of
 from msvqa.models.layers.language_input import padded_left
@@ -43,15 +38,13 @@ def steps(setting: Setting) -> list[Finding]:
     recipe = _recipe(setting)
     prepared = prepare(recipe.data)
     _extract(recipe, prepared)
-    run = Path(recipe.run_location)
-    run.mkdir(parents=True, exist_ok=True)
-    job = StageJob(
-        recipe=recipe.to_dict(), stage=0, run=str(run), prepared=str(prepared.location),
-        store=str(store_location(recipe)),
-    )  # fmt: skip
-    batches = _batches(recipe, prepared)
+    inputs = open_inputs(recipe, prepared, str(store_location(recipe)), "train")
+    batches = batches_in_memory(inputs, recipe.stages[0].batch, STEPS)
     costs: dict[str, list[float]] = {"ours": [], "plain": []}
-    ways = {"ours": partial(_ours, job), "plain": partial(_plain, recipe, prepared, batches)}
+    ways = {
+        "ours": partial(our_loop, first_stage(recipe, prepared)),
+        "plain": lambda: plain_loop(_objective(recipe, prepared), batches),
+    }
     order, shuffler = list(ways), random.Random(0)
     for _ in range(setting.rounds + 1):
         shuffler.shuffle(order)
@@ -176,35 +169,6 @@ def _objective(recipe: Recipe, prepared: Prepared) -> Generation:
     objective = Generation(stage.objective, model)
     choose_trained(model, objective, stage)
     return objective
-
-
-def _batches(recipe: Recipe, prepared: Prepared) -> list[Batch]:
-    inputs = open_inputs(recipe, prepared, str(store_location(recipe)), "train")
-    plan = plan_epoch(inputs.split, recipe.stages[0].batch, seed=0, epoch=0)
-    return list(islice(training_batches(inputs.split, inputs.source, plan), STEPS))
-
-
-def _ours(job: StageJob) -> float:
-    """Return the seconds per conversation of our loop."""
-    loop = TimedLoop(job, SilentHost())
-    loop.run()
-    return 1 / float(loop.experiment.metrics()[-1]["questions_per_s"])
-
-
-def _plain(recipe: Recipe, prepared: Prepared, batches: Sequence[Batch]) -> float:
-    """Return the seconds per conversation of the loop that anyone would write."""
-    # The loop switches this on for the whole process.
-    torch.use_deterministic_algorithms(False)
-    objective = _objective(recipe, prepared).train()
-    trained = [p for p in objective.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=1e-4)
-    start = time.perf_counter()
-    for batch in batches:
-        objective(batch)["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(trained, 12.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    return (time.perf_counter() - start) / (len(batches) * ROWS)
 
 
 def _asked(recipe: Recipe, rows: int) -> tuple[Batch, list[Conversation]]:

@@ -71,11 +71,11 @@ class TitledTables:
             known = read_titles(titles, self.name_of, once=True)
             refuse_unknown(pairs, known)
         notes += self._place(pairs, known)
-        row_of = {row.video: row for row in known.rows}
-        rows = {split: [row_of[video] for video in _named(pairs.rows, split)] for split in SPLITS}
         if titles is None:
-            # As of the pairs of each split, and not of the first of all.
             rows = {split: _untitled(pairs, split).rows for split in SPLITS}
+        else:
+            titled = {row.video: row for row in known.rows}
+            rows = {s: [titled[video] for video in _named(pairs.rows, s)] for s in SPLITS}
         videos = self._videos(rows, _rows_of(known.file.name, rows))
         examples = [
             pair_examples(table, _labels(pairs.rows, split), split)
@@ -164,11 +164,14 @@ def _rows_of(name: str, rows: Mapping[str, Sequence[TitledRow]]) -> RowOf:
     return lambda split, place: (name, numbers[split, place.path])
 
 
-def _untitled(pairs: TableRows[PairRow], split: str = "") -> TableRows[TitledRow]:
-    """Return the videos of pairs, all or of one split, of which nobody says a title."""
+def _untitled(pairs: TableRows[PairRow], split: str | None = None) -> TableRows[TitledRow]:
+    """Return the videos of pairs, all or of one split, with the row that names each first.
+
+    Nobody says a title of them.
+    """
     named: dict[str, int] = {}
     for row in pairs.rows:
-        for video in row.videos if split in ("", row.split) else ():
+        for video in row.videos if split in (None, row.split) else ():
             named.setdefault(video, row.number)
     return TableRows(pairs.file, [TitledRow(n, "", video, "", ()) for video, n in named.items()])
 

@@ -131,7 +131,7 @@ class CaptionFiles(Dataset):
             for split, names in files.items():
                 for name in names:
                     told = f"{below}/{name}" if below else name
-                    _read(root.source(name), told, (split, below), rows)
+                    _read(root.source(name), told, split, below, rows)
         media = MediaFolders(self.root)
         by_path: dict[str, Found] = {}
         for _, place in rows.places():
@@ -163,16 +163,8 @@ def _files(root: Root, given: Files | None) -> dict[str, list[str]]:
     return found
 
 
-def _read(file: SourceFile, name: str, place: tuple[str, str], rows: CaptionRows) -> None:
-    """Add the rows of a file, which is told by its name below the data root.
-
-    Args:
-        file: where it is.
-        name: below the data root: several folders may have files of one name.
-        place: split, and folder below the root that paths are relative to.
-        rows: what they are added to.
-    """
-    split, below = place
+def _read(file: SourceFile, name: str, split: str, below: str, rows: CaptionRows) -> None:
+    # The name is that below the data root: several folders may have files of one name.
     place_of = cache(lambda name, start, end: _place(name, start, end, below))
     for number, row in json_rows(file, "captions", "video and caption"):
         words = _row_problem(row)

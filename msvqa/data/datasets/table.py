@@ -173,7 +173,7 @@ class Table(QuestionSet):
         for number, values in read_rows(self.file, CAPTIONS):
             row = values if isinstance(values, str) else self._caption(values)
             if isinstance(row, str):
-                rows.refuse(self.file.name, number, row)
+                rows.refuse(name, number, row)
             else:
                 read.append((number, *row))
         dealt: Mapping[str, str] = {}
@@ -182,9 +182,9 @@ class Table(QuestionSet):
             notes.append(divided(self.file, "videos", self._seed))
         for number, split, place, caption in read:
             if not (split := split or dealt.get(place.path, "")):
-                rows.refuse(self.file.name, number, NO_SPLIT)
+                rows.refuse(name, number, NO_SPLIT)
             elif words := rows.add(split, place, caption, (name, number)):
-                rows.refuse(self.file.name, number, words)
+                rows.refuse(name, number, words)
         found = {
             (split, place): Found(self._spellings.resolve(place.path).file, kind_of(place.path))
             for split, place in rows.places()
