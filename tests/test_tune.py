@@ -168,7 +168,7 @@ class CommandLine:
         return any(validation_steps(run) for run in self.trials())
 
     def finished(self):
-        return [run.path for run in self.trials() if run.is_finished("reconstruct")]
+        return [run for run in self.trials() if run.is_finished("reconstruct")]
 
     def trained_alone(self, run):
         """Train a trial once more, in this process and without any break."""
@@ -189,9 +189,13 @@ def validation_steps(run):
     return [row["step"] for row in run.metrics() if row["kind"] == "validation"]
 
 
-def files_of(path):
-    """Return what changes when a file is written again."""
-    stats = {file: file.stat() for file in path.glob("reconstruct/step-*/*")}
+def results_of(run):
+    """Return what changes when a file of the last or best checkpoint is written again.
+
+    A trial that is finished may still be about to remove older ones.
+    """
+    kept = {run.checkpoint("reconstruct", which) for which in ("last", "best")}
+    stats = {file: file.stat() for folder in kept for file in folder.iterdir()}
     return {file: (stat.st_ino, stat.st_mtime_ns) for file, stat in stats.items()}
 
 
@@ -207,7 +211,7 @@ def test_a_search_goes_on_after_an_interrupt_and_a_kill(folder):
 
     command = search.start()
     command.until(search.finished, "a trial is finished")
-    done = {path: files_of(path) for path in search.finished()}
+    done = [(run, results_of(run)) for run in search.finished()]
     command.kill()  # the driver alone; its trials find out by themselves
     command.ends()
     assert len(done) < 3
@@ -215,7 +219,7 @@ def test_a_search_goes_on_after_an_interrupt_and_a_kill(folder):
 
     table = pq.read_table(search.sweep / "trials.parquet").to_pylist()
     assert [row["state"] for row in table] == ["finished"] * 3
-    assert {path: files_of(path) for path in done} == done
+    assert all(results_of(run) == before for run, before in done)
     for run in search.trials():
         steps = validation_steps(run)
         assert len(steps) == 12 and steps == sorted(set(steps))
