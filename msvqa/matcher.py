@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msvqa.data.batch import Batch
+from msvqa.data.batch import Batch, with_images
 from msvqa.data.lexicon import Lexicon
 from msvqa.data.medium import Medium
+from msvqa.data.pictures import is_image
 from msvqa.data.pieces import PiecesConfig, clean, encoded
 from msvqa.data.processors.processor import Processor, processor_of
 from msvqa.data.subwords import Subwords
@@ -117,7 +118,8 @@ def seen(processor: Processor, video: str | Path) -> Batch:
     """
     (arrays,) = processor.arrays([Medium(str(video), str(video))])
     drawn = processor.draw(arrays, None)
-    return {name: torch.from_numpy(array)[None] for name, array in drawn.items()}
+    batch = {name: torch.from_numpy(array)[None] for name, array in drawn.items()}
+    return with_images(batch, torch.ones(1, dtype=torch.bool)) if is_image(video) else batch
 
 
 def read_text(text: str, lexicon: Lexicon, data: DataConfig) -> list[int]:

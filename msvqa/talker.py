@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, TextStreamer
 
+from msvqa.data.batch import with_images
 from msvqa.data.conversations.conversation import Conversation, Turn
 from msvqa.data.medium import Medium
-from msvqa.data.pictures import IMAGE_SUFFIXES
+from msvqa.data.pictures import is_image
 from msvqa.data.processors.frames import Frames
 from msvqa.data.processors.processor import processor_of
 from msvqa.data.resize import resize
@@ -71,12 +72,11 @@ class Talker:
             DataError: the messages are no conversation that ends with a question.
             VideoError: the file yields no frames, or there is none.
         """
-        is_image = video is not None and str(video).lower().endswith(IMAGE_SUFFIXES)
-        kind = "text" if video is None else "image" if is_image else "video"
+        kind = "text" if video is None else "image" if is_image(video) else "video"
         conversation = conversation_of(messages, kind)
         batch = {} if video is None else self._batch(self._frames(video))
-        if is_image:
-            batch["is_image"] = torch.ones(1, dtype=torch.bool, device=self.device)
+        if kind == "image":
+            batch = with_images(batch, torch.ones(1, dtype=torch.bool, device=self.device))
         return self.respond(batch, conversation, on_words=on_words, stops=stops)
 
     def respond(

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from msvqa.data.batch import Batch
+from msvqa.data.batch import Batch, with_images
 from msvqa.data.chance import Chance
 from msvqa.data.examples.examples import NO_MEDIUM
 from msvqa.data.order import WHOLE, EpochPlan, Share, chunks
@@ -110,11 +110,10 @@ def training_batches(
         batch["video"] = torch.from_numpy(media[number].copy())
         if m == 1:
             batch["video_index"] = index
-            batch |= _images(split, media[number])
         batch["weight"] = torch.from_numpy(weight[number].copy())
         batch["normalizer"] = torch.tensor(float(normalizer[number]))
         batch["workers"] = torch.tensor(float(share.workers))
-        yield batch
+        yield _seen(split, media[number], batch)
 
 
 def _read(
@@ -159,7 +158,8 @@ def evaluation_batches(
     for group, tensors in zip(groups, source.batches(groups), strict=True):
         rows = [order[starts[v] : starts[v + 1]] for v in group]
         index = np.repeat(np.arange(len(group)), [len(r) for r in rows])
-        yield _evaluated(split, np.array(group), np.concatenate(rows), index) | tensors
+        batch = _evaluated(split, np.array(group), np.concatenate(rows), index) | tensors
+        yield _seen(split, np.array(group), batch)
 
 
 def _examples_with_media(
@@ -173,7 +173,7 @@ def _examples_with_media(
         batch = _evaluated(split, of, group, np.arange(len(group))) | tensors
         if width > 1:
             del batch["video_index"]
-        yield batch
+        yield _seen(split, of, batch)
 
 
 def pair_batches(
@@ -202,14 +202,13 @@ def pair_batches(
     found = [np.unique(medium[part], return_inverse=True) for part in parts]
     groups = [of.tolist() for of, _ in found]
     for part, (of, index), tensors in zip(parts, found, source.batches(groups), strict=True):
-        yield _evaluated(split, of, chosen[part], index) | tensors
+        yield _seen(split, of, _evaluated(split, of, chosen[part], index) | tensors)
 
 
 def _evaluated(split: Split, media: np.ndarray, rows: np.ndarray, index: np.ndarray) -> Batch:
     """Return a batch without its media: each example counts once, and one worker has them all."""
     return {
         **_tensors(split, rows),
-        **_images(split, media),
         "video": torch.from_numpy(media),
         "video_index": torch.from_numpy(index),
         "weight": torch.ones(len(rows)),
@@ -225,7 +224,8 @@ def media_batches(
     groups = list(chunks(media, media_per_batch))
     for group, tensors in zip(groups, source.batches(groups), strict=True):
         rows = np.array(group, dtype=np.int64)
-        yield {**tensors, **split.examples.of_media(rows), "video": torch.from_numpy(rows)}
+        batch = {**tensors, **split.examples.of_media(rows), "video": torch.from_numpy(rows)}
+        yield _seen(split, rows, batch)
 
 
 def example_batches(split: Split, rows: Sequence[int], examples_per_batch: int) -> Iterator[Batch]:
@@ -234,11 +234,12 @@ def example_batches(split: Split, rows: Sequence[int], examples_per_batch: int) 
         yield _tensors(split, np.array(group))
 
 
-def _images(split: Split, media: np.ndarray) -> Batch:
-    """Return which media (V,) are images, of a split that has some."""
+def _seen(split: Split, media: np.ndarray, batch: Batch) -> Batch:
+    """Return a batch of media (V,) that says which are images, of a split that has some."""
     if media.ndim > 1 or not split.media.is_image.any():
-        return {}
-    return {"is_image": torch.from_numpy(split.media.is_image[media] & (media != NO_MEDIUM))}
+        return batch
+    is_image = split.media.is_image[media] & (media != NO_MEDIUM)
+    return with_images(batch, torch.from_numpy(is_image))
 
 
 def _tensors(split: Split, rows: np.ndarray, chance: Chance | None = None) -> Batch:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -72,7 +73,8 @@ def ask(
     was_training = objective.training
     objective.eval()
     collected: dict[str, list[np.ndarray]] = {}
-    for batch in _batches(inputs, question.scope, chosen, size):
+    parts = _images_apart(inputs.split, question.scope, chosen)
+    for batch in chain.from_iterable(_batches(inputs, question.scope, p, size) for p in parts):
         on_device = inputs.to_device(batch, device)
         about = on_device["video"] if question.scope == "media" else on_device["row"]
         rows = {"row": about, **getattr(objective, question.method)(on_device)}
@@ -81,6 +83,17 @@ def ask(
             collected.setdefault(key, []).append(array.cpu().numpy())
     objective.train(was_training)
     return {key: np.concatenate(parts) for key, parts in collected.items()}
+
+
+def _images_apart(split: Split, scope: str, chosen: Sequence[int]) -> list[Sequence[int]]:
+    """Return what is asked about without images, and with: no answer depends on its batch."""
+    if scope == "examples" or not split.media.is_image.any():
+        return [chosen]
+    rows = np.asarray(chosen, dtype=np.int64)
+    by_medium = scope == "both" and split.examples.asked_by_medium
+    media = rows if scope == "media" or by_medium else split.examples.media[rows, 0]
+    is_image = np.append(split.media.is_image, False)[media]  # the last one of no medium
+    return [part.tolist() for part in (rows[~is_image], rows[is_image]) if len(part)]
 
 
 def _batches(inputs: Inputs, scope: str, chosen: Sequence[int], size: int) -> Iterator[Batch]:

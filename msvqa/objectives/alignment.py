@@ -203,7 +203,7 @@ class Alignment(Objective):
         lesson = model.learn(batch) if self._needs_teacher(config) else None
         visible = None
         if self._masks() or lesson is not None:
-            mask = config.mask if self._masks() else MaskConfig(kind="none")
+            mask = config.mask.of(batch) if self._masks() else MaskConfig(kind="none")
             frames = batch["frames"].shape[:2]
             shape = (*frames, model.video.frame_tokens)
             attention = batch["weight"].new_ones(shape) if lesson is None else lesson.attention

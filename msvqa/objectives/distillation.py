@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from msvqa import losses
-from msvqa.data.batch import Batch, weighted_mean
+from msvqa.data.batch import Batch, is_of_images, weighted_mean
 from msvqa.errors import RecipeError
 from msvqa.models.layers import masking
 from msvqa.models.layers.clip_tower import Lesson
@@ -33,6 +33,14 @@ class MaskConfig(Config):
     the same of all frames; `random`: any of the clip; `none`: all."""
     ratio: float = Field(default=0.8, ge=0, lt=1)
     """Which part of the tokens is hidden."""
+    image_ratio: float | None = Field(default=None, ge=0, lt=1)
+    """The same in batches of images alone, `batch.streams: apart`; null: `ratio`."""
+
+    def of(self, batch: Batch) -> "MaskConfig":
+        """Return the mask of a batch, whose ratio is that of its kind of media."""
+        if self.image_ratio is None or not is_of_images(batch):
+            return self
+        return self.model_copy(update={"ratio": self.image_ratio})
 
 
 class ImitationConfig(Config):
@@ -89,7 +97,7 @@ class Distillation(Objective):
         return {name: torch.stack([of[name] for of in found]).mean() for name in found[0]}
 
     def _loss_of_mask(self, batch: Batch, lesson: Lesson) -> dict[str, Tensor]:
-        visible = visible_tokens(self, self.config.mask, lesson.attention)
+        visible = visible_tokens(self, self.config.mask.of(batch), lesson.attention)
         student = self.model.imitate(self.model.watch(batch, visible))
         teacher = self.model.teach(lesson, visible)
         return imitation_losses(student, teacher, self.config.imitation, batch)

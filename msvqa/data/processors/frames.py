@@ -30,14 +30,18 @@ CROPPED_STORE_PX = 256
 
 
 class Frames(Processor):
-    """Frames as uint8 (T, H, W, 3); with views in evaluation, or repeats, (W, T, H, W, 3)."""
+    """Frames as uint8 (T, H, W, 3); with views in evaluation, or repeats, (W, T, H, W, 3).
+
+    An image is one of T frames that are equal; batches of images alone have one of each.
+    """
 
     class Config(NamedConfig):
         """Which frames, how large, and where they are kept."""
 
         name: str = "frames"
         frames: int = Field(default=8, ge=1, le=512)
-        """T. An image is repeated as often, and so is the last frame of a short video."""
+        """T. The last frame of a short video is repeated. An image is one frame in batches of
+        images alone (`batch.streams: apart`; evaluation always), T equal ones in mixed batches."""
         draw: Literal["segments", "middle", "fps", "mvbench"] = "segments"
         """`segments`: a frame of each of T equal parts, in training a random one, else the one in
         the middle; `middle`: always that one; `fps`: frames at a rate, of more than T every so
