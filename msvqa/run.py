@@ -195,7 +195,10 @@ class Run(Kept):
         found = []
         for name in _with_info(sizes):
             file = f"{name}/{CHECKPOINT_INFO}"
-            info = _read_info(self.folder.get(file))
+            marker = self.folder.get(file)
+            info = _read_info(marker)
+            if info is None and not marker.exists():
+                continue  # removed since it was listed
             files = [file] if info is None else _damaged_files(name, info, sizes)
             if all(file in sizes for file in files):
                 found += [self.path / file for file in files]

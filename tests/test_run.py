@@ -51,6 +51,27 @@ def test_a_damaged_checkpoint_is_passed_over_only_where_that_is_asked_for(tmp_pa
         run.checkpoint("answr")
 
 
+def test_a_checkpoint_that_is_removed_while_it_is_looked_at_is_none(tmp_path, monkeypatch):
+    run = Run.create(make_recipe(tmp_path))
+    for step in (1, 2):
+        folder = run.stage_dir("answer") / f"step-{step:08d}"
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(b"abc")
+        info = {"score": step, "finished": False, "files": {"weights": {"bytes": 3}}}
+        write_json(folder / "checkpoint.json", info)
+    get = type(run.folder).get
+
+    def get_late(folder, *names):
+        """As if the training removed its older checkpoint right after the files were listed."""
+        if names[0].startswith("answer/step-00000001"):
+            folder.remove("answer/step-00000001")
+        return get(folder, *names)
+
+    monkeypatch.setattr(type(run.folder), "get", get_late)
+    assert run.damaged("answer") == []
+    assert run.checkpoint("answer").name == "step-00000002"
+
+
 def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
     run = Run.create(make_recipe(tmp_path))
     for step, score in ((1, "NaN"), (2, "0.25"), (3, "NaN"), (4, "null")):
