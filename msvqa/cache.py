@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from msvqa.errors import CacheError, IncompleteError, StorageError
@@ -115,7 +116,11 @@ def _make_room(entry: Path, needed: int, location: str) -> None:
 
 def _bytes_of(entry: Path) -> int:
     """Return what an entry has, or will have when it is whole."""
-    present = sum(file.stat().st_size for file in entry.iterdir() if file.is_file())
+    present = 0
+    for file in entry.iterdir():
+        # A download is renamed when it is whole.
+        with suppress(FileNotFoundError):
+            present += file.stat().st_size
     try:
         return max(present, int((entry / NEEDED).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):

@@ -498,8 +498,7 @@ def _report(arguments: argparse.Namespace) -> int:
     page = report(arguments.path)
     run = Run.open(arguments.path)
     for name in run.evaluated():
-        metrics, _ = run.evaluation(name)
-        _print_metrics(metrics, arguments.path)
+        _print_metrics(run.metrics_of(name), arguments.path)
     print(f"Report: {page}")
     return 0
 

@@ -132,7 +132,7 @@ class Embedder:
         if Path(video).is_file():
             if title is None:
                 logger.warning("%s: no title is given, so it is embedded with an empty one", video)
-            return TitledVideo(Medium(str(video), str(video)), title or "")
+            return TitledVideo(Medium.of_file(video), title or "")
         if Path(video).name != str(video):
             raise DataError(f"{video}: there is no such file")
         return self._of_data(str(video), title)

@@ -8,7 +8,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -47,8 +47,10 @@ def working_folder() -> Path:
     parent = machine_folder() / "working"
     with alone(parent):
         for other in parent.iterdir():
-            if (other / IN_USE).is_file() and is_unused(other):
-                shutil.rmtree(other, ignore_errors=True)
+            # One that ends removes its own meanwhile.
+            with suppress(FileNotFoundError):
+                if (other / IN_USE).is_file() and is_unused(other):
+                    shutil.rmtree(other, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(dir=parent))
         hold(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

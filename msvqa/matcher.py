@@ -14,7 +14,6 @@ from torch import Tensor
 from msvqa.data.batch import Batch, with_images
 from msvqa.data.lexicon import Lexicon
 from msvqa.data.medium import Medium
-from msvqa.data.pictures import is_image
 from msvqa.data.pieces import PiecesConfig, clean, encoded
 from msvqa.data.processors.processor import Processor, processor_of
 from msvqa.data.subwords import Subwords
@@ -116,10 +115,13 @@ def seen(processor: Processor, video: str | Path) -> Batch:
     Raises:
         VideoError: it yields nothing, or there is no such file.
     """
-    (arrays,) = processor.arrays([Medium(str(video), str(video))])
+    medium = Medium.of_file(video)
+    (arrays,) = processor.arrays([medium])
     drawn = processor.draw(arrays, None)
     batch = {name: torch.from_numpy(array)[None] for name, array in drawn.items()}
-    return with_images(batch, torch.ones(1, dtype=torch.bool)) if is_image(video) else batch
+    if medium.kind != "image":
+        return batch
+    return with_images(batch, torch.ones(1, dtype=torch.bool), alone=True)
 
 
 def read_text(text: str, lexicon: Lexicon, data: DataConfig) -> list[int]:

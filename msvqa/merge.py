@@ -325,7 +325,7 @@ def embedding_table(ids: Sequence[str], vectors: np.ndarray) -> pa.Table:
 
 def _kept_of(run: Run, asked: Asked) -> Embedded | None:
     """Return what a run has kept of the same checkpoint and data."""
-    file = run.evaluation_dir(asked.name) / KEPT
+    file = run.folder.get(f"evaluate/{asked.name}/{KEPT}")
     if not file.is_file():
         return None
     try:

@@ -189,10 +189,9 @@ def _stage(run: Run, number: int, rows: Sequence[Mapping[str, Any]]) -> StageVie
 
 def _best_step(run: Run, stage: str) -> int | None:
     """Return the step of the checkpoint that evaluation takes, unless it has no score."""
-    infos = dict(run.checkpoints(stage))
-    if not infos:
+    if not run.checkpoints(stage):
         return None
-    info = infos[run.checkpoint(stage)]
+    info = run.chosen(stage)[1]
     return int(info["position"]["step"]) if has_score(info) else None
 
 
@@ -228,12 +227,10 @@ def _evaluation(run: Run, name: str, footage: Footage) -> AnswersView | ScoresVi
     """Return the answers or scores of a split, or of one of the recipe's evaluations."""
     file = run.evaluation_dir(name) / "metrics.json"
     rows: list[dict[str, Any]] = []
-    problem = ""
+    problem, metrics = "", run.metrics_of(name)
     try:
-        metrics, table = run.evaluation(name)
-        rows = table.to_pylist()
+        rows = run.evaluation(name)[1].to_pylist()
     except (OSError, ValueError) as error:
-        metrics = json.loads(file.read_text(encoding="utf-8"))
         problem = f"The predictions cannot be read ({error}): run `msvqa evaluate` again."
     evaluated_at = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc)
     other = _footage_of(run, metrics) if "evaluation" in metrics else footage

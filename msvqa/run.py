@@ -212,6 +212,16 @@ class Run(Kept):
         Raises:
             CheckpointError: the stage has none, or damaged ones, of which the best may be one.
         """
+        return self.chosen(stage, which)[0]
+
+    def chosen(
+        self, stage: str | None = None, which: Literal["best", "last"] | None = None
+    ) -> tuple[Path, dict[str, Any]]:
+        """Return such a checkpoint with its info.
+
+        Raises:
+            CheckpointError: as `checkpoint`.
+        """
         names = [s.name for s in self.recipe.stages]
         stage = stage or names[-1]
         if stage not in names:
@@ -234,8 +244,8 @@ class Run(Kept):
             )
         scored = [entry for entry in found if has_score(entry[1])]
         if which == "last" or not scored:
-            return found[-1][0]
-        return max(scored, key=lambda entry: entry[1]["score"])[0]
+            return found[-1]
+        return max(scored, key=lambda entry: entry[1]["score"])
 
     def locate(self, path: Path) -> str:
         """Return the location of one of the run's files or folders, for every machine."""
@@ -262,14 +272,23 @@ class Run(Kept):
         """
         import pyarrow.parquet
 
-        folder = self.evaluation_dir(split)
-        names = [f"evaluate/{split}/{name}" for name in ("metrics.json", "predictions.parquet")]
-        if not self.folder.get(*names).is_file():
+        file = self.folder.get(f"evaluate/{split}/predictions.parquet")
+        return self.metrics_of(split), pyarrow.parquet.read_table(file)
+
+    def metrics_of(self, split: str) -> dict[str, Any]:
+        """Return the metrics of an evaluated split.
+
+        Raises:
+            RunError: the split has not been evaluated.
+        """
+        try:
+            file = self.folder.get(f"evaluate/{split}/metrics.json")
+            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
             raise RunError(
                 f"{self.location} has no evaluation of {split!r}: run `msvqa evaluate` first"
-            )
-        content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        return content, pyarrow.parquet.read_table(folder / "predictions.parquet")
+            ) from None
+        return content
 
 
 def has_score(info: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from msvqa.errors import DataError, RunError, VideoError, did_you_mean
 from msvqa.files import written_aside
 from msvqa.merge import KEPT, Embedded, Wanted, embedded, embedding_table
 from msvqa.nearest import nearest
-from msvqa.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -155,8 +154,7 @@ def _query(embedder: Embedder, library: Library, video: str, sought: Sought) -> 
 
 def _of_table(embedder: Embedder, file: Path) -> Library:
     found, said = read_embeddings(file)
-    run = embedder.run
-    checkpoint = str(run.checkpoint().relative_to(run.path))
+    run, checkpoint = embedder.run, _checkpoint_of(embedder)
     if said.get("checkpoint", checkpoint) != checkpoint:
         raise DataError(
             f"{file} is of the checkpoint {said['checkpoint']}, and {run.location} uses "
@@ -177,7 +175,7 @@ def _of_files(embedder: Embedder, folder: Path) -> Library:
         [str(folder.resolve()), embedder.loaded.location, repr(embedder.processor)]
     )
     name = f"similar-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
-    kept = run.evaluation_dir(name) / KEPT
+    kept = run.folder.get(f"evaluate/{name}/{KEPT}")
     bad: dict[str, str] = {}
     facts = {key: _facts(path) for key, path in _files(folder, bad)}
     known = _known(kept)
@@ -199,7 +197,7 @@ def _of_files(embedder: Embedder, folder: Path) -> Library:
     ids = sorted(same)
     vectors = np.stack([same[key] for key in ids])
     if new or len(known) != len(ids):
-        _keep(run, kept, ids, vectors, [facts[key] for key in ids])
+        _keep(embedder, kept, Embedded(ids, vectors), [facts[key] for key in ids])
     return Library(str(folder), ids, vectors, bad)
 
 
@@ -226,7 +224,7 @@ def _embedded_files(
     embedder: Embedder, folder: Path, names: Sequence[str]
 ) -> Iterator[tuple[str, Any]]:
     """Yield the embedding (E,) of each file, or why there is none."""
-    media = (Medium(name, str(folder / name)) for name in names)
+    media = (replace(Medium.of_file(folder / name), id=name) for name in names)
     reading = readable(embedder.processor, media)
     while some := list(islice(reading, AT_ONCE)):
         good = [(medium.id, found) for medium, found in some if not isinstance(found, VideoError)]
@@ -250,11 +248,15 @@ def _known(file: Path) -> dict[str, tuple[str, np.ndarray]]:
     return dict(zip(found.ids, zip(facts, found.vectors, strict=True), strict=True))
 
 
-def _keep(
-    run: Run, file: Path, ids: Sequence[str], vectors: np.ndarray, facts: Sequence[str]
-) -> None:
-    checkpoint = str(run.checkpoint().relative_to(run.path))
-    table = embedding_table(ids, vectors).append_column("facts", pa.array(facts, pa.string()))
+def _checkpoint_of(embedder: Embedder) -> str:
+    """Return which checkpoint of its run embeds; training may have gone on to another since."""
+    return "/".join(embedder.loaded.location.rstrip("/").rsplit("/", 2)[-2:])
+
+
+def _keep(embedder: Embedder, file: Path, found: Embedded, facts: Sequence[str]) -> None:
+    said = {"checkpoint": _checkpoint_of(embedder)}
+    table = embedding_table(found.ids, found.vectors)
+    table = table.append_column("facts", pa.array(facts, pa.string()))
     with written_aside(file) as aside:
-        pq.write_table(table.replace_schema_metadata({"checkpoint": checkpoint}), aside)
-    run.folder.put(f"evaluate/{file.parent.name}", last=KEPT)
+        pq.write_table(table.replace_schema_metadata(said), aside)
+    embedder.run.folder.put(f"evaluate/{file.parent.name}", last=KEPT)

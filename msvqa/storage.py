@@ -333,7 +333,12 @@ class RemoteFolder(Folder):
 
     def _bring(self, changed: "tuple[str, str, Signature]") -> None:
         name, source, version = changed
-        download(self._filesystem, source, self.path / name)
+        try:
+            download(self._filesystem, source, self.path / name)
+        except FileNotFoundError:  # removed since it was looked for
+            (self.path / name).unlink(missing_ok=True)
+            self._got.pop(name, None)
+            return
         self._got[name], self._same[name] = version, _signature(self.path / name)
 
     @contextmanager

@@ -14,8 +14,7 @@ from transformers import StoppingCriteria, TextStreamer
 
 from msvqa.data.batch import with_images
 from msvqa.data.conversations.conversation import Conversation, Turn
-from msvqa.data.medium import Medium
-from msvqa.data.pictures import is_image
+from msvqa.data.medium import Medium, kind_of
 from msvqa.data.processors.frames import Frames
 from msvqa.data.processors.processor import processor_of
 from msvqa.data.resize import resize
@@ -72,11 +71,13 @@ class Talker:
             DataError: the messages are no conversation that ends with a question.
             VideoError: the file yields no frames, or there is none.
         """
-        kind = "text" if video is None else "image" if is_image(video) else "video"
+        kind = "text" if video is None else kind_of(video)
         conversation = conversation_of(messages, kind)
         batch = {} if video is None else self._batch(self._frames(video))
         if kind == "image":
-            batch = with_images(batch, torch.ones(1, dtype=torch.bool, device=self.device))
+            batch = with_images(
+                batch, torch.ones(1, dtype=torch.bool, device=self.device), alone=True
+            )
         return self.respond(batch, conversation, on_words=on_words, stops=stops)
 
     def respond(
@@ -127,9 +128,7 @@ class Talker:
     def _frames(self, video: str | Path) -> Tensor:
         """Return the frames of a video, which is read once for all that is asked about it."""
         if self._seen is None or self._seen[0] != str(video):
-            path = Path(video)
-            kind = "frames" if path.is_dir() else "video"
-            (arrays,) = self._processor.arrays([Medium(str(video), str(video), kind)])
+            (arrays,) = self._processor.arrays([Medium.of_file(video)])
             drawn = self._processor.draw(arrays, None)["frames"]
             frames = drawn if drawn.ndim == 4 else drawn[len(drawn) // 2]
             self._seen = (str(video), torch.from_numpy(np.ascontiguousarray(frames)))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,12 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
             for caution in prepared[number].info.get("cautions", ()):
                 logger.warning("%s", caution)
         check_features(views[number], prepared[number])
-    with only_one(run.folder), _in_turn(views), cluster.connected() as resources:
+    with ExitStack() as held:
+        held.enter_context(only_one(run.folder))
+        # Not before: what another command writes just now is neither damaged nor of another model.
+        check_own(run, prepared[: len(recipe.stages)])
+        held.enter_context(_in_turn(views))
+        resources = held.enter_context(cluster.connected())
         placement = cluster.place(recipe.scaling, resources, data_cpus=data_cpus(recipe))
         extract_views(views, prepared, progress, len(recipe.stages))
         # Last, since the recipe of a run cannot be put right any more.
@@ -120,7 +125,10 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
     Raises:
         RecipeError, DataError, RunError, ClusterError, CheckpointError: as `train`.
     """
-    _, views, prepared = _checked(recipe)
+    run, views, prepared = _checked(recipe)
+    if recipe.faults.damaged_checkpoint == "stop":
+        # Else what is damaged would be put aside, and nothing is changed here.
+        check_own(run, prepared[: len(recipe.stages)])
     for number in readers(views):
         view, folder = views[number], prepared[number]
         check_features(view, folder)
@@ -147,7 +155,6 @@ def _checked(recipe: Recipe) -> tuple[Run, list[Recipe], list[Prepared]]:
     run.refuse_changes()
     prepared = prepare_stages(recipe)
     check_data(recipe, prepared)
-    check_own(run, prepared)
     check_initial_fit(recipe, prepared)
     check_pretrained_stages(recipe, prepared)
     validations = recipe.validations()

@@ -4,9 +4,12 @@ import logging
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import msvqa
-from msvqa.data.processors.processor import store_location
+from msvqa.data.medium import Medium
+from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.engine.asking import Question, ask
 from msvqa.engine.inputs import open_inputs
 from msvqa.errors import CheckpointError, DataError, RunError, VideoError
@@ -51,6 +54,16 @@ def test_files_and_texts_have_the_vectors_that_evaluation_sees(run, model):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_an_image_is_one_frame(model, tmp_path, ending):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file := tmp_path / f"still.{ending}")
+    (arrays,) = processor_of(model.loaded.view).arrays([Medium.of_file(file)])
+    batch = {"frames": torch.from_numpy(arrays["frames"][None, :1])}
+    alone = model.objective.encode_video(batch)["vector"][0].detach().numpy()
+    np.testing.assert_allclose(model.encode_video(file), alone, atol=1e-5)
+
+
 def test_what_cannot_be_compared_is_said(run, model):
     with pytest.raises(DataError, match="'\\?' has no words"):
         model.encode_text("?")

@@ -40,6 +40,7 @@ class ClipPair(Model):
             *_convolution(width, width), nn.AdaptiveAvgPool2d(COARSE_PX), nn.Flatten(),
             nn.Linear(width * COARSE_PX**2, width), nn.ReLU(),
         )  # fmt: skip
+        self.times = sizes.frames
         self.time = nn.Sequential(
             nn.Linear(sizes.frames * width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
         )
@@ -55,10 +56,12 @@ class ClipPair(Model):
         return self.log_temperature.exp().clamp(min=0.01)
 
     def encode_video(self, batch: Batch) -> Tensor:
-        """Return one vector (V, D) for each video."""
+        """Return one vector (V, D) for each video or image."""
+        videos = len(batch["frames"])
         frames = rearrange(batch["frames"], "v t h w c -> (v t) c h w").float() / 255 - 0.5
-        seen = self.pixels(frames)  # (V·T, D)
-        return self.time(rearrange(seen, "(v t) d -> v (t d)", v=len(batch["frames"])))
+        seen = rearrange(self.pixels(frames), "(v t) d -> v t d", v=videos)
+        # Images have one frame, which stands still.
+        return self.time(seen.expand(videos, self.times, -1).flatten(1))
 
     def encode_text(self, batch: Batch) -> Tensor:
         """Return one vector (Q, D) for each caption: its words without their order."""

@@ -7,7 +7,7 @@ Per video (first axis V):
     appearance       float16/32 (V, C, F, D_a), features of frames
     motion           float16/32 (V, C, D_m), features of clips
     frames           uint8 (V, T, H, W, 3), RGB; in evaluation with W views, or in training with W
-                     repeats, (V, W, T, H, W, 3); T is 1 where all media of the batch are images,
+                     repeats, (V, W, T, H, W, 3); T is 1 where all media of the step are images,
                      and beside other media an image is T equal frames
     video            int64 (V,), row of the video in its split
     is_image         bool (V,), of a split with images
@@ -68,17 +68,18 @@ def to_device(batch: Mapping[str, Tensor], device: torch.device) -> Batch:
     return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
 
 
-def with_images(batch: Batch, is_image: Tensor) -> Batch:
-    """Return a batch that says which media (V,) are images; of images alone it has a frame each."""
+def with_images(batch: Batch, is_image: Tensor, *, alone: bool) -> Batch:
+    """Return a batch that says which media (V,) are images; `alone`, it has one frame of each."""
     found = {**batch, "is_image": is_image}
-    if "frames" in batch and bool(is_image.all()):
+    if alone and "frames" in batch:
         found["frames"] = batch["frames"][..., :1, :, :, :].contiguous()
     return found
 
 
 def is_of_images(batch: Mapping[str, Tensor]) -> bool:
-    """Whether all media of a batch are images."""
-    return "is_image" in batch and bool(batch["is_image"].all())
+    """Whether a batch has images alone, one frame of each."""
+    images = batch.get("is_image")
+    return images is not None and bool(images.all()) and batch["frames"].shape[-4] == 1
 
 
 def weighted_mean(values: Tensor, batch: Mapping[str, Tensor]) -> Tensor:

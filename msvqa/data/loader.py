@@ -105,6 +105,8 @@ def training_batches(
     weight = plan.weight[:, own].reshape(len(media), -1)  # (M, size·k)
     normalizer = (plan.weight.sum(axis=(1, 2)) / share.workers).repeat(accumulate)  # (M,)
     index = torch.arange(size).repeat_interleave(plan.rows.shape[2])
+    # Of a step, not of a worker's part of it: what is seen depends on no number of workers.
+    alone = _images_alone(split, plan.media).repeat(accumulate)  # (M,)
     for number, tensors in enumerate(_read(source, list(media), plan.chance)):
         batch = _tensors(split, rows[number], plan.chance) | tensors
         batch["video"] = torch.from_numpy(media[number].copy())
@@ -113,7 +115,7 @@ def training_batches(
         batch["weight"] = torch.from_numpy(weight[number].copy())
         batch["normalizer"] = torch.tensor(float(normalizer[number]))
         batch["workers"] = torch.tensor(float(share.workers))
-        yield _seen(split, media[number], batch)
+        yield _seen(split, media[number], batch, alone=bool(alone[number]))
 
 
 def _read(
@@ -234,12 +236,27 @@ def example_batches(split: Split, rows: Sequence[int], examples_per_batch: int) 
         yield _tensors(split, np.array(group))
 
 
-def _seen(split: Split, media: np.ndarray, batch: Batch) -> Batch:
-    """Return a batch of media (V,) that says which are images, of a split that has some."""
+def _images_alone(split: Split, media: np.ndarray) -> np.ndarray:
+    """Return which steps (T,) of media (T, N, m) are of single images alone."""
+    is_image = np.append(split.media.is_image, False)  # the last one of no medium
+    found: np.ndarray = is_image[media].all(axis=(1, 2))
+    return found
+
+
+def _seen(split: Split, media: np.ndarray, batch: Batch, *, alone: bool | None = None) -> Batch:
+    """Return a batch of media (V,) that says which are images, of a split that has some.
+
+    Args:
+        split: has the media.
+        media: rows of it.
+        batch: with their tensors.
+        alone: whether an image has one frame; None: where the batch has nothing but images.
+    """
     if media.ndim > 1 or not split.media.is_image.any():
         return batch
     is_image = split.media.is_image[media] & (media != NO_MEDIUM)
-    return with_images(batch, torch.from_numpy(is_image))
+    alone = bool(is_image.all()) if alone is None else alone
+    return with_images(batch, torch.from_numpy(is_image), alone=alone)
 
 
 def _tensors(split: Split, rows: np.ndarray, chance: Chance | None = None) -> Batch:

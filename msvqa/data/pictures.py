@@ -8,16 +8,9 @@ import av
 import numpy as np
 
 from msvqa.content import START_BYTES, stand_in
+from msvqa.data.medium import IMAGE_SUFFIXES
 from msvqa.data.readers import MAX_PIXELS, Probe, to_upright_rgb
 from msvqa.errors import VideoError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
-
-def is_image(path: str | Path) -> bool:
-    """Whether a file is a single image, by its name."""
-    return str(path).lower().endswith(IMAGE_SUFFIXES)
-
 
 IMAGE_FORMATS = ("png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "apng", "gif", "mjpeg")
 """Containers of single pictures, by FFmpeg's names; none opens another file."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from msvqa.data.annotated import MEDIA_COLUMNS
 from msvqa.data.leakage import Allowed, leaking
-from msvqa.data.pictures import IMAGE_SUFFIXES
+from msvqa.data.medium import kind_of
 from msvqa.data.root import Root
 from msvqa.data.schema import Problem
 from msvqa.data.video_files import VideoFile
@@ -122,11 +122,6 @@ class MediaFolders:
         if (target := root.leads_out(inside)) is not None:
             return Found(VideoFile("", inside, leaves_root=True, link=target), kind)
         return Found(VideoFile(inside, inside), kind if is_file else "frames")
-
-
-def kind_of(path: str) -> str:
-    """Return the kind of a file by its ending: `video`, or `image`."""
-    return "image" if path.lower().endswith(IMAGE_SUFFIXES) else "video"
 
 
 def medium_row(split: str, place: Place, found: Found) -> dict[str, Any]:

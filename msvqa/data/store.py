@@ -275,7 +275,7 @@ class Store:
         if names:
             folder.get(*names)
         found = [read_json(folder.path / name) or {} for name in names]
-        return {video["video_id"]: video for shard in found for video in shard["videos"]}
+        return {video["video_id"]: video for shard in found for video in shard.get("videos", ())}
 
     @property
     def copies(self) -> list[list[str]]:

@@ -236,16 +236,25 @@ def read_info(location: str | Path) -> dict[str, Any]:
     if info.pop("sha256", None) not in (None, _sha256_of_info(info)):
         place = join(location, CHECKPOINT_INFO)
         raise CheckpointError(f"{place} is damaged: its content has changed since it was written")
-    for name, entry in info["files"].items():
-        file, place = folder / name, join(location, name)
-        if not file.is_file() or file.stat().st_size != entry["bytes"]:
-            found = file.stat().st_size if file.is_file() else 0
-            raise CheckpointError(f"{place} is damaged: {found} of {entry['bytes']} bytes")
-        if hash_file(file) != entry["sha256"]:
-            raise CheckpointError(
-                f"{place} is damaged: its content has changed since it was written"
-            )
+    try:
+        for name, entry in info["files"].items():
+            _check_file(folder / name, join(location, name), entry)
+    except (CheckpointError, FileNotFoundError):
+        if path.is_file():
+            raise
+        raise CheckpointError(
+            f"{location} was removed while it was read, as the training keeps newer ones: give "
+            "the command again"
+        ) from None
     return info
+
+
+def _check_file(file: Path, place: str, entry: Mapping[str, Any]) -> None:
+    if not file.is_file() or file.stat().st_size != entry["bytes"]:
+        found = file.stat().st_size if file.is_file() else 0
+        raise CheckpointError(f"{place} is damaged: {found} of {entry['bytes']} bytes")
+    if hash_file(file) != entry["sha256"]:
+        raise CheckpointError(f"{place} is damaged: its content has changed since it was written")
 
 
 def read_sound(location: str | Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Footage: frames of a run's videos, from its store where it is there, else from the files."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from msvqa.data.prepared import Prepared, prepared_location
 from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.data.split import Split
 from msvqa.data.store import Store
-from msvqa.errors import DataError, VideoError
+from msvqa.errors import DataError, IncompleteError, StoreError, VideoError
 from msvqa.recipe import Recipe
 
 
@@ -48,12 +49,20 @@ class Footage:
         for video in dict.fromkeys(video_ids):
             if video in self.clips or video in self.reasons:
                 continue
-            if self.store and video in self.store and self.processor.pictures is self.processor:
-                self.clips[video] = self.processor.shown(self.store.read(video))
-            else:
+            # A store that is made anew meanwhile has the video no more, or not yet.
+            with suppress(StoreError, IncompleteError):
+                self.clips |= self._stored(video)
+            if video not in self.clips:
                 absent.append(video)
         if absent:
             self._decode(absent)
+
+    def _stored(self, video: str) -> dict[str, np.ndarray]:
+        """Return the clips of a video, by its id, if the store has any."""
+        is_pixels = self.processor.pictures is self.processor
+        if not self.store or video not in self.store or not is_pixels:
+            return {}
+        return {video: self.processor.shown(self.store.read(video))}
 
     def _decode(self, videos: list[str]) -> None:
         media = {medium.id: medium for split in self.splits() for medium in split.media}

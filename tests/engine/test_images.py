@@ -8,7 +8,7 @@ import torch
 from msvqa.data.examples.captions import Captions
 from msvqa.data.loader import training_batches
 from msvqa.data.media import Media
-from msvqa.data.order import plan_epoch
+from msvqa.data.order import Share, plan_epoch
 from msvqa.data.split import Split
 from msvqa.engine.asking import Question, ask
 from msvqa.engine.inputs import Inputs
@@ -62,6 +62,21 @@ def test_steps_of_images_alone_have_one_frame_of_each(streams):
             assert found["frames"].shape == (2, times, SIZE_PX, SIZE_PX, 3)
             if streams == "apart":
                 assert found["is_image"].unique().numel() == 1
+
+
+def test_what_a_mixed_step_shows_does_not_depend_on_the_number_of_workers():
+    split, batch = split_of(KINDS), BatchConfig(examples=4)
+    for seed in range(5):
+        plan = plan_epoch(split, batch, seed=seed, epoch=0)
+        whole = list(training_batches(split, Clips(KINDS), plan))
+        shares = [Share(worker, 2) for worker in range(2)]
+        parts = [list(training_batches(split, Clips(KINDS), plan, share)) for share in shares]
+        micro = list(training_batches(split, Clips(KINDS), plan, accumulate=4))
+        for step, found in enumerate(whole):
+            both = torch.cat([part[step]["frames"] for part in parts])
+            torch.testing.assert_close(both, found["frames"])
+            each = torch.cat([part["frames"] for part in micro[4 * step : 4 * step + 4]])
+            torch.testing.assert_close(each, found["frames"])
 
 
 def test_media_without_images_say_nothing_of_them():

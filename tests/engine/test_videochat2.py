@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from PIL import Image
 from transformers import AutoModelForCausalLM
 
 from msvqa.data.encoding import write_video
@@ -124,7 +125,7 @@ def test_a_frozen_language_model_is_in_no_checkpoint_and_adapters_are_for_others
         assert torch.allclose(adapted(ids).logits, own(ids).logits, atol=1e-5)
 
 
-def test_a_run_is_talked_to(run, root):
+def test_a_run_is_talked_to(run, root, tmp_path):
     talker = from_pretrained(run.location)
     assert isinstance(talker, Talker)
     words = []
@@ -139,6 +140,8 @@ def test_a_run_is_talked_to(run, root):
     assert whole.startswith(short)
     assert len(short.split()) <= 3
     assert isinstance(talker.answer(None, "what is it ?"), str)
+    Image.new("RGB", (32, 32)).save(tmp_path / "still.png")
+    assert isinstance(talker.answer(tmp_path / "still.png", "what is it ?"), str)
 
 
 def test_a_run_is_asked_on_mvbench(run):

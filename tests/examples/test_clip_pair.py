@@ -57,6 +57,10 @@ def test_the_loss_reaches_every_weight_and_is_that_of_guessing_at_first():
     loss.backward()
     assert 1.0 < float(loss.detach()) < 6.0
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    with torch.no_grad():
+        still = batch["frames"][:, :1].expand(rows, 4, 32, 32, 3)
+        images = model.eval().encode_video({"frames": batch["frames"][:, :1]})
+        torch.testing.assert_close(images, model.encode_video({"frames": still}))
 
 
 def test_passes_over_parts_of_a_batch_are_refused_where_the_loss_compares_all_of_it():

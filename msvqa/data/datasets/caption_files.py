@@ -17,9 +17,9 @@ from msvqa.data.annotations import unusable_path
 from msvqa.data.caption_rows import CaptionRows
 from msvqa.data.dataset import Dataset
 from msvqa.data.json_rows import SUFFIXES, json_rows
-from msvqa.data.pictures import IMAGE_SUFFIXES
+from msvqa.data.medium import IMAGE_SUFFIXES, kind_of
 from msvqa.data.pieces import PiecesConfig, tokenizer_files, unused_fields
-from msvqa.data.placed_media import Found, MediaFolders, Place, kind_of
+from msvqa.data.placed_media import Found, MediaFolders, Place
 from msvqa.data.root import Root, SourceFile, open_root
 from msvqa.errors import DataError, did_you_mean, one_of
 from msvqa.files import hash_file

@@ -22,7 +22,7 @@ from msvqa.data.annotated import Annotated
 from msvqa.data.annotations import unusable_path
 from msvqa.data.dataset import Dataset
 from msvqa.data.examples.labels import Labels
-from msvqa.data.pictures import is_image
+from msvqa.data.medium import kind_of
 from msvqa.data.placed_media import MediaFolders, Place, PlacedMedia, Where, unknown_row
 from msvqa.data.root import SourceFile
 from msvqa.data.schema import Problem
@@ -139,10 +139,10 @@ class LabelledVideos(Dataset):
         if not path.isprintable():
             # Such as a name that is not Unicode, which no table holds.
             return False
-        if is_video(path) or is_image(path):
+        if is_video(path) or kind_of(path) == "image":
             return True
         # Of what is no folder there are no names.
-        return any(is_image(name) for name in self.root.names(path))
+        return any(kind_of(name) == "image" for name in self.root.names(path))
 
 
 class LabelRows:

@@ -24,7 +24,7 @@ from msvqa.data.annotated import MEDIA_COLUMNS, Annotated
 from msvqa.data.annotations import unusable_path
 from msvqa.data.dataset import Dataset
 from msvqa.data.examples.choices import Choices
-from msvqa.data.pictures import IMAGE_SUFFIXES
+from msvqa.data.medium import IMAGE_SUFFIXES
 from msvqa.data.placed_media import Found, Place, Where, media_problems, medium_row, same_file
 from msvqa.data.root import SourceFile
 from msvqa.data.sampling import FIRST_FRAME

@@ -20,7 +20,8 @@ from msvqa.data.annotated import Annotated
 from msvqa.data.annotations import Annotations, Row
 from msvqa.data.caption_rows import CaptionRows
 from msvqa.data.examples.titled import TitledConfig
-from msvqa.data.placed_media import Found, Place, kind_of
+from msvqa.data.medium import kind_of
+from msvqa.data.placed_media import Found, Place
 from msvqa.data.question_set import QuestionSet
 from msvqa.data.root import SourceFile, open_root
 from msvqa.data.spellings import Spellings

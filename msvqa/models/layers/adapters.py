@@ -3,6 +3,7 @@
 Paper: Hu et al., "LoRA", ICLR 2022, https://arxiv.org/abs/2106.09685.
 """
 
+import warnings
 from typing import Any
 
 from peft import LoraConfig, get_peft_model
@@ -39,16 +40,17 @@ def adapt(language: nn.Module, config: AdapterConfig) -> Any:
             [f"model.adapter.targets: no linear layer of the language model is {what}; there are "
              f"{one_of(there)}"]
         )  # fmt: skip
-    return get_peft_model(
-        language,
-        LoraConfig(
-            r=config.rank,
-            lora_alpha=config.alpha,  # type: ignore[arg-type]
-            lora_dropout=config.dropout,
-            target_modules=list(config.targets),
-            task_type="CAUSAL_LM",
-        ),
+    adapters = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]
+        lora_dropout=config.dropout,
+        target_modules=list(config.targets),
+        task_type="CAUSAL_LM",
     )
+    with warnings.catch_warnings():
+        # `peft` asks for a name that `transformers` will drop: nothing that a user could change.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return get_peft_model(language, adapters)
 
 
 def adapter_modules(language: nn.Module) -> list[nn.Module]:
