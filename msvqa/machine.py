@@ -47,14 +47,18 @@ def working_folder() -> Path:
     parent = machine_folder() / "working"
     with alone(parent):
         for other in parent.iterdir():
-            # One that ends removes its own meanwhile.
-            with suppress(FileNotFoundError):
-                if (other / IN_USE).is_file() and is_unused(other):
-                    shutil.rmtree(other, ignore_errors=True)
+            _sweep(other)
         folder = Path(tempfile.mkdtemp(dir=parent))
         hold(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def _sweep(folder: Path) -> None:
+    # A process that ends removes its own meanwhile.
+    with suppress(FileNotFoundError):
+        if (folder / IN_USE).is_file() and is_unused(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def hold(folder: Path) -> None:
