@@ -1,5 +1,6 @@
 """Files on a disk: written whole or not at all, and known by their hashes."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -11,7 +12,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 SAY_AFTER_S, SAY_AGAIN_S = 1.0, 15.0
 """Of what is over sooner nothing is said."""
 PAUSE_S = 0.1
+PUT_ATTEMPTS = 5
 MAX_HOLDER_CHARACTERS = 200
 MAX_JSON_BYTES = 500_000_000
 """Larger files are taken for none."""
@@ -181,3 +183,21 @@ def _wait(file: IO[str], what: str, progress: Callable[[], str] | None) -> None:
         time.sleep(PAUSE_S)
     if waited:
         logger.info("the other has ended; going on")
+
+
+def put_in_place(aside: Path, final: Path) -> None:
+    """Rename a folder; one of that name from an earlier job is replaced."""
+    for attempts_left in reversed(range(PUT_ATTEMPTS)):
+        if final.exists():
+            old = Path(tempfile.mkdtemp(prefix=".old-", dir=final.parent))
+            with suppress(FileNotFoundError):
+                final.rename(old / final.name)
+            shutil.rmtree(old)
+        try:
+            aside.rename(final)
+        except OSError as error:
+            # What a job that was killed has begun may get there a moment before.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not attempts_left:
+                raise
+        else:
+            return

@@ -26,6 +26,7 @@ from msvqa.extract import extract
 from msvqa.recipe import parse
 from tests import barcode_video
 from tests.forked_python import program
+from tests.hashes import content
 
 pytestmark = pytest.mark.ray
 
@@ -65,11 +66,6 @@ def root(tmp_path):
 @pytest.fixture
 def small_shards(monkeypatch):
     monkeypatch.setattr(stores, "SHARD_VIDEOS", {"clips": 2, "features": 2})
-
-
-def content(folder: Path) -> dict[str, str]:
-    files = sorted(f for f in folder.rglob("*") if f.is_file() and f.name != ".lock")
-    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
 def test_a_video_that_took_too_long_is_tried_again_with_more_time(ray_local, root):

@@ -31,7 +31,7 @@ WAIT = "import logging; logging.basicConfig(level='INFO')" + HOLD
 
 
 @contextmanager
-def held(path, lives_s=1.5):
+def held(path, lives_s=2.5):
     """Have another process hold a file; it is killed after a while, at the latest at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     root = str(Path(__file__).parents[1])

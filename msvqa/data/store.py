@@ -29,7 +29,7 @@ import numpy as np
 from msvqa.cache import fetch
 from msvqa.data.finite import not_finite, to_type
 from msvqa.errors import IncompleteError, StorageError, StoreError
-from msvqa.files import read_json, sync, write_json
+from msvqa.files import put_in_place, read_json, sync, write_json
 from msvqa.storage import Folder, absolute, is_remote, join, open_folder
 
 STORE_FORMAT = 1
@@ -395,7 +395,7 @@ class _ShardFiles:
                 sync(self._aside / f"{array}.npy")
             write_json(self._aside / SHARD, description, indent=None)
             self._aside.chmod(0o755)
-            _put_in_place(self._aside, folder.path / name)
+            put_in_place(self._aside, folder.path / name)
             folder.put(name, last=SHARD)
         folder.forget(name)
 
@@ -554,15 +554,6 @@ def _copies(videos: Iterable[Mapping[str, Any]]) -> list[list[str]]:
         if "sha256" in video:
             of_content.setdefault(video["sha256"], []).append(video["video_id"])
     return [ids for ids in of_content.values() if len(ids) > 1]
-
-
-def _put_in_place(aside: Path, final: Path) -> None:
-    """Rename a folder; one of that name from an earlier job is replaced."""
-    if final.exists():
-        old = Path(tempfile.mkdtemp(prefix=".old-", dir=final.parent))
-        final.rename(old / final.name)
-        shutil.rmtree(old)
-    aside.rename(final)
 
 
 def _open_array(file: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:

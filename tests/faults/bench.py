@@ -1,6 +1,5 @@
 """What every fault needs: the tiny experiment, its commands as real processes, and a comparison."""
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from msvqa.engine.checkpoint import read_info, read_weights
 from msvqa.recipe import parse
 from msvqa.run import Run
 from tests.forked_python import descendants, program
+from tests.hashes import content
 from tests.tiny import make_data, raw_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -166,9 +166,16 @@ class Bench:
         return lost
 
     def reached(self, recipe: Path, step: int = 8) -> Callable[[], object]:
-        """Return a question: is the checkpoint of this step (in the middle of an epoch) whole?"""
-        file = self.run(recipe).stage_dir(STAGE) / f"step-{step:08d}" / "checkpoint.json"
-        return file.is_file
+        """Return a question: is a checkpoint of this step or a later one whole?
+
+        That of the step itself is removed soon: it is in the middle of an epoch.
+        """
+        run = self.run(recipe)
+
+        def found() -> bool:
+            return any(info["position"]["step"] >= step for _, info in run.checkpoints(STAGE))
+
+        return found
 
     def extraction(self, name: str, store: Path | None = None, **scaling: int) -> Path:
         """Write the recipe of an extraction whose shards take a moment each."""
@@ -222,6 +229,4 @@ def shards_of(recipe: Path) -> dict[Path, int]:
 
 def content_of_store(recipe: Path) -> dict[str, str]:
     """Return the hash of every file of a recipe's store."""
-    folder = store_of(recipe)
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != ".lock")
-    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    return content(store_of(recipe))

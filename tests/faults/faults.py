@@ -228,10 +228,8 @@ def object_store_away_for_a_while(bench: Bench, name: str) -> list[str]:
     with object_store() as server, pytest.MonkeyPatch.context() as environment:
         environment.setenv("MSVQA_CACHE", str(bench.folder / f"{name}-cache"))
         recipe = bench.recipe_file(name, runs=place)
-        run = bench.run(recipe)
         command = bench.train(recipe)
-        checkpoint = f"{STAGE}/step-{8:08d}/checkpoint.json"
-        command.until(lambda: checkpoint in run.folder.sizes(STAGE), "step 8")
+        command.until(bench.reached(recipe), "step 8")
         server.stop()
         command.until(lambda: "cannot be" in command.said(), "the first failure")
         time.sleep(5)
