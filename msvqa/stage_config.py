@@ -114,6 +114,9 @@ class BatchConfig(Config):
     streams: Literal["mixed", "apart"] = "mixed"
     """`apart`: every step is of images alone, of texts alone or of all else alone, in a random
     order of steps. Questions, which come grouped by video, stay as they are."""
+    by_length: bool = False
+    """Put examples with texts of like length into one batch, so that less padding is computed; each
+    epoch in another way. Only of conversations."""
     accumulate: int = Field(default=1, ge=1)
     """Split each worker's part into this many passes whose gradients add up."""
 

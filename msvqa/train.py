@@ -20,7 +20,7 @@ from msvqa.engine import cluster
 from msvqa.engine.rehearsal import Estimate, rehearse
 from msvqa.engine.tracking import Row
 from msvqa.engine.trainer import stage_job, train_stage_on_ray
-from msvqa.errors import DataError
+from msvqa.errors import DataError, RecipeError
 from msvqa.extract import await_others, extract
 from msvqa.prepare import check_places, prepare_stages, prepare_validations
 from msvqa.recipe import Recipe, StageConfig, readers
@@ -171,7 +171,24 @@ def check_data(recipe: Recipe, prepared: Sequence[Prepared]) -> None:
     views = recipe.views()
     for number in readers(views):
         need_training_questions(views[number], prepared[number])
+    need_lengths(recipe, prepared)
     check_validation(recipe, prepared)
+
+
+def need_lengths(recipe: Recipe, prepared: Sequence[Prepared]) -> None:
+    """Refuse batches by the length of examples that have none.
+
+    Raises:
+        RecipeError: says which stages.
+    """
+    problems = [
+        f"stages.{number}.batch.by_length: {folder.kind.name} have no lengths, only conversations "
+        "do; leave it out"
+        for number, (stage, folder) in enumerate(zip(recipe.stages, prepared, strict=True))
+        if stage.batch.by_length and not folder.kind.has_lengths
+    ]
+    if problems:
+        raise RecipeError(problems)
 
 
 def need_training_questions(recipe: Recipe, prepared: Prepared) -> None:

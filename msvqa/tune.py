@@ -22,7 +22,7 @@ from msvqa.recipe import Recipe, parse
 from msvqa.run import only_one
 from msvqa.space import Space, probe
 from msvqa.storage import absolute
-from msvqa.train import Progress, check_data, extract_views, train
+from msvqa.train import Progress, check_data, extract_views, need_lengths, train
 
 MEDIA_SECTIONS = ("clips", "features", "processor")
 """What of a recipe says which processor makes what of a medium."""
@@ -74,6 +74,7 @@ def tune(
             check_features(view, folder)
     for one in probes:
         check_validation(one, prepared)
+        need_lengths(one, prepared)
     for one in _by_model(probes):
         check_initial_fit(one, prepared)
         check_pretrained_stages(one, prepared)

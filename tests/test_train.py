@@ -211,6 +211,13 @@ def test_what_is_wrong_with_the_data_leaves_no_run(folder):
     assert not Path(recipe.run_location).exists()
 
 
+def test_batches_by_length_of_what_has_no_length_are_refused_before_ray_starts(folder):
+    recipe = make_recipe(folder, "name=by_length", "stages.1.batch.by_length=true")
+    with pytest.raises(RecipeError, match=r"stages\.1\.batch\.by_length: questions have no len"):
+        train(recipe)
+    assert not Path(recipe.run_location).exists()
+
+
 @pytest.mark.long
 def test_a_dry_run_estimates_every_stage(folder):
     estimates = dry_run(make_recipe(folder))

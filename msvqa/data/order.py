@@ -9,7 +9,8 @@ visit. A video belongs to one lane per epoch (one longer than a lane is cut), an
 by visits: no two workers need the same video, and a batch does not hold a video twice.
 
 Planned plainly, a visit is one example, and an epoch a permutation of all. Where several streams
-(videos and images, say) are kept apart, every step is of one of them.
+(videos and images, say) are kept apart, every step is of one of them. Where batches are made by
+length, a part of the permutation is sorted, cut into steps, and these come in a drawn order.
 """
 
 import heapq
@@ -25,6 +26,11 @@ from msvqa.errors import DataError
 from msvqa.recipe import BatchConfig
 
 Item = TypeVar("Item")
+SORTED_STEPS = 200
+"""By length, so many steps of a permutation are sorted at a time: more of them have little less
+padding, and of all together the same examples would meet in every epoch."""
+LEAST_SORTS = 4
+"""So many parts of an epoch are sorted at least."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +88,17 @@ def plan_epoch(split: Split, batch: BatchConfig, *, seed: int, epoch: int) -> Ep
 
     Raises:
         DataError: there are no examples.
+        ValueError: batches are to be made by the lengths of examples that have none.
     """
     examples = split.examples
     if not len(examples):
         raise DataError(f"there are no training {examples.name} whose media are present")
+    lengths = examples.lengths if batch.by_length else None
     generator = np.random.default_rng([seed, epoch])
     if examples.planned == "by_medium":
         media, rows, weight = _by_medium(examples.medium, batch, generator)
     else:
-        media, rows, weight = _plainly(split, batch, generator)
+        media, rows, weight = _plainly(split, batch, lengths, generator)
     return EpochPlan(media, rows, weight, Chance(seed, epoch))
 
 
@@ -140,22 +148,34 @@ def _steps_by_medium(medium: np.ndarray, lanes: int, k: int) -> int:
     return max(loads)
 
 
-def _plainly(split: Split, batch: BatchConfig, generator: np.random.Generator) -> _Plan:
+def _plainly(
+    split: Split, batch: BatchConfig, lengths: np.ndarray | None, generator: np.random.Generator
+) -> _Plan:
     stream, lanes = _streams(split, batch), batch.lanes
     tables, weights = [], []
     for which in np.unique(stream):
         order = generator.permutation(np.flatnonzero(stream == which))
         steps = -(-len(order) // lanes)
-        weight = np.zeros(steps * lanes, dtype=np.float32)
-        weight[: len(order)] = 1
+        place = np.arange(steps * lanes).reshape(steps, lanes)
+        if lengths is not None:
+            order = _by_length(order, lengths, lanes)
+            # Else the last worker would have the longest of every step.
+            place = generator.permuted(place, axis=1)
         # The last batch is filled with those that came first, which count nothing there.
-        tables.append(np.resize(order, steps * lanes).reshape(steps, lanes))
-        weights.append(weight.reshape(steps, lanes))
+        tables.append(np.resize(order, steps * lanes)[place])
+        weights.append((place < len(order)).astype(np.float32))
     mixed = np.arange(sum(map(len, tables)))
-    if len(tables) > 1:
+    if len(tables) > 1 or lengths is not None:
         mixed = generator.permutation(mixed)
     rows, weight = np.concatenate(tables)[mixed], np.concatenate(weights)[mixed]
     return split.examples.media[rows], rows[:, :, None], weight[:, :, None]
+
+
+def _by_length(order: np.ndarray, lengths: np.ndarray, lanes: int) -> np.ndarray:
+    """Return rows (n,) of which each part of neighbouring steps is sorted by length."""
+    steps = max(1, min(SORTED_STEPS, len(order) // (LEAST_SORTS * lanes)))
+    parts = np.split(order, range(steps * lanes, len(order), steps * lanes))
+    return np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
 
 
 def _streams(split: Split, batch: BatchConfig) -> np.ndarray:

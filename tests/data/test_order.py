@@ -6,11 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msvqa.data.examples.conversations import Conversations, media_column
 from msvqa.data.examples.examples import Examples
 from msvqa.data.examples.questions import Questions
+from msvqa.data.loader import training_batches
 from msvqa.data.media import Media
 from msvqa.data.order import Share, chunks, count_steps, count_visits, evaluation_order, plan_epoch
 from msvqa.data.split import Split
@@ -155,6 +158,129 @@ def test_plain_plans_count_every_example_once_with_its_own_media(n, lanes, strea
         of_steps = [{kinds[row] for row in step} for step in plan.media[..., 0]]
         assert all(len(found) == 1 for found in of_steps)
         assert set.union(*of_steps) == ({"image", "video"} if n > 1 else {"video"})
+
+
+class NoMedia:
+    """Of conversations about nothing that is seen there is nothing to read."""
+
+    def batches(self, groups, chance=None):
+        return ({} for _ in groups)
+
+
+def conversations(lengths: Sequence[int], kinds: Sequence[str] = ("text",)) -> Split:
+    """Return conversations of one turn each, whose answers have so many characters."""
+    n = len(lengths)
+    columns = {
+        "media": media_column([-1] * n),
+        "source": [""] * n,
+        "kind": [kinds[row % len(kinds)] for row in range(n)],
+        "questions": [["what?"]] * n,
+        "answers": [["a" * length] for length in lengths],
+        "instructions": [[""]] * n,
+    }
+    return split_of(Conversations(pa.table(columns, schema=Conversations.schema())))
+
+
+def spread(n: int) -> list[int]:
+    """Return lengths as those of answers are: many short ones and a few very long ones."""
+    return np.random.default_rng(5).lognormal(3.5, 1.2, size=n).astype(int).clip(1).tolist()
+
+
+def padding(split: Split, plan, lanes: slice = slice(None)) -> float:
+    """Return which part of what is computed is padding, where each step has its own length."""
+    length = split.examples.lengths[plan.rows[:, lanes, 0]]
+    return 1 - length.sum() / (length.max(axis=1).sum() * length.shape[1])
+
+
+def test_the_length_of_a_conversation_is_that_of_its_turns_with_one_instruction():
+    table = {
+        "media": media_column([-1, -1, -1]),
+        "source": [""] * 3,
+        "kind": ["text"] * 3,
+        "questions": [["what?", "é?"], [""], ["who?"]],
+        "answers": [["a cup", "no"], ["a red cup"], ["he"]],
+        "instructions": [["look", "look"], [""], ["answer"]],
+    }
+    found = Conversations(pa.table(table, schema=Conversations.schema()))
+    assert found.lengths.tolist() == [5 + 2 + 5 + 2 + 4, 9, 4 + 2 + 6]
+    assert found.take(np.array([2, 1])).lengths.tolist() == [12, 9]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 7), st.sampled_from(["mixed", "apart"]))
+def test_by_length_every_example_counts_once_in_as_many_steps(n, lanes, streams):
+    kinds = ("text", "video", "image")
+    split = conversations(spread(n), kinds)
+    batch = BatchConfig(examples=lanes, streams=streams, by_length=True)
+    plan = plan_epoch(split, batch, seed=3, epoch=1)
+    assert sorted(plan.rows[plan.weight > 0]) == list(range(n))
+    assert (plan.weight.sum(axis=(1, 2)) > 0).all(), "no step may be empty"
+    usual = batch.model_copy(update={"by_length": False})
+    assert plan.steps == count_steps(split, batch) == count_steps(split, usual)
+    if streams == "apart":
+        assert all(len({row % 3 for row in step}) == 1 for step in plan.rows[..., 0])
+
+
+def test_by_length_there_is_little_padding_and_no_lane_has_the_long_ones():
+    split = conversations(spread(16_000))
+    usual, ours = (
+        plan_epoch(split, BatchConfig(examples=16, by_length=on), seed=0, epoch=0)
+        for on in (False, True)
+    )
+    assert padding(split, usual) > 0.7
+    assert padding(split, ours) < 0.2
+    of_lanes = split.examples.lengths[ours.rows[..., 0]].mean(axis=0)
+    assert of_lanes.max() < 1.2 * of_lanes.min(), "a lane is a worker's share of each step"
+    of_steps = split.examples.lengths[ours.rows[..., 0]].mean(axis=1)
+    assert abs(np.corrcoef(of_steps, np.arange(ours.steps))[0, 1]) < 0.2, "not from short to long"
+
+
+def test_by_length_the_order_is_a_function_of_seed_and_epoch_and_meets_others_each_time():
+    split, batch = conversations(spread(400)), BatchConfig(examples=8, by_length=True)
+    rows = [
+        plan_epoch(split, batch, seed=seed, epoch=epoch).rows[..., 0]
+        for seed, epoch in [(0, 0), (0, 0), (0, 1), (1, 0)]
+    ]
+    assert (rows[0] == rows[1]).all()
+    together = [{frozenset((a, b)) for step in order for a in step for b in step} for order in rows]
+    for other in together[2:]:
+        assert len(together[0] & other) < 0.5 * len(other)
+
+
+def read(split: Split, plan, share: Share) -> list[dict[str, torch.Tensor]]:
+    return list(training_batches(split, NoMedia(), plan, share))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_by_length_workers_share_each_step_and_all_have_as_many(workers):
+    split, batch = conversations(spread(100)), BatchConfig(examples=8, by_length=True)
+    plan = plan_epoch(split, batch, seed=0, epoch=0)
+    shares = [read(split, plan, Share(worker, workers)) for worker in range(workers)]
+    assert [len(share) for share in shares] == [plan.steps] * workers
+    for step, parts in enumerate(zip(*shares, strict=True)):
+        assert torch.cat([part["row"] for part in parts]).tolist() == plan.rows[step, :, 0].tolist()
+        counted = sum(float(part["weight"].sum()) for part in parts)
+        assert counted == float(plan.weight[step].sum())
+        assert all(float(p["normalizer"]) == pytest.approx(counted / workers) for p in parts)
+
+
+@pytest.mark.parametrize("done", [1, 5, 12])
+def test_by_length_the_rest_of_an_epoch_is_that_of_the_whole(done):
+    split, batch = conversations(spread(100)), BatchConfig(examples=8, by_length=True)
+    whole = read(split, plan_epoch(split, batch, seed=2, epoch=1), Share(1, 2))
+    again = conversations(spread(100))
+    rest = read(again, plan_epoch(again, batch, seed=2, epoch=1).after(done), Share(1, 2))
+    assert len(rest) == len(whole) - done
+    for expected, found in zip(whole[done:], rest, strict=True):
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_examples_without_lengths_are_not_put_together_by_length():
+    of_pairs = split_of(pairs(3), ["video"] * 18)
+    for split in (of_pairs, questions(np.array([0, 1]))):
+        with pytest.raises(ValueError, match=f"{split.examples.name} have no lengths"):
+            plan_epoch(split, BatchConfig(by_length=True), seed=0, epoch=0)
 
 
 @pytest.mark.long

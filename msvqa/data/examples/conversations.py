@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from msvqa.data.batch import Batch
 from msvqa.data.chance import Chance
@@ -29,6 +30,7 @@ class Conversations(Examples):
     """n conversations of one turn or several, about a video, an image or nothing that is seen."""
 
     name = "conversations"
+    has_lengths = True
     columns = pa.schema(
         [
             ("source", pa.string()),  # file that the row is from
@@ -49,6 +51,20 @@ class Conversations(Examples):
         """(n,) what each is about, as its place in `KINDS`."""
         kinds = self.table["kind"].to_pylist()
         return np.array([KINDS.index(kind) for kind in kinds], dtype=np.int8)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(n,) float64, characters of all turns with one instruction, those that training draws.
+
+        Tokens are a matter of the language model, and nearly proportional.
+        """
+        turns = pc.list_value_length(self.table["answers"]).to_numpy()
+        of_turns = np.repeat(np.arange(len(turns)), turns)
+        found = {}
+        for name in ("questions", "answers", "instructions"):
+            characters = pc.utf8_length(pc.list_flatten(self.table[name])).to_numpy()
+            found[name] = np.bincount(of_turns, weights=characters, minlength=len(turns))
+        return found["questions"] + found["answers"] + found["instructions"] / turns.clip(min=1)
 
     def turns(self, rows: np.ndarray, chance: Chance | None = None) -> list[list[tuple[str, ...]]]:
         """Return question, answer and instruction of each turn of some rows.

@@ -60,6 +60,8 @@ class Examples(ABC):
     """Which of the tensors are about the media alone, see `of_media`."""
     planned: ClassVar[Literal["by_medium", "plainly"]] = "plainly"
     """How an epoch is ordered: examples of one medium together, or a permutation of all."""
+    has_lengths: ClassVar[bool] = False
+    """Whether their texts have lengths that batches may be made by, see `lengths`."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
@@ -91,6 +93,11 @@ class Examples(ABC):
         """
         first = self.media[:, 0]
         return np.append(is_image, False)[first].astype(np.int8)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) float64, how long the texts of each are, in any unit; where the kind has any."""
+        raise ValueError(f"{self.name} have no lengths")
 
     @property
     def medium(self) -> np.ndarray:
