@@ -101,7 +101,7 @@ def measured(rows: Sequence[Row], options: Options, device: torch.device) -> lis
         setting = Setting(
             folder=Path(name), rounds=options.rounds, is_tiny=options.is_tiny, device=device
         )
-        with one_core(exempt=rows[0].needs_ray or device.type == "cuda"):
+        with one_core(exempt=rows[0].needs_cores or device.type == "cuda"):
             findings = rows[0].measurement()(setting)
     ids = {row.id for row in rows}
     return [finding for finding in findings if finding.name.partition(" ")[0] in ids]

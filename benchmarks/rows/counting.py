@@ -10,6 +10,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from msvqa.data.batch import Batch
+
 Work = Callable[[], object]
 
 
@@ -65,7 +67,7 @@ def _without_libraries() -> Iterator[None]:
             yield
 
 
-def kept_bytes(module: nn.Module, inputs: Tensor) -> int:
+def kept_bytes(module: nn.Module, inputs: Tensor | Batch) -> int:
     """Return the bytes that a forward pass keeps for the gradients, without those of weights.
 
     What several operators keep is counted once.

@@ -100,7 +100,7 @@ class Generation(Objective):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss, and which part of the rows was cut or had nothing to learn."""
-        texts = self.dialogue.learned(self._conversations(batch), batch["weight"].device)
+        texts = self.dialogue.learned(self.conversations(batch), batch["weight"].device)
         given = self.given(batch, texts)
         padding = batch["weight"] == 0
         given = given._replace(labels=given.labels.masked_fill(padding[:, None], -100))
@@ -127,7 +127,8 @@ class Generation(Objective):
         some = Visual(visual, batch["video"][batch["video_index"]] >= 0)
         return self.chat.language_input(texts.before, some, texts.after)
 
-    def _conversations(self, batch: Batch) -> list[Conversation]:
+    def conversations(self, batch: Batch) -> list[Conversation]:
+        """Return what a batch learns from, one for each row."""
         if "conversation_utf8" in batch:
             return [self._read(text) for text in read_texts(batch["conversation_utf8"])]
         if "text_utf8" not in batch:

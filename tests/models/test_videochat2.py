@@ -47,7 +47,7 @@ def texts():
 
 def given_of(objective, batch):
     """Return what the language model is given of a batch that is learned from."""
-    texts = objective.dialogue.learned(objective._conversations(batch), torch.device("cpu"))
+    texts = objective.dialogue.learned(objective.conversations(batch), torch.device("cpu"))
     return objective.given(batch, texts)
 
 
