@@ -50,6 +50,7 @@ def recipe_of(root, runs, name):
     stages[0]["data"] = stages[1]["data"] = captions
     stages[1] |= {"init_from": "align", "fresh": ["extra_queries", "projection", "language"]}
     stages[2] |= {"init_from": "connect", "fresh": ["adapter"]}
+    stages[2]["batch"] = {"examples": 2, "by_length": True}
     return parse(
         {
             "name": name, "runs": str(runs),

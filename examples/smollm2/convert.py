@@ -66,10 +66,15 @@ def convert(folder: Path) -> Path:
         raise ConversionError(f"{folder} is not empty; name another folder")
     file = packaged()
     named: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
-    model: Any = AutoModelForCausalLM
+    library: Any = AutoModelForCausalLM
     tokenizer: Any = AutoTokenizer
     with folder_written_aside(folder, MARKER) as aside:
-        model.from_pretrained(file.parent, dtype=torch.float32, **named).save_pretrained(aside)
+        read = library.from_pretrained(file.parent, dtype=torch.float32, **named)
+        # What is read from such a file is never saved: a plain model with the same weights is.
+        del read.config.quantization_config
+        plain = library.from_config(read.config)
+        plain.load_state_dict(read.state_dict())
+        plain.save_pretrained(aside)
         tokenizer.from_pretrained(file.parent, **named).save_pretrained(aside)
     return folder
 

@@ -77,31 +77,35 @@ class MVBench(Evaluator):
 
     @classmethod
     def sheet(cls, metrics: Mapping[str, Any]) -> Sheet:
-        """Return a row for each task, and one for all."""
-        columns = ("task", "", "n", "accuracy", "95 % low", "high", "blind")
+        """Return a row for each task, one for all, and one for guessing, in percent."""
+        columns = ("task", "", "n", "accuracy", "95 % interval", "black frames")
         rows: list[tuple[str | float | None, ...]] = [
             (
-                name, BY_NAME[name].abbreviation, of["n"], of["accuracy"], *of["interval"],
-                of.get("blind"),
+                name, BY_NAME[name].abbreviation, of["n"], _percent(of["accuracy"]),
+                _span(of["interval"]), _percent(of.get("blind")),
             )
             for name, of in metrics["tasks"].items()
         ]  # fmt: skip
         whole = "all" if metrics["coverage"] == 1 else "partial"
-        n = metrics["n"]
-        interval = wilson_interval(round(metrics["accuracy"] * n), n)
-        rows.append((whole, "", n, metrics["accuracy"], *interval, metrics.get("blind_accuracy")))
+        n, accuracy = metrics["n"], metrics["accuracy"]
+        interval = _span(wilson_interval(round(accuracy * n), n))
+        blind = _percent(metrics.get("blind_accuracy"))
+        rows.append((whole, "", n, _percent(accuracy), interval, blind))
+        rows.append(("guessing", "", "", _percent(metrics["guessing"]), "", ""))
         return Sheet(columns, rows)
 
     @classmethod
     def cases(cls, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Sequence[Case]]:
-        """Return questions that the model is surest of, right ones and wrong ones."""
-        ordered = sorted(rows, key=lambda row: -row["probability"])
+        """Return questions that the model is surest of, right and wrong ones, each of a task."""
         parts = {"Surest and right": True, "Surest and wrong": False}
+        surest: dict[str, dict[str, Mapping[str, Any]]] = {title: {} for title in parts}
+        for row in sorted(rows, key=lambda row: -row["probability"]):
+            for title, right in parts.items():
+                if (row["chosen"] == row["answer"]) is right:
+                    surest[title].setdefault(row["task"], row)
         return {
-            title: [_case(row) for row in ordered if (row["chosen"] == row["answer"]) is right][
-                :CASES
-            ]
-            for title, right in parts.items()
+            title: [_case(row) for row in of_tasks.values()][:CASES]
+            for title, of_tasks in surest.items()
         }
 
 
@@ -114,6 +118,14 @@ def _by_task(split: "Split") -> dict[str, np.ndarray]:
     task = np.array(split.examples.table["task"].to_pylist())
     found = {one.name: np.flatnonzero(task == one.name) for one in TASKS}
     return {name: rows for name, rows in found.items() if len(rows)}
+
+
+def _percent(part: float | None) -> str | None:
+    return None if part is None else f"{100 * part:.1f}"
+
+
+def _span(interval: Sequence[float]) -> str:
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
 def _case(row: Mapping[str, Any]) -> Case:

@@ -14,8 +14,10 @@ PLACE = ("stage", "kind", "step", "epoch", "time_s")
 """Columns that say where a row belongs."""
 NOT_DRAWN = ("steps", "eta_s", "mse_255")
 """Columns without news: counts, and what another column says on another scale."""
-LAST = ("gradient_norm", "lr", "waiting", "questions_per_s")
+LAST = ("gradient_norm", "lr", "waiting", "questions_per_s", "memory_gb")
 """Columns about the course of the training, drawn after losses and metrics."""
+QUIET = ("cut", "dropped")
+"""Columns that are drawn only where there is something to see: mostly they are 0 throughout."""
 TITLES = {
     "lr": "Learning rate",
     "waiting": "Waiting for data",
@@ -62,6 +64,10 @@ def stage_panels(rows: Sequence[Row], monitor: str, best_step: int | None) -> li
     return [panel for panel in panels if any(line.x for line in panel.lines)]
 
 
+def _has_news(name: str, rows: Sequence[Row]) -> bool:
+    return name not in QUIET or any(row.get(name) for row in rows)
+
+
 def thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
     """Return at most `MAX_POINTS` points: each the mean of equally many neighbours."""
     size = -(-len(x) // MAX_POINTS) or 1
@@ -75,7 +81,8 @@ def thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[floa
 
 def _columns(rows: Sequence[Row]) -> list[str]:
     names = dict.fromkeys(name for row in rows for name in row)
-    return [name for name in names if name not in (*PLACE, *NOT_DRAWN)]
+    drawn = [name for name in names if name not in (*PLACE, *NOT_DRAWN)]
+    return [name for name in drawn if _has_news(name, rows)]
 
 
 def _groups(names: Sequence[str]) -> list[list[str]]:

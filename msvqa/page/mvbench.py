@@ -25,7 +25,7 @@ FRAMES_SHOWN = 6
 FRAME_PX = 160
 EXAMPLES = 6
 """Of right and of wrong answers each, of different tasks where there are so many."""
-TEXTS_PER_REASON = 3
+TEXTS_PER_REASON = 5
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,23 @@ def _chosen(found: Tally, *, right: bool) -> list[Verdict]:
     return [verdict for _, verdict in sorted(ranked, key=lambda pair: pair[0])][:EXAMPLES]
 
 
-def _unanswered(verdicts: Iterable[Verdict]) -> dict[str, list[Row]]:
-    rows: dict[str, list[Row]] = defaultdict(list)
+def _unanswered(verdicts: Iterable[Verdict]) -> dict[str, list[tuple[Row, int]]]:
+    """Return the most frequent texts of each reason: the first row of each, and how many have it.
+
+    The most frequent reason comes first.
+    """
+    found: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for verdict in verdicts:
-        if verdict.reason and len(rows[verdict.reason]) < TEXTS_PER_REASON:
-            rows[verdict.reason].append(verdict.row)
-    return dict(rows)
+        if verdict.reason:
+            found[verdict.reason][verdict.row.error or verdict.row.scored].append(verdict.row)
+    reasons = sorted(found.items(), key=lambda item: -sum(map(len, item[1].values())))
+    return {
+        reason: [
+            (rows[0], len(rows))
+            for rows in sorted(texts.values(), key=len, reverse=True)[:TEXTS_PER_REASON]
+        ]
+        for reason, texts in reasons
+    }
 
 
 def _pictures(header: Header, rows: Sequence[Row]) -> tuple[Mapping[str, Picture], str]:

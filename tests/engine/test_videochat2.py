@@ -1,5 +1,7 @@
 """Three stages, small, one after another: what each starts from, resume, adapters, talking."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from msvqa.mvbench.prompts import lmms_eval
 from msvqa.predict import from_pretrained
 from msvqa.prepare import prepare_stages
 from msvqa.recipe import load
+from msvqa.report import report
 from msvqa.run import Run
 from msvqa.talker import Talker
 from tests.chat_run import chat_root, recipe_of, train
@@ -55,6 +58,13 @@ def test_a_frozen_language_model_is_in_no_checkpoint_and_adapters_are_for_others
     ids = torch.tensor([[3, 5, 7]])
     with torch.no_grad():
         assert torch.allclose(adapted(ids).logits, own(ids).logits, atol=1e-5)
+
+
+def test_the_page_of_a_run_tells_of_its_conversations(run):
+    page = Path(report(run.location)).read_text(encoding="utf-8")
+    assert '<th class="n">conversations expected</th>' in page
+    assert "<h3>Stage instruct</h3>" in page
+    assert ">Loss<" in page.partition("<h3>Stage instruct</h3>")[2]
 
 
 def test_a_run_is_talked_to(run, root, tmp_path):

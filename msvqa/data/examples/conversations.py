@@ -103,7 +103,8 @@ class Conversations(Examples):
         for name in annotated.splits:
             first, last = annotated.span(annotated.examples, name)
             kinds = Counter(table["kind"].slice(first, last - first).to_pylist())
-            counts[name] = {f"{kind}s": kinds[kind] for kind in KINDS}
+            # Not `videos`, which is what there is of media.
+            counts[name] = {f"about_{kind}": kinds[kind] for kind in KINDS}
         return Fitted(
             table=table, counts=counts, facts=annotated.facts, cautions=cls.cautions(annotated)
         )

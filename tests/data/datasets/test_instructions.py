@@ -10,7 +10,7 @@ from msvqa.data.encoding import write_video
 from msvqa.data.order import plan_epoch
 from msvqa.data.texts import read_texts
 from msvqa.errors import DataError
-from msvqa.prepare import prepare
+from msvqa.prepare import prepare, summary
 from msvqa.recipe import BatchConfig, parse_data
 from tests.models.small_videochat2 import language_folder
 
@@ -55,6 +55,23 @@ def test_rows_of_all_kinds_become_conversations(root):
     texts = [json.loads(text) for text in read_texts(batch["conversation_utf8"])]
     assert [kind for kind, _ in texts] == ["video", "image", "text"]
     assert texts[0][1] == [["what is it ?", "a cup", "look"], ["", "a red cup", ""]]
+
+
+def test_what_there_is_of_media_is_told_beside_what_conversations_are_about(root):
+    written(root, "v.json", [{"video": name, "QA": QA} for name in ("a.mp4", "a.mp4", "b.mp4")])
+    written(root, "t.json", [{"QA": QA}])
+    sources = [{"file": "v.json", "root": "media"}, {"file": "t.json", "kind": "text"}]
+    found, _ = prepared(root, *sources)
+    counts = found.info["splits"]["train"]
+    assert counts["videos"] == {"expected": 2, "present": 2, "missing": 0}
+    assert [counts[f"about_{kind}"] for kind in ("video", "image", "text")] == [3, 0, 1]
+    assert summary(found)[0] == "train: 4 of 4 conversations, 2 of 2 videos, 0 missing"
+    # A folder of an earlier version is prepared anew.
+    file = found.path / "prepare.json"
+    counts["videos"] = 3
+    file.write_text(json.dumps(found.info))
+    again, _ = prepared(root, *sources)
+    assert again.info["splits"]["train"]["videos"]["present"] == 2
 
 
 def test_steps_are_of_one_kind(root):
