@@ -323,4 +323,7 @@ def _duration(seconds: float) -> str:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
+    # A sentence may begin with the name of a file, which stays as it is.
+    names_file = "." in text.partition(" ")[0].rstrip(".:,")
+    start = text[:1] if names_file else text[:1].upper()
+    return f"{start}{text[1:]}".rstrip(".") + "."

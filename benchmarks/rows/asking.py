@@ -3,13 +3,14 @@
 import itertools
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.measure import Fact, ratio
-from benchmarks.rows.setting import Finding, Setting
+from benchmarks.rows.setting import Costs, Finding, Setting
 from benchmarks.rows.small_chat import lessons, objective_of, recipe_of
 from msvqa.mvbench.adapters.adapter import Adapter, Source
 from msvqa.mvbench.lessons import MINI
@@ -49,7 +50,10 @@ class Small(Adapter):
 
 
 def questions(setting: Setting) -> list[Finding]:
-    """Return V6: seconds of the model alone over those of a whole run, result file included."""
+    """Return V6: seconds of the model alone over those of a whole run, result file included.
+
+    Those of the processor are of the process that has the model alone; clips are decoded elsewhere.
+    """
     recipe, root = recipe_of(setting), lessons(setting) / MINI
     torch.use_deterministic_algorithms(False)
     objective = objective_of(recipe, prepare(recipe.data)).eval()
@@ -63,16 +67,26 @@ def questions(setting: Setting) -> list[Finding]:
         for frames, prompt in asked:
             model.answer(frames, prompt)
 
-    methods: dict[str, Callable[[], object]] = {
-        "alone": alone, "ours": lambda: _run(model, root, next(files)),
-    }  # fmt: skip
-    costs = setting.measure(methods, time.perf_counter)
-    rate = len(asked) / min(costs["ours"])
+    walls: Costs = {"alone": [], "ours": []}
+    works = {"alone": alone, "ours": lambda: _run(model, root, next(files))}
+    costs = setting.measure(
+        {name: partial(_timed, work, walls[name]) for name, work in works.items()},
+        time.process_time,
+    )
+    walls = {name: found[1:] for name, found in walls.items()}
+    rate = len(asked) / min(walls["ours"])
+    title = "V6 questions per second, ours / the model alone on the same frames"
     return [
-        ratio("V6 questions per second, ours / the model alone on the same frames", costs,
-              "alone", "ours", ">= 0.9"),
+        ratio(f"{title}, of its processor", costs, "alone", "ours", ">= 0.9"),
+        ratio(f"{title}, by the clock", walls, "alone", "ours", ">= 0.9"),
         Fact("V6 questions per second, fastest", f"{rate:.1f}, {len(asked)} questions"),
     ]  # fmt: skip
+
+
+def _timed(work: Callable[[], object], seconds: list[float]) -> None:
+    start = time.perf_counter()
+    work()
+    seconds.append(time.perf_counter() - start)
 
 
 def _run(model: Small, root: Path, out: Path) -> None:

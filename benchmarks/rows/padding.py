@@ -25,7 +25,7 @@ from msvqa.prepare import prepare
 
 VISUAL = 96
 """Tokens of a medium in the published model, the same in every row."""
-TIMED_STEPS = 16
+TIMED_STEPS = 8
 WORDS = ("a", "to", "red", "left", "video", "square", "becomes", "direction")
 INSTRUCTION_WORDS = 15
 SPREAD = 0.5

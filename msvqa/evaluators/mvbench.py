@@ -17,7 +17,7 @@ from msvqa.mvbench.tasks import BY_NAME, TASKS
 if TYPE_CHECKING:
     from msvqa.data.split import Split
 
-CASES = 4
+CASES = 6
 
 
 class MVBench(Evaluator):

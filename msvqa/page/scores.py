@@ -8,8 +8,8 @@ from msvqa.evaluators.evaluator import Case, evaluator_of_metrics
 from msvqa.page.footage import Footage
 from msvqa.page.pictures import Picture, spread, strip
 
-FRAMES = 2
-"""Of each medium."""
+FRAMES, FRAMES_ALONE = 2, 6
+"""Of each of several media, and of the only one of a case."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,13 @@ def show_cases(
 
 
 def _shown(case: Case, footage: Footage | None) -> ShownCase:
-    return ShownCase(case.said, [_medium(*medium, footage) for medium in case.media])
+    frames = FRAMES if len(case.media) > 1 else FRAMES_ALONE
+    return ShownCase(case.said, [_medium(*medium, footage, frames) for medium in case.media])
 
 
-def _medium(name: str, said: str, footage: Footage | None) -> ShownMedium:
+def _medium(name: str, said: str, footage: Footage | None, frames: int) -> ShownMedium:
     if footage is None:
         return ShownMedium(name, said, None, "the recipe does not name its data any more")
     clips = footage.clips.get(name)
-    picture = None if clips is None else strip(spread(clips, FRAMES))
+    picture = None if clips is None else strip(spread(clips, frames))
     return ShownMedium(name, said, picture, footage.reasons.get(name, ""))
