@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from msvqa.data.medium import Medium
 from msvqa.data.processors.processor import Extractor, Processor, Way, decoding_facts
 from msvqa.data.rand_augment import RandAugmentConfig, rand_augment
+from msvqa.data.random_erasing import RandomErasingConfig, random_erasing
 from msvqa.data.sampling import at_rate, candidates, middles, mvbench_frames
 from msvqa.data.store import Arrays, ArraySpec, StoreSpec
 from msvqa.data.video import Decoded, IsolatedDecoder, View, medium_file
@@ -68,6 +69,8 @@ class Frames(Processor):
         draws one of them first, and else takes the middle one."""
         rand_augment: RandAugmentConfig | None = None
         """In training a few random changes of colour and shape, the same of all frames."""
+        random_erasing: RandomErasingConfig | None = None
+        """In training, after all else, a box of noise in some clips, the same box in all frames."""
         repeats: int = Field(default=1, ge=1, le=16)
         """In training so many clips of a medium side by side, each drawn and changed anew, for
         objectives that average what they see (repeated augmentation: Hoffer et al., 2020)."""
@@ -223,6 +226,8 @@ class Frames(Processor):
             frames = frames[:, :, ::-1]
         if config.rand_augment is not None:
             frames = rand_augment(frames, config.rand_augment, generator)
+        if config.random_erasing is not None:
+            frames = random_erasing(frames, config.random_erasing, generator)
         return frames
 
     def _resized(self, frames: np.ndarray) -> np.ndarray:

@@ -176,6 +176,29 @@ def test_random_changes_are_of_all_frames_and_of_training_alone(image):
 
 
 @pytest.mark.long
+def test_a_box_is_erased_in_training_alone_after_all_else_is_drawn(image):
+    changes = {"crop": "random", "flip": True, "frames": 2, "size_px": 64}
+    processor, whole = frames(random_erasing={"probability": 1.0}, **changes), frames(**changes)
+    (arrays,) = made(processor, Medium("i", str(image), "image"))
+    seen = [p.draw(arrays, None)["frames"] for p in (processor, whole)]
+    np.testing.assert_array_equal(*seen)
+    assert processor.spec() == whole.spec(), "of one store"
+    boxes = []
+    for epoch in range(6):
+        erased, kept = (
+            p.draw(arrays, Chance(0, epoch).of_medium(0))["frames"] for p in (processor, whole)
+        )
+        differs = (erased != kept).any(axis=-1)  # (T, H, W)
+        rows, columns = (np.flatnonzero(differs.any(axis=axis)) for axis in ((0, 2), (0, 1)))
+        boxes.append((rows[0], rows[-1], columns[0], columns[-1]))
+        inside = differs[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert inside.mean() > 0.98, "one box, the same of both frames"
+        again = processor.draw(arrays, Chance(0, epoch).of_medium(0))["frames"]
+        np.testing.assert_array_equal(again, erased)
+    assert len({*boxes}) == 6, "another one in each epoch"
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*CHANGES])
 def test_a_change_changes_and_is_least_at_strength_0(image, name):
     (arrays,) = made(frames(frames=1, size_px=64), Medium("i", str(image), "image"))
