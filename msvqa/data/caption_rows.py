@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from msvqa.data.annotated import Annotated
-from msvqa.data.examples.captions import HELD_TOGETHER, Captions
+from msvqa.data.examples.captions import HELD_TOGETHER, KINDS, Captions
 from msvqa.data.placed_media import Found, Place, PlacedMedia, Where
 from msvqa.data.root import Root
 from msvqa.data.schema import Problem
@@ -31,7 +31,7 @@ class CaptionRows:
         self._files: dict[str, int] = {}
         self._texts = {split: _Texts() for split in splits}
 
-    def add(self, split: str, place: Place, captions: Any, where: Where) -> str:
+    def add(self, split: str, place: Place, captions: Any, where: Where, kinds: Any = None) -> str:
         """Keep the captions of a medium, or return what is wrong with them.
 
         Args:
@@ -39,6 +39,8 @@ class CaptionRows:
             place: the medium.
             captions: one text or a list of texts.
             where: name of the file and number of the row that say so.
+            kinds: what the captions say by kinds of words, such as {"color": "red"}; None: not
+                named.
         """
         texts = [captions] if isinstance(captions, str) else captions
         if not isinstance(texts, list) or not texts:
@@ -46,7 +48,7 @@ class CaptionRows:
         for text in texts:
             if words := _text_problem(text):
                 return words
-        if words := _span_problem(place):
+        if words := _span_problem(place) or (kinds is not None and _kinds_problem(kinds)):
             return words
         numbers = self._numbers[split]
         count = len(numbers)
@@ -55,7 +57,7 @@ class CaptionRows:
             files, rows = self._named[split]
             files.append(self._files.setdefault(where[0], len(self._files)))
             rows.append(where[1])
-        self._texts[split].add(number, texts)
+        self._texts[split].add(number, texts, kinds)
         return ""
 
     def row_of(self, split: str, place: Place) -> Where:
@@ -99,6 +101,8 @@ class CaptionRows:
         tables = [
             texts.table(split, split == HELD_TOGETHER) for split, texts in self._texts.items()
         ]
+        if not any(texts.names_kinds for texts in self._texts.values()):
+            tables = [table.drop_columns(["kinds"]) for table in tables]
         # Of one piece, which all that follows reads without a copy.
         whole = pa.concat_tables(tables).combine_chunks()
         del tables
@@ -118,9 +122,18 @@ class _Texts:
         self._media = array("i")
         self._objects: list[str] = []
         self._columns: list[pa.Array] = []
+        self._kinds: dict[int, list[tuple[str, str]]] = {}
+        """Of those of `_objects` that have any, by their places."""
+        self._kinds_columns: list[pa.Array] = []
+        self.names_kinds = False
+        """Whether any caption has kinds."""
 
-    def add(self, medium: int, texts: Sequence[str]) -> None:
+    def add(self, medium: int, texts: Sequence[str], kinds: Mapping[str, str] | None) -> None:
         """Add captions of the medium with a number."""
+        if kinds:
+            self.names_kinds = True
+            pairs, first = [*kinds.items()], len(self._objects)
+            self._kinds |= dict.fromkeys(range(first, first + len(texts)), pairs)
         self._media.extend([medium] * len(texts))
         self._objects += texts
         if len(self._objects) >= ROWS_AT_ONCE:
@@ -128,7 +141,9 @@ class _Texts:
 
     def _store(self) -> None:
         self._columns.append(pa.array(self._objects, pa.string()))
-        self._objects = []
+        kinds = [self._kinds.get(place) for place in range(len(self._objects))]
+        self._kinds_columns.append(pa.array(kinds, KINDS))
+        self._objects, self._kinds = [], {}
 
     def table(self, split: str, together: bool) -> pa.Table:
         """Return one row for each medium with all of its captions, or one for each caption.
@@ -137,10 +152,11 @@ class _Texts:
         """
         self._store()
         medium = np.asarray(self._media, dtype=np.int64)
-        texts = pa.chunked_array(self._columns)
+        texts, kinds = pa.chunked_array(self._columns), pa.chunked_array(self._kinds_columns)
         if (np.diff(medium) < 0).any():
             order = np.argsort(medium, kind="stable")
             texts, medium = texts.take(pa.array(order)), medium[order]
+            kinds = kinds.take(pa.array(order))
         self._columns, texts = [], texts.combine_chunks()
         if together:
             medium, per_row = np.unique(medium, return_counts=True)
@@ -153,6 +169,8 @@ class _Texts:
                 "media": rows,
                 "split": pa.array([split] * len(medium), pa.string()),
                 "captions": pa.ListArray.from_arrays(pa.array(starts, pa.int32()), texts),
+                # Of the first caption of each row, which stands for a row wherever it is asked.
+                "kinds": kinds.take(pa.array(starts[:-1])),
             }
         )
 
@@ -168,6 +186,16 @@ def _text_problem(text: Any) -> str:
         text.encode()
     except UnicodeEncodeError:
         return "a caption is not valid Unicode"
+    return ""
+
+
+def _kinds_problem(kinds: Any) -> str:
+    texts = [*kinds, *kinds.values()] if isinstance(kinds, dict) else [None]
+    if any(not isinstance(text, str) or _text_problem(text) for text in texts):
+        return (
+            '\'kinds\' names what the caption says by kinds of words, such as {"color": "red"}, '
+            f"found {str(kinds)[:60]}"
+        )
     return ""
 
 

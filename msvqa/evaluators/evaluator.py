@@ -137,6 +137,11 @@ class Evaluator(ABC):
         return Sheet(("number", "value"), rows)
 
     @classmethod
+    def sheets(cls, metrics: Mapping[str, Any]) -> Mapping[str, Sheet]:
+        """Return further tables of metrics.json for the page, under their titles."""
+        return {}
+
+    @classmethod
     def cases(cls, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Sequence[Case]]:
         """Return examples that are worth a look, under what they have in common.
 

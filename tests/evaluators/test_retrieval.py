@@ -3,10 +3,15 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from msvqa.data.examples.captions import KINDS, Captions
+from msvqa.data.lexicon import Lexicon
+from msvqa.data.media import COLUMNS, Media
+from msvqa.data.split import Split
 from msvqa.errors import RecipeError
-from msvqa.evaluators.retrieval import Retrieval
+from msvqa.evaluators.retrieval import LEAST, Retrieval
 from msvqa.metrics import retrieval_ranks
 from msvqa.recipe import EvaluationConfig
 
@@ -124,3 +129,98 @@ def test_what_is_not_among_the_nearest_stays_behind_them():
 def test_matching_needs_an_objective_that_matches():
     with pytest.raises(RecipeError, match=r"evaluation\.rerank.*no answer `match`"):
         reranked(np.eye(2), np.eye(2), None, [0, 1], k=1)
+
+
+def captions_of(words, medium, kinds=None):
+    """Return a test split of captions, one in each row, of media `m0`, `m1`, ..."""
+    ids = [f"m{row}" for row in range(max(medium) + 1)]
+    media = [{"id": name, "path": "", "kind": "video"} for name in ids]
+    rows = [
+        {"media": [row], "captions": [text], "tokens": [[2]]}
+        for text, row in zip(words, medium, strict=True)
+    ]
+    table = pa.Table.from_pylist(rows, schema=Captions.schema())
+    if kinds is not None:
+        pairs = [None if of_row is None else [*of_row.items()] for of_row in kinds]
+        table = table.append_column("kinds", pa.array(pairs, KINDS))
+    return Split(
+        name="test",
+        media=Media(pa.Table.from_pylist(media, schema=COLUMNS), "/data"),
+        examples=Captions(table),
+        expected=len(rows),
+    )
+
+
+SAID = ["a red ring", "a blue ring", "a red disc", "a ring that is red"]
+LOOKS = [{"color": "red", "shape": "ring"}, {"color": "blue", "shape": "ring"}]
+LOOKS += [{"color": "red", "shape": "disc"}, None]
+TEXT = np.array([[0.9, 0.1, 0.2], [0.8, 0.7, 0.1], [0.3, 0.2, 0.9], [0.6, 0.1, 0.0]])
+
+
+def test_first_hits_are_counted_by_kinds_and_counted_again_from_the_table():
+    split = captions_of(SAID, [0, 1, 2, 0], LOOKS)
+    answers = EVALUATOR.ask(Asked(TEXT, np.eye(3), None), split)
+    found = EVALUATOR.evaluate(answers, split, split)
+    assert found["first_hits"]["asked"] == 3
+    assert found["first_hits"]["differing"] == {"color": 1}
+    assert found["first_hits"]["kinds"]["color"]["found"] == [[0, 1], [0, 2]]
+    table = EVALUATOR.table(answers, split, Lexicon([]))
+    assert table["kinds"].to_pylist() == LOOKS
+    again = EVALUATOR.answers(table, split, Lexicon([]))
+    assert EVALUATOR.evaluate(again, split, split) == found
+    assert len(Retrieval.sheets(found)) == 3
+    without = captions_of(SAID, [0, 1, 2, 0])
+    plain = EVALUATOR.evaluate(answers, without, without)
+    assert plain == {name: value for name, value in found.items() if name != "first_hits"}
+    assert "kinds" not in EVALUATOR.table(answers, without, Lexicon([])).column_names
+    assert Retrieval.sheets(plain) == {}
+
+
+def test_cases_show_the_nearest_with_similarities_and_what_is_said_of_them():
+    split = captions_of(SAID, [0, 1, 2, 0], LOOKS)
+    answers = EVALUATOR.ask(Asked(TEXT, np.eye(3), None), split)
+    assert answers["similarity"] == pytest.approx([0.9, 0.7, 0.9, 0.6])
+    assert answers["nearest_similarity"][1] == pytest.approx([0.8, 0.7, 0.1])
+    rows = EVALUATOR.table(answers, split, Lexicon([])).to_pylist()
+    right, wrong = Retrieval.cases(rows).values()
+    assert len(right) == 2, "each is about another medium"
+    (case,) = wrong
+    assert case.said == "a blue ring (rank 2)"
+    assert case.media == [
+        ("m0", "number 1, similarity 0.80, “a red ring”"),
+        ("m1", "right, number 2, similarity 0.70, “a blue ring”"),
+        ("m2", "number 3, similarity 0.10, “a red disc”"),
+    ]
+    # Of an earlier version, which kept no similarities.
+    for row in rows:
+        del row["similarity"], row["nearest_similarity"]
+    assert Retrieval.cases(rows)["Captions whose medium is found last"][0].media[0] == (
+        "m0", "number 1, “a red ring”",
+    )  # fmt: skip
+
+
+def test_the_right_one_is_shown_behind_the_nearest_five():
+    text = np.linspace(1, 0.3, 8)[None]
+    split = captions_of([f"caption {n}" for n in range(8)], [7, *range(7)])
+    answers = EVALUATOR.ask(Asked(np.tile(text, (8, 1)), np.eye(8), None), split)
+    rows = EVALUATOR.table(answers, split, Lexicon([])).to_pylist()
+    last = Retrieval.cases(rows[:1])["Captions whose medium is found last"][0]
+    assert len(last.media) == 6
+    assert last.media[-1] == ("m7", "right, number 8, similarity 0.30, “caption 0”")
+
+
+def test_ordered_anew_the_probability_to_match_is_kept_beside_the_similarity():
+    video, text = np.eye(3), [[0.9, 0.8, 0.1], [0.1, 0.9, 0.8], [0.3, 0.2, 0.9]]
+    found = reranked(text, video, [[5, 0, 0], [6, 1, 0], [0, 2, 3]], [0, 1, 2], k=2)
+    assert found["nearest"][0].tolist() == [1, 0]
+    assert found["nearest_similarity"][0] == pytest.approx([0.8, 0.9])
+    assert found["nearest_match"][0] == pytest.approx(1 / (1 + np.exp([-6.0, -5.0])))
+
+
+def test_a_medium_without_numbers_leaves_the_answers_about_the_others():
+    video = np.eye(3)
+    video[2] = np.nan
+    split = split_of([0, 1, 0])
+    found = EVALUATOR.ask(Asked(np.eye(3)[[0, 1, 0]], video, None), split)
+    assert (found["nearest_similarity"][:, 2] == LEAST).all()
+    assert all(np.isfinite(values).all() for values in found.values())

@@ -1,10 +1,13 @@
 """Captions in JSON or JSONL files, one for each split or several.
 
     train.json  val.json  test.json      lists of {"video" or "image": path, "caption": text or
-                                         list of texts, "start"?: seconds, "end"?: seconds}
+                                         list of texts, "start"?: seconds, "end"?: seconds,
+                                         "kinds"?: {kind of word: word}}
 
 Paths are relative to the data root. A medium may stand in many rows: all their captions are its
 own. With `start` and `end` a caption is of a span of the video, which is a medium of its own.
+`kinds` names what the captions say by kinds of words, such as {"color": "red", "motion": "left"}:
+nothing learns from it, but retrieval counts in which kinds the first hit is another one.
 """
 
 from functools import cache, cached_property
@@ -26,7 +29,7 @@ from msvqa.files import hash_file
 from msvqa.sections import Config
 from msvqa.storage import Location
 
-KEYS = ("video", "image", "caption", "start", "end")
+KEYS = ("video", "image", "caption", "start", "end", "kinds")
 
 Files = dict[str, str | tuple[str, ...]]
 """File or files of each split."""
@@ -173,7 +176,7 @@ def _read(file: SourceFile, name: str, split: str, below: str, rows: CaptionRows
             if isinstance(found, str):
                 words = found
             else:
-                words = rows.add(split, found, row["caption"], (name, number))
+                words = rows.add(split, found, row["caption"], (name, number), row.get("kinds"))
         if words:
             rows.refuse(name, number, words)
 

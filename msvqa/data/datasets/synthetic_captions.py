@@ -6,7 +6,8 @@ look comes with every direction, all about the middle of the frame: who sees one
 video of four, and who sees frames without their order confuses two. `backwards.json` has the
 captions of the test with the same videos played backwards. `pictures.json` has images by the
 thousand, with captions that say looks and places, for a teacher of single frames: from them looks
-are learned, and what the words of directions are about, and nothing of time.
+are learned, and what the words of directions are about, and nothing of time. Every row names the
+color, shape, direction or place that its captions say, see `kinds` of `caption_files`.
 
 Legend: F frames, H x W pixels.
 """
@@ -69,6 +70,16 @@ class Scene:
     def captions(self) -> list[str]:
         """What people may say of it."""
         return [text.format(look=self.look, direction=self.direction) for text in TEMPLATES]
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """What its captions say, by kinds of words."""
+        return kinds_of(self.look) | {"direction": self.direction}
+
+
+def kinds_of(look: str) -> dict[str, str]:
+    """Return the words of a look by their kinds."""
+    return dict(zip(("color", "shape"), look.split(), strict=True))
 
 
 class SyntheticCaptions(CaptionFiles):
@@ -150,11 +161,11 @@ def _write(root: Path, config: SyntheticCaptions.Config) -> None:
         for scene in deal(rng, count):
             name, frames = f"videos/{number:04d}.avi", draw(scene, rng)
             write_video(root / name, frames, RATE)
-            rows.append({"video": name, "caption": scene.captions})
+            rows.append({"video": name, "caption": scene.captions, "kinds": scene.kinds})
             if split == "test":
                 name = f"{BACKWARDS}/{number:04d}.avi"
                 write_video(root / name, frames[::-1], RATE)
-                reverse.append({"video": name, "caption": scene.captions})
+                reverse.append({"video": name, "caption": scene.captions, "kinds": scene.kinds})
             number += 1
         if split == "train":
             rows += _images(root, "images", config.train_images, rng)
@@ -186,7 +197,9 @@ def _images(root: Path, folder: str, count: int, rng: np.random.Generator) -> li
         where = np.clip(where, radius, SIZE_PX - radius)
         Image.fromarray(_paint(look, where[None], radius, rng)[0]).save(root / name)
         told = f"{look} far {place}" if place else look
-        rows.append({"image": name, "caption": [t.format(look=told) for t in PICTURE_TEMPLATES]})
+        kinds = kinds_of(look) | ({"place": place} if place else {})
+        captions = [text.format(look=told) for text in PICTURE_TEMPLATES]
+        rows.append({"image": name, "caption": captions, "kinds": kinds})
     return rows
 
 

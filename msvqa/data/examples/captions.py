@@ -38,6 +38,9 @@ SHOWN = 3
 UNKNOWN_WORD = 1
 FEWER = "give the captions to several data sets"
 """Advice where there are more words than a table counts."""
+KINDS = pa.map_(pa.string(), pa.string())
+"""Type of the column `kinds`, which is there where annotations name any: what the first caption of
+a row says by kinds of words."""
 AT_ONCE = 100_000
 """Texts or words that are held as objects at a time."""
 
@@ -92,9 +95,18 @@ class Captions(Examples):
         }
 
     def shown(self, rows: np.ndarray) -> Mapping[str, Sequence[Any]]:
-        """Return the captions of some rows, the first of each."""
-        part = self.table["captions"].take(pa.array(rows, type=pa.int64()))
-        return {"caption": [captions[0] for captions in part.to_pylist()]}
+        """Return the captions of some rows, the first of each, and what it says by kinds."""
+        places = pa.array(rows, type=pa.int64())
+        captions = self.table["captions"].take(places).to_pylist()
+        found = {"caption": [of_row[0] for of_row in captions]}
+        if not self._names_kinds:
+            return found
+        kinds = self.table["kinds"].take(places).to_pylist()
+        return found | {"kinds": [dict(pairs) if pairs else None for pairs in kinds]}
+
+    @cached_property
+    def _names_kinds(self) -> bool:
+        return "kinds" in self.table.column_names and self.table["kinds"].null_count < len(self)
 
     @classmethod
     def fit(cls, annotated: "Annotated", config: DataConfig) -> Fitted:
@@ -117,9 +129,8 @@ class Captions(Examples):
             }
             for name in annotated.splits
         }
-        columns = {"media": table["media"], "captions": table["captions"], "tokens": tokens}
         return Fitted(
-            table=pa.table(columns, schema=cls.schema()),
+            table=_whole(table, tokens),
             lexicon=Lexicon([vocabulary]),
             counts=counts,
             facts=annotated.facts,
@@ -132,9 +143,8 @@ class Captions(Examples):
         tokens = _pieces(table["captions"], subwords, length)
         per_row = pc.list_value_length(table["captions"]).to_numpy()
         rows = {name: slice(*annotated.span(table, name)) for name in annotated.splits}
-        columns = {"media": table["media"], "captions": table["captions"], "tokens": tokens}
         return Fitted(
-            table=with_length(pa.table(columns, schema=cls.schema()), length),
+            table=with_length(_whole(table, tokens), length),
             lexicon=Lexicon([subwords]),
             counts={name: {"texts": int(per_row[of].sum())} for name, of in rows.items()},
             facts=annotated.facts,
@@ -168,6 +178,15 @@ class Captions(Examples):
                 "apart"
             )
         return said
+
+
+def _whole(annotated: pa.Table, tokens: pa.ListArray) -> pa.Table:
+    """Return the columns of `Captions`, and `kinds` where the annotations have it."""
+    columns = {"media": annotated["media"], "captions": annotated["captions"], "tokens": tokens}
+    table = pa.table(columns, schema=Captions.schema())
+    if "kinds" in annotated.column_names:
+        table = table.append_column("kinds", annotated["kinds"])
+    return table
 
 
 def _pieces(captions: pa.ChunkedArray, subwords: Subwords, length: int) -> pa.ListArray:

@@ -41,6 +41,8 @@ def problems_of(root, **fields):
         ({"image": "a.png", "caption": "x", "start": 1}, "an image has no 'start'"),
         ({"image": "a.tif", "caption": "x"}, "'image' names 'a.tif': an image ends in .bmp, "),
         ({"video": "a\u0007.mp4", "caption": "x"}, "control character"),
+        ({"video": "a.mp4", "caption": "x", "kinds": ["red"]}, 'such as {"color": "red"}, found'),
+        ({"video": "a.mp4", "caption": "x", "kinds": {"color": 7}}, "found {'color': 7}"),
         (["a.mp4", "x"], "an object with video and caption is needed"),
     ],
 )

@@ -101,6 +101,31 @@ def test_images_have_captions_of_looks_and_places(root):
     assert first.startswith("a red square") and second == first.replace("a ", "a picture of a ", 1)
 
 
+def test_rows_name_what_their_captions_say_by_kinds(root):
+    for name in ("train", "test", "backwards", "pictures"):
+        for row in rows_of(root, name):
+            words = row["caption"][0].split()
+            assert all(word in words for word in row["kinds"].values())
+            expected = {"color", "shape"} | ({"direction"} if "video" in row else set())
+            expected |= {"place"} if "far" in words else set()
+            assert {*row["kinds"]} == expected
+
+
+def test_a_set_whose_rows_name_no_kinds_is_read_as_before(root, tmp_path):
+    other = tmp_path / "earlier"
+    shutil.copytree(root, other)
+    for file in other.glob("*.json"):
+        rows = json.loads(file.read_text())
+        if isinstance(rows, list):
+            file.write_text(json.dumps([{k: r[k] for k in r if k != "kinds"} for r in rows]))
+    tables = []
+    for number, place in enumerate((root, other)):
+        fields = {"root": str(place), "prepared": str(tmp_path / str(number))}
+        tables.append(prepare(SyntheticCaptions.Config(**fields, **SIZES)).split("test").examples)
+    assert "kinds" not in tables[1].table.column_names
+    assert tables[0].table.drop_columns(["kinds"]).equals(tables[1].table)
+
+
 def test_pictures_show_things_where_their_captions_say(root):
     red = [row for row in rows_of(root, "pictures") if "red" in row["caption"][0]]
     assert len({row["caption"][0] for row in red}) > 1

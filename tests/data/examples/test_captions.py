@@ -41,6 +41,30 @@ def test_a_medium_holds_all_its_captions_in_training_and_held_out_each_is_a_row(
     assert "train: 2 of 2 captions, 2 of 2 videos, 0 missing" in summary(prepared)
 
 
+def test_kinds_of_words_stay_with_their_captions_and_are_absent_where_none_is_named(
+    prepared, tmp_path
+):
+    assert "kinds" not in prepared.split("val").examples.table.column_names
+    rows = [
+        {"video": "c.mp4", "caption": ["a red cat", "it is red"], "kinds": {"color": "red"}},
+        {"video": "d.mp4", "caption": "a dog"},
+        {"video": "c.mp4", "caption": "a cat runs", "kinds": {"noun": "cat", "verb": "runs"}},
+    ]
+    root = write_captions(tmp_path / "named", {"train": ROWS["train"], "val": rows})
+    named = prepare(parse_data("caption_files", [], root=str(root), prepared=str(tmp_path / "n")))
+    val = named.split("val").examples
+    assert val.shown(np.arange(4)) == {
+        "caption": ["a red cat", "it is red", "a cat runs", "a dog"],
+        "kinds": [{"color": "red"}, {"color": "red"}, {"noun": "cat", "verb": "runs"}, None],
+    }
+    assert [*val.shown(np.arange(0))] == ["caption", "kinds"]
+    # Read with the words of a model they are still there.
+    assert val.read_with(named.lexicon, trains=False).shown(np.array([3]))["kinds"] == [None]
+    train = named.split("train").examples
+    assert [*train.shown(np.arange(2))] == ["caption"], "no row of training names any"
+    assert type(train).joined([train, val]).shown(np.array([0, 2]))["kinds"][1]["color"] == "red"
+
+
 def test_words_are_those_of_training_in_order_of_appearance(prepared):
     vocabulary = prepared.lexicon.of(Vocabulary)
     assert vocabulary.tokens[2:6] == ["a", "red", "ball", "rolls"]
