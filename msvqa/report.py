@@ -29,7 +29,9 @@ from msvqa.page.answers import (
 from msvqa.page.curves import stage_panels
 from msvqa.page.figures import Panel, TypeAccuracy, draw_panel, draw_scatter, draw_types
 from msvqa.page.footage import Footage
-from msvqa.page.reconstructions import Reconstructed, reconstruct
+from msvqa.page.masks import has_masks, show_masks
+from msvqa.page.pictures import Filmstrips
+from msvqa.page.reconstructions import reconstruct
 from msvqa.page.scores import ShownCase, headline, show_cases
 from msvqa.page.template import fill
 from msvqa.recipe import StageConfig
@@ -87,17 +89,18 @@ class ScoresView:
     evaluated_at: datetime
     headline: tuple[str, float | None]
     sheet: Sheet
+    sheets: Mapping[str, Sheet]
     figures: Sequence[tuple[Scatter, Markup]]
     cases: Mapping[str, Sequence[ShownCase]]
     problem: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructionView:
-    """The reconstructions of one stage, or why there are none."""
+class StripsView:
+    """What one stage makes of a few media, or why nothing is shown."""
 
     stage: StageView
-    videos: Sequence[Reconstructed]
+    media: Sequence[Filmstrips]
     problem: str
 
 
@@ -137,9 +140,14 @@ def _render(run: Run) -> str:
         answers=[view for view in evaluated if isinstance(view, AnswersView)],
         scores=[view for view in evaluated if isinstance(view, ScoresView)],
         reconstructions=[
-            _reconstructions(run, stage, footage)
+            _strips(run, stage, reconstruct, footage)
             for stage in stages
             if issubclass(stage.kind, Reconstruction)
+        ],
+        masks=[
+            _strips(run, stage, show_masks, Footage(run.recipe.of_stage(number)))
+            for number, stage in enumerate(stages)
+            if has_masks(stage.kind, stage.config.objective)
         ],
         footage=footage,
         data=footage.prepared.info if footage.prepared else None,
@@ -235,16 +243,15 @@ def _evaluation(run: Run, name: str, footage: Footage) -> AnswersView | ScoresVi
     evaluated_at = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc)
     other = _footage_of(run, metrics) if "evaluation" in metrics else footage
     if "per_type" not in metrics:
+        evaluator = evaluator_of_metrics(metrics)
         return ScoresView(
             name=name,
             metrics=metrics,
             evaluated_at=evaluated_at,
             headline=headline(metrics),
-            sheet=evaluator_of_metrics(metrics).sheet(metrics),
-            figures=[
-                (figure, draw_scatter(figure))
-                for figure in evaluator_of_metrics(metrics).figures(rows)
-            ],
+            sheet=evaluator.sheet(metrics),
+            sheets=evaluator.sheets(metrics),
+            figures=[(figure, draw_scatter(figure)) for figure in evaluator.figures(rows)],
             cases=show_cases(metrics, rows, other),
             problem=problem,
         )
@@ -273,16 +280,22 @@ def _footage_of(run: Run, metrics: Mapping[str, Any]) -> Footage | None:
     return Footage(run.recipe.of_evaluation(name))
 
 
-def _reconstructions(run: Run, stage: StageView, footage: Footage) -> ReconstructionView:
-    videos: list[Reconstructed] = []
+def _strips(
+    run: Run,
+    stage: StageView,
+    show: Callable[[str, Footage], list[Filmstrips]],
+    footage: Footage,
+) -> StripsView:
+    media: list[Filmstrips] = []
     problem = ""
     try:
-        videos = reconstruct(run.locate(run.checkpoint(stage.config.name)), footage)
+        media = show(run.locate(run.checkpoint(stage.config.name)), footage)
     except MSVQAError as error:
         problem = str(error)
-    if not videos and not problem:
-        problem = "No video of the validation or test split is there any more."
-    return ReconstructionView(stage=stage, videos=videos, problem=problem)
+    if not media and not problem:
+        gone = "No video of the validation or test split is there any more."
+        problem = " ".join([gone, *footage.problems, *dict.fromkeys(footage.reasons.values())])
+    return StripsView(stage=stage, media=media, problem=problem)
 
 
 def _environment(run: Run) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from msvqa.data.store import Entry, Store, write_index, write_shard
 from msvqa.engine.checkpoint import Content, Position, checkpoint_name, save_checkpoint
 from msvqa.engine.inputs import model_sizes
 from msvqa.engine.loop import StageJob
+from msvqa.engine.origins import born
 from msvqa.models.model import build_model
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe, parse
@@ -79,15 +80,17 @@ def make_checkpoint(
 ) -> Path:
     """Write a checkpoint of an untrained model into a stage's folder."""
     absent = next((one.absent for one in recipe.stages if one.name == stage.name), ())
+    model = build_model(recipe, model_sizes(recipe, prepared), absent)
     content = Content(
         recipe=recipe,
-        model=build_model(recipe, model_sizes(recipe, prepared), absent),
+        model=model,
         examples=prepared.kind.name,
         lexicon=prepared.lexicon,
         training_state={},
         position=Position(stage=stage.name, step=step),
         score=0.5 if finished else None,
         finished=finished,
+        origins=born(model),
     )
     folder = stage / checkpoint_name(step)
     save_checkpoint(folder, content)

@@ -1,5 +1,6 @@
 """Footage: frames of a run's videos, from its store where it is there, else from the files."""
 
+import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -11,6 +12,8 @@ from msvqa.data.split import Split
 from msvqa.data.store import Store
 from msvqa.errors import DataError, IncompleteError, StoreError, VideoError
 from msvqa.recipe import Recipe
+
+HELD_OUT = ("val", "test")
 
 
 class Footage:
@@ -81,3 +84,17 @@ class Footage:
                     self.reasons[video] = str(error)
         finally:
             extractor.close()
+
+
+def held_out(footage: Footage, count: int) -> tuple[Split | None, list[str]]:
+    """Return a split to show media of, and the first ones by a hash of their names that have clips.
+
+    Validation comes first; None and nothing where no split is there.
+    """
+    splits = [split for split in footage.splits() if split.name in HELD_OUT and len(split)]
+    if not splits:
+        return None, []
+    split = min(splits, key=lambda split: HELD_OUT.index(split.name))
+    media = sorted(split.media.id, key=lambda v: hashlib.sha256(v.encode()).hexdigest())[:count]
+    footage.load(media)
+    return split, [medium for medium in media if medium in footage.clips]

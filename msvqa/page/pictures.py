@@ -1,6 +1,7 @@
 """Pictures as data URIs, so that the page is one file."""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -21,12 +22,28 @@ class Picture:
     height: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Filmstrips:
+    """Frames of one medium in several ways, one below the other."""
+
+    said: str
+    """Of which medium they are."""
+    strips: Sequence[tuple[str, Picture]]
+    """Label and frames."""
+
+
 def spread(clips: np.ndarray, count: int) -> np.ndarray:
     """Return frames (count, H, W, 3) spread evenly over clips (C, F, H, W, 3)."""
     frames = clips.reshape(-1, *clips.shape[2:])
     chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
     spread_out: np.ndarray = frames[chosen]
     return spread_out
+
+
+def enlarged(frames: np.ndarray, least_px: int) -> np.ndarray:
+    """Return frames (n, H, W, 3) whose pixels are repeated until they are so high, or higher."""
+    times = -(-least_px // frames.shape[1])
+    return frames.repeat(times, axis=1).repeat(times, axis=2)
 
 
 def strip(frames: np.ndarray) -> Picture:
