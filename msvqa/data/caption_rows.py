@@ -48,7 +48,7 @@ class CaptionRows:
         for text in texts:
             if words := _text_problem(text):
                 return words
-        if words := _span_problem(place) or (kinds is not None and _kinds_problem(kinds)):
+        if words := _span_problem(place) or _kinds_problem(kinds):
             return words
         numbers = self._numbers[split]
         count = len(numbers)
@@ -190,6 +190,8 @@ def _text_problem(text: Any) -> str:
 
 
 def _kinds_problem(kinds: Any) -> str:
+    if kinds is None:
+        return ""
     texts = [*kinds, *kinds.values()] if isinstance(kinds, dict) else [None]
     if any(not isinstance(text, str) or _text_problem(text) for text in texts):
         return (

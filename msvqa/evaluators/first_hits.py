@@ -24,7 +24,9 @@ OTHERS, UNSAID = "other words", "not said"
 NONE_OF_THEM = "none of them"
 
 
-def count_first_hits(kinds: Sequence[Kinds], medium: np.ndarray, found: np.ndarray) -> dict:
+def count_first_hits(
+    kinds: Sequence[Kinds], medium: np.ndarray, found: np.ndarray
+) -> dict[str, Any]:
     """Return what differs between what is asked for and what is found first, ready for JSON.
 
     Args:

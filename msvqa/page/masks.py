@@ -15,6 +15,7 @@ from msvqa.objectives.distillation import Distillation, visible_tokens
 from msvqa.objectives.objective import Objective
 from msvqa.page.footage import Footage, held_out
 from msvqa.page.pictures import Filmstrips, Picture, enlarged, strip
+from msvqa.sections import NamedConfig
 
 # Legend: T frames of H x W pixels, P patches across and down, N = P·P, n visible tokens.
 
@@ -28,7 +29,7 @@ COLORS, OPAQUE = "inferno", 0.7
 """Of the attention, over what is attended to."""
 
 
-def has_masks(kind: type[Objective], config: Objective.Config) -> bool:
+def has_masks(kind: type[Objective], config: NamedConfig) -> bool:
     """Whether an objective hides tokens in training, or asks a teacher where to look."""
     if issubclass(kind, Alignment):
         assert isinstance(config, Alignment.Config)
@@ -97,10 +98,8 @@ def _show(
 
 def _told(attention: np.ndarray) -> str:
     """Describe attention (T, P, P); of the class token, which attends to itself as well."""
-    return (
-        "what the teacher attends to: brightest "
-        f"{attention.max():.0%} on one patch, evenly {1 / attention[0].size:.0%}"
-    )
+    most, even = attention.max(), 1 / attention[0].size
+    return f"what the teacher attends to: up to {most:.0%} on one patch ({even:.0%} if even)"
 
 
 def _strip(frames: np.ndarray) -> Picture:

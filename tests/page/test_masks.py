@@ -78,7 +78,7 @@ def test_a_fifth_of_each_frame_is_seen_and_the_attention_is_beside_it(run):
         assert np.abs(attention - attention.mean(axis=-1, keepdims=True)).mean() > 10, "colours"
         labels = [label for label, _ in medium.strips]
         assert labels[1] == "what the student sees: 25% of the patches"
-        assert "evenly 6%" in labels[2]
+        assert "(6% if even)" in labels[2]
 
 
 def test_they_are_the_same_every_time(run):
