@@ -99,7 +99,7 @@ def test_the_page_has_a_section_for_both_stages(run):
     page = Path(report(run.path)).read_text(encoding="utf-8")
     assert page.count("Stage distil: mask attention, ratio 0.8") == 1
     assert page.count("Stage align: mask attention, ratio 0.8") == 1
-    assert page.count("what the teacher attends to") == 6
+    assert page.count('<p class="label">what the teacher attends to') == 6
     assert "Stage whole: mask" not in page and "No masks" not in page
 
 
