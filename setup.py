@@ -37,9 +37,11 @@ REQUIREMENTS = [
 ]
 TENSORBOARD = ["tensorboard>=2.14"]
 NEIGHBOURS = ["faiss-cpu>=1.8"]
+PROFILE = ["pyinstrument>=5,<6"]
 DEVELOPMENT = [
     *TENSORBOARD,
     *NEIGHBOURS,
+    *PROFILE,
     "cryptography>=42",
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6.100",
@@ -66,6 +68,11 @@ setup(
     packages=find_packages(include=["msvqa", "msvqa.*"]),
     package_data={"msvqa": ["py.typed", "templates/*"]},
     install_requires=REQUIREMENTS,
-    extras_require={"dev": DEVELOPMENT, "tensorboard": TENSORBOARD, "neighbours": NEIGHBOURS},
+    extras_require={
+        "dev": DEVELOPMENT,
+        "tensorboard": TENSORBOARD,
+        "neighbours": NEIGHBOURS,
+        "profile": PROFILE,
+    },
     entry_points={"console_scripts": ["msvqa = msvqa.cli:run"]},
 )

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from msvqa import __version__
+from msvqa import __version__, profiling
 from msvqa.console.chat import add_chat
 from msvqa.console.mvbench import add_actions
 from msvqa.console.progress import ProgressLines
@@ -81,7 +81,8 @@ def _perform(arguments: argparse.Namespace) -> int:
         from msvqa.machine import name_user
 
         name_user()
-        code: int = arguments.run(arguments)
+        with profiling.of_command(arguments.profile, arguments.command):
+            code: int = arguments.run(arguments)
         sys.stdout.flush()
         if failure := failure_of(sys.stdout):
             code = _unprinted(arguments, failure, code)
@@ -309,7 +310,11 @@ def _verb(verbs: Any, name: str, run: Any, summary: str) -> argparse.ArgumentPar
     verb.add_argument(
         "--traceback", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
-    verb.set_defaults(run=run)
+    verb.add_argument(
+        "--profile", metavar="DIR", help="write traces and flame graphs, see docs/profiles.md"
+    )
+    command = verb.prog.partition(" ")[2].replace(" ", "-")
+    verb.set_defaults(run=run, command=command)
     return verb
 
 

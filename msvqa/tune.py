@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msvqa import profiling
 from msvqa.checks.checkpoints import check_initial, check_initial_fit
 from msvqa.checks.coverage import check_validation
 from msvqa.checks.features import check_features
@@ -93,6 +94,7 @@ def tune(
             recipe=located.to_dict(),
             space=space.model_dump(mode="json"),
             placement=placement,
+            profile=profiling.folder(),
         )
         trials = sweep.ranked(search(job, resources, on_trial))
     best = sweep.write(trials)

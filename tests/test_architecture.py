@@ -43,7 +43,7 @@ VERBS = (
 )  # fmt: skip
 LEAVES = {
     "errors", "failures", "content", "text_files", "files", "storage", "cache", "strict_yaml",
-    "sections", "data_config", "stage_config",
+    "sections", "data_config", "stage_config", "profiling",
     "recipe", "run", "space", "data.batch", "collectives", "mvbench.tasks", "mvbench.prompts",
 }  # fmt: skip
 MAY_IMPORT = {
@@ -54,6 +54,7 @@ MAY_IMPORT = {
     "text_files": {"errors", "content"},
     "strict_yaml": {"errors", "text_files"},
     "interruption": set(),
+    "profiling": {"errors", "files"},
     "machine": {"files"},
     "storage": {"errors", "machine"},
     "cache": {"errors", "machine", "storage"},

@@ -3,7 +3,7 @@
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.exceptions import ExecutionTimeoutError
 
+from msvqa import profiling
 from msvqa.engine.unwrapping import sendable, user_error
 from msvqa.errors import ClusterError
 
@@ -41,6 +42,8 @@ class Work:
     """Whether results come in the order of the parts, or as soon as they are there."""
     no_progress_s: float = NO_PROGRESS_S
     """Longest time without any result."""
+    profile: str | None = field(default_factory=profiling.folder)
+    """Folder in which the actor that gets the first part records it."""
 
 
 def perform(work: Work, pool: Pool) -> Iterator[Result]:
@@ -97,15 +100,24 @@ class Messenger:
 
     def __call__(self, row: Result) -> Result:
         """Return the result of a part, or the failure."""
+        number = int(row["part"][0])
         try:
-            self._worker = self._worker or self._work.worker(*self._work.arguments)
-            return self._worker(self._work.parts[int(row["part"][0])])
+            with profiling.of_part(None if number else self._work.profile, self._name):
+                return self._result(number)
         except Exception as error:
             failure = user_error(error)
             if failure is None:
                 raise
             sent = pickle.dumps(sendable(failure, error))
             return {FAILURE: np.array([sent], dtype=object)}
+
+    @property
+    def _name(self) -> str:
+        return f"{self._work.worker.__name__}-worker0"
+
+    def _result(self, number: int) -> Result:
+        self._worker = self._worker or self._work.worker(*self._work.arguments)
+        return self._worker(self._work.parts[number])
 
 
 @contextmanager

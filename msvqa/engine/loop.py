@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msvqa import profiling
 from msvqa.collectives import worker_count
 from msvqa.data.augmentation import augment
 from msvqa.data.batch import Batch
@@ -83,6 +84,8 @@ class StageJob:
     validated_on: str | None = None
     """Prepared folder of the evaluation that the stage is validated on; None: the stage's own."""
     validation_store: str | None = None
+    profile: str | None = None
+    """Folder in which the first worker records itself; None: it does not."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as a dictionary; `StageJob(**job)` reads it back."""
@@ -136,7 +139,9 @@ def train_stage(job: StageJob, host: Host) -> Position:
         CheckpointError: the checkpoint does not fit.
         StoppedError: the run was asked to stop; a checkpoint is written.
     """
-    return StageLoop(job, host).run()
+    name = parse(job.recipe).stages[job.stage].name
+    with profiling.of_stage(job.profile if host.rank == 0 else None, f"{name}-worker0"):
+        return StageLoop(job, host).run()
 
 
 class StageLoop:
@@ -285,7 +290,8 @@ class StageLoop:
         self.watchdog.begins(f"loads the batch of step {self.position.step + 1}")
         for step_in_epoch, micro_batches in enumerate(_grouped(batches, self.stage), start=start):
             counting = float(plan.weight[step_in_epoch].sum())
-            self._step(micro_batches, counting)
+            with profiling.step(self.total_steps - self.position.step):
+                self._step(micro_batches, counting)
             self.watchdog.begins(f"meets the others after step {self.position.step}")
             stops = self.meeting.any(self.host.rank == 0 and self.stop_request.is_asked())
             self.window.waiting_s = batches.waiting_s

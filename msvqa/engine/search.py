@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from msvqa import profiling
 from msvqa.engine.checkpoint import checkpoint_name, newest_checkpoint
 from msvqa.engine.cluster import Placement, Resources, has_dashboard
 from msvqa.engine.loop import VALIDATED, Saver, train_stage
@@ -82,6 +83,8 @@ class SearchJob:
     recipe: dict[str, Any]
     space: dict[str, Any]
     placement: Placement
+    profile: str | None = None
+    """Folder in which the stages of the first trial record themselves."""
 
     def sweep(self) -> Sweep:
         """Return the sweep that the trials belong to."""
@@ -203,7 +206,8 @@ def run_trial(job: SearchJob, name: str, values: Mapping[str, Any]) -> None:
     lock.take()
     folder.remove(OUTCOME)
     try:
-        _run_trial(job, name, values)
+        with profiling.into(job.profile if trial_number(name) == 0 else None):
+            _run_trial(job, name, values)
     except NonFiniteLossError as error:
         # The same values would diverge again: this trial is over.
         write_outcome(folder, "diverged", str(error))

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import torch
 
+from msvqa import profiling
 from msvqa.data.prepared import prepared_location
 from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.engine import cluster, distributed
@@ -275,6 +276,7 @@ def stage_job(run: Run, number: int) -> StageJob:
         init_from=initial_checkpoint(recipe.stages[number], run),
         validated_on=prepared_location(other.data) if other else None,
         validation_store=_store_of(other) if other else None,
+        profile=profiling.folder(),
     )
 
 
