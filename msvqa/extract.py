@@ -14,7 +14,7 @@ from typing import Any
 import msvqa
 from msvqa.checks.copies import check_copies
 from msvqa.checks.features import check_features
-from msvqa.checks.recipe import width_problems
+from msvqa.checks.recipe import compiler_problems, width_problems
 from msvqa.checks.sources import source_problems
 from msvqa.data import store as stores
 from msvqa.data.features import check_ids, write_hdf5
@@ -114,7 +114,9 @@ def check_extraction(recipe: Recipe, hdf5: Path | None = None) -> None:
         raise RecipeError(["HDF5 files hold features, but the recipe has no section `features`"])
     if hdf5 is not None:
         open_folder(hdf5.absolute().parent).create()
-    problems = [*width_problems(recipe), *source_problems(recipe, within=f"{processor.section}.")]
+    section = f"{processor.section}."
+    problems = [*width_problems(recipe), *source_problems(recipe, within=section)]
+    problems += [found for found in compiler_problems(recipe) if found.startswith(section)]
     if problems:
         raise RecipeError(problems)
 

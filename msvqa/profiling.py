@@ -1,15 +1,17 @@
 """Where the time of a command goes: traces of PyTorch's operators, and flame graphs of Python.
 
-DIR/COMMAND.trace.json    COMMAND.flame.html           the command's own process, its first 30 s
-DIR/STAGE-worker0.trace.json  STAGE-worker0.flame.html  the first worker of a training stage
-DIR/CLASS-worker0.…                                     the first part of work dealt to actors
+DIR/COMMAND.trace.json.gz  COMMAND.flame.html  the command's own process, its first 30 s
+DIR/STAGE-worker0.…                            the first worker of a training stage
+DIR/CLASS-worker0.…                            the first part of work dealt to actors
 
 What is recorded has bounds, so a command may last for days. Nothing here changes what is computed.
 """
 
+import gzip
 import importlib.util
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +31,7 @@ INTERVAL_S = 0.002
 """Between two looks at what a thread does."""
 WARM_STEPS, TRACED_STEPS = 5, 5
 """Steps of a stage before its trace begins, and those in it."""
-TRACE, FLAME = ".trace.json", ".flame.html"
+TRACE, FLAME = ".trace.json.gz", ".flame.html"
 
 _folder: ContextVar[str | None] = ContextVar("_folder", default=None)
 _stage: ContextVar["_StageRecording | None"] = ContextVar("_stage", default=None)
@@ -220,7 +222,17 @@ class _Trace:
         """Write what was recorded."""
         self.stop()
         if self._profiler is not None:
-            _write(self._file, lambda file: self._profiler.export_chrome_trace(str(file)))
+            _write(self._file, self._export)
+
+    def _export(self, file: Path) -> None:
+        """Write JSON that is packed, to a twentieth."""
+        plain = file.with_name(f"{file.name}.json")
+        try:
+            self._profiler.export_chrome_trace(str(plain))
+            with plain.open("rb") as source, gzip.open(file, "wb", compresslevel=1) as packed:
+                shutil.copyfileobj(source, packed)
+        finally:
+            plain.unlink(missing_ok=True)
 
 
 class _Flame:

@@ -109,6 +109,8 @@ class FeaturesConfig(Config):
     precision: Precision = "float32"
     """Number format in which encoders compute. `auto` is bf16 where the machine that extracts gains
     by it and the features stay as they are, else float32; the store keeps what was chosen."""
+    compile: bool = False
+    """Compile the encoders, which takes a minute or more in every worker: for many videos."""
     resident: Literal["none", "device"] = "none"
     """`device` copies the features of a split to the GPU once, and batches carry row numbers only.
     Without a GPU nothing changes: all workers of a machine map the same store into memory."""
@@ -127,6 +129,8 @@ class FeaturesConfig(Config):
             raise ValueError("appearance and motion go together")
         if any(files) and self.precision != "float32":
             raise ValueError(f"precision: {self.precision} is for encoders, and these are files")
+        if any(files) and self.compile:
+            raise ValueError("compile: is for encoders, and these are files")
         return self
 
 

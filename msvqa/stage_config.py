@@ -198,6 +198,9 @@ class StageConfig(Config):
     """Schedules of single parts of the model."""
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
+    compile: bool = False
+    """Compile the steps of training: faster by a part after minutes, the last digits differ. What
+    validates and answers is not compiled, and checkpoints are the same."""
     sharding: Literal["ddp", "fsdp"] = "ddp"
     """`ddp`: every worker has the whole model. `fsdp`: each has a part of every parameter, gradient
     and moment, for models that no GPU has room for; they are put together layer by layer, and whole
@@ -222,6 +225,8 @@ class StageConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StageConfig":
+        if self.compile and self.sharding == "fsdp":
+            raise ValueError("compile: of a model in parts (sharding: fsdp) nothing is compiled")
         if self.fresh and self.init_from is None:
             raise ValueError("fresh: without init_from all parts start as at birth")
         rates: dict[str, Mapping[str, object]] = {

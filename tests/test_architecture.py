@@ -43,7 +43,7 @@ VERBS = (
 )  # fmt: skip
 LEAVES = {
     "errors", "failures", "content", "text_files", "files", "storage", "cache", "strict_yaml",
-    "sections", "data_config", "stage_config", "profiling",
+    "sections", "data_config", "stage_config", "profiling", "compilation",
     "recipe", "run", "space", "data.batch", "collectives", "mvbench.tasks", "mvbench.prompts",
 }  # fmt: skip
 MAY_IMPORT = {
@@ -55,6 +55,7 @@ MAY_IMPORT = {
     "strict_yaml": {"errors", "text_files"},
     "interruption": set(),
     "profiling": {"errors", "files"},
+    "compilation": {"errors"},
     "machine": {"files"},
     "storage": {"errors", "machine"},
     "cache": {"errors", "machine", "storage"},

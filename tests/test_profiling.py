@@ -1,5 +1,6 @@
 """Profiles of commands and workers: their bounds, what they show, and that nothing else changes."""
 
+import gzip
 import json
 import re
 import sys
@@ -25,7 +26,8 @@ LOADED = re.compile(r"<(?:script|img|iframe)[^>]*\ssrc=|<link[^>]*\shref=|@impor
 
 def names(folder: Path, name: str) -> set[str]:
     """Return the names of what a trace has."""
-    content = json.loads((folder / f"{name}{TRACE}").read_text(encoding="utf-8"))
+    with gzip.open(folder / f"{name}{TRACE}") as file:
+        content = json.load(file)
     return {str(event.get("name")) for event in content["traceEvents"]}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from msvqa.checks.sources import source_problems
+from msvqa.compilation import lacking
 from msvqa.data.processors.processor import processor_of, processors_of
 from msvqa.engine import cluster
 from msvqa.engine.inputs import model_sizes
@@ -44,10 +45,25 @@ def check_settings(recipe: Recipe) -> None:
 def _check(recipe: Recipe, found: list[str]) -> None:
     cluster.refuse_lost({"runs": recipe.runs})
     problems = [*_worker_problems(recipe), *found, *width_problems(recipe)]
+    problems += compiler_problems(recipe)
     problems += _model_problems(recipe)
     if problems:
         raise RecipeError(problems)
     cluster.check_resources(recipe.scaling, data_cpus=data_cpus(recipe))
+
+
+def compiler_problems(recipe: Recipe) -> list[str]:
+    """Return what is to be compiled and cannot be here; nodes of a named cluster say so later."""
+    if cluster.joins_cluster():
+        return []
+    wanted = [f"stages.{n}.compile" for n, stage in enumerate(recipe.stages) if stage.compile]
+    wanted += [
+        f"{processor.section}.compile"
+        for processor in processors_of(recipe)
+        if getattr(processor.config, "compile", False)
+    ]
+    problem = lacking("cuda" if torch.cuda.is_available() else "cpu") if wanted else ""
+    return [f"{key}: {problem}" for key in dict.fromkeys(wanted) if problem]
 
 
 def width_problems(recipe: Recipe) -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from msvqa import profiling
 from msvqa.collectives import worker_count
+from msvqa.compilation import compile_forward
 from msvqa.data.augmentation import augment
 from msvqa.data.batch import Batch
 from msvqa.data.folds import has_split
@@ -171,6 +172,8 @@ class StageLoop:
         self.evaluator = evaluator_of_stage(self.validated_by)(self.validated_by.evaluation)
         self._prepare_parameters()
         self.parallel = parallel.share(self.objective, self.stage, self.device)
+        if self.stage.compile:
+            compile_forward(self.objective, f"stages {self.stage.name}")
         self.optimizer = build_optimizer(self.model, self.stage.optimizer)
         self.position = self._restore(resume)
         self.total_steps, self.epoch_steps = self._count_steps()

@@ -8,6 +8,7 @@ from itertools import islice
 
 import torch
 
+from msvqa.compilation import compile_forward
 from msvqa.data.batch import Batch
 from msvqa.data.folds import read_split
 from msvqa.data.found_store import find_store, refuse_rejected
@@ -90,6 +91,8 @@ def _rehearse_stage(view: Recipe, prepared: Prepared, device: torch.device) -> E
     kind = resolve(stage.objective.name, OBJECTIVES, "objective")
     objective: Objective = kind(stage.objective, model)
     choose_trained(model, objective, stage)
+    if stage.compile:
+        compile_forward(objective, f"stages {stage.name}")
     loss, step_s = _time_step(objective.train(), stage, batches, device)
     if not math.isfinite(loss):
         rows = {int(row) for batch in batches for row in batch["video"]}

@@ -115,8 +115,9 @@ class Features(Processor):
         return FeatureExtractor(self)
 
     def _encoders_identity(self) -> dict[str, Any]:
+        compiles = self.config.compile
         return {
-            part: encoder_identity(config, self.seed, self.precision_of(part))
+            part: encoder_identity(config, self.seed, self.precision_of(part), compiles=compiles)
             for part, (config, _) in self.encoders().items()
         }
 
@@ -132,7 +133,9 @@ class FeatureExtractor(DecodingExtractor):
         super().__init__(features.clips, sorted({features.appearance_px, features.motion_px}))
         self._features = features
         self._appearance, self._motion = (
-            FrozenEncoder(part, config, processor.seed, processor.precision_of(part))
+            FrozenEncoder(
+                part, config, processor.seed, processor.precision_of(part), features.compile
+            )
             for part, (config, _) in processor.encoders().items()
         )
 

@@ -62,6 +62,8 @@ class FrameFeatures(Processor):
         """Of the store and of batches."""
         precision: Precision = "float32"
         """Number format in which the encoder computes, as in the section `features`."""
+        compile: bool = False
+        """Compile the encoder, as in the section `features`."""
         decoder: Literal["pyav", "decord"] = "pyav"
         store: Location | None = None
         """Folder of the store; by default inside the prepared folder."""
@@ -122,7 +124,8 @@ class FrameFeatures(Processor):
         return FrameFeatureExtractor(self)
 
     def _encoder_identity(self) -> dict[str, Any]:
-        return encoder_identity(self.config.encoder, self.seed, self.precision_of("encoder"))
+        config, precision = self.config, self.precision_of("encoder")
+        return encoder_identity(config.encoder, self.seed, precision, compiles=config.compile)
 
 
 class FrameFeatureExtractor(FrameExtractor):
@@ -135,7 +138,8 @@ class FrameFeatureExtractor(FrameExtractor):
         super().__init__(view, config.timeout_s)
         self._config = config
         precision = processor.precision_of("encoder")
-        self._encoder = FrozenEncoder("frame", config.encoder, processor.seed, precision)
+        compiles = config.compile
+        self._encoder = FrozenEncoder("frame", config.encoder, processor.seed, precision, compiles)
 
     def trials(self, medium: Medium) -> list[Trial]:
         """Try number formats of the encoder on the frames of a medium."""

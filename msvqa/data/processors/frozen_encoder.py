@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from msvqa.compilation import compile_forward
 from msvqa.data.finite import as_stored
 from msvqa.data.store import with_precision
 from msvqa.errors import StoreError
@@ -61,7 +62,12 @@ class FrozenEncoder:
     """An encoder that is built when it first encodes."""
 
     def __init__(
-        self, part: str, config: NamedConfig, seed: int, precision: str = "float32"
+        self,
+        part: str,
+        config: NamedConfig,
+        seed: int,
+        precision: str = "float32",
+        compiles: bool = False,
     ) -> None:
         """Take what it is built of.
 
@@ -71,9 +77,10 @@ class FrozenEncoder:
             seed: of an encoder without weights.
             precision: number format of its operators; `auto`, where no store has settled it, is
                 float32.
+            compiles: whether it is compiled when it first encodes.
         """
         self._part, self._config, self._seed = part, config, seed
-        self._precision = precision
+        self._precision, self._compiles = precision, compiles
 
     def encode(self, pixels: np.ndarray, per_pass: int, dtype: str) -> np.ndarray:
         """Return features (N, D) in the type of a store.
@@ -134,7 +141,10 @@ class FrozenEncoder:
 
     @cached_property
     def _encoder(self) -> "Encoder":
-        return open_encoder(self._part, self._config, self._seed)
+        encoder = open_encoder(self._part, self._config, self._seed)
+        if self._compiles:
+            compile_forward(encoder, f"the encoder of {self._part} features")
+        return encoder
 
 
 def open_encoder(part: str, config: NamedConfig, seed: int) -> "Encoder":
@@ -153,19 +163,25 @@ def open_encoder(part: str, config: NamedConfig, seed: int) -> "Encoder":
     return encoder
 
 
-def encoder_identity(config: NamedConfig, seed: int, precision: str) -> dict[str, Any]:
+def encoder_identity(
+    config: NamedConfig, seed: int, precision: str, *, compiles: bool = False
+) -> dict[str, Any]:
     """Return everything that the features of an encoder depend on.
 
     Args:
         config: its section.
         seed: of an encoder without weights.
         precision: `float32`, `bf16`, or `auto` where that is not settled yet.
+        compiles: whether it is compiled, which changes the last digits.
 
     Raises:
         StoreError: its file of weights is absent.
     """
     identity: dict[str, Any] = with_precision(config.model_dump(mode="json"), precision)
     weights = identity.pop("weights", None)
+    if compiles:
+        # Stores of encoders that are not have no such entry.
+        identity["compile"] = True
     if weights is None:
         return {**identity, "random_weights_of_seed": seed}
     if not Path(weights).is_file():
