@@ -94,14 +94,14 @@ def plain(folder: str) -> Seconds:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    mark = Path(folder) / f"plain-{os.getpid()}"
+    mark = Path(folder, f"plain-{os.getpid()}.txt")
     ray.init(address=os.environ.get("RAY_ADDRESS", "local"), log_to_driver=False)
     TorchTrainer(
         _leave,
         train_loop_config={"mark": str(mark)},
         torch_config=TorchConfig("gloo"),
         scaling_config=ScalingConfig(num_workers=1),
-        run_config=RunConfig(name=mark.name, storage_path=folder),
+        run_config=RunConfig(name=mark.stem, storage_path=folder),
     ).fit()
     ray.shutdown()
     begun = since_the_command() - time.time()

@@ -12,7 +12,9 @@ import yaml
 
 from msvqa import cli, profiling
 from msvqa.data.datasets.synthetic import generate
+from msvqa.engine import search
 from msvqa.engine.checkpoint import read_weights
+from msvqa.engine.cluster import Placement
 from msvqa.engine.loop import train_stage
 from msvqa.profiling import FLAME, TRACE, TRACED_STEPS, WARM_STEPS
 from msvqa.run import Run
@@ -134,6 +136,19 @@ def test_a_recorded_stage_has_the_same_weights(tmp_path):
     plain, recorded = found
     assert plain.keys() == recorded.keys()
     assert all(torch.equal(plain[name], recorded[name]) for name in plain)
+
+
+def test_of_a_search_the_first_trial_is_recorded(tmp_path, monkeypatch):
+    folders = []
+    monkeypatch.setattr(search, "_run_trial", lambda *_: folders.append(profiling.folder()))
+    job = search.SearchJob(
+        recipe=raw_recipe(tmp_path), placement=Placement(1, 1.0, 0.0), profile="profiles",
+        space={"name": "two", "fields": {"seed": {"grid": [1, 2]}}, "search": "grid"},
+    )  # fmt: skip
+    for name in ("trial-0000", "trial-0001"):
+        search.run_trial(job, name, {})
+    assert folders == ["profiles", None]
+    assert profiling.folder() is None
 
 
 @pytest.mark.ray

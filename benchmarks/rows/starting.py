@@ -81,7 +81,9 @@ def _compared(setting: Setting, place: Callable[[int], Path], address: str = "")
         address: cluster to join; empty: each starts one.
     """
     found: Found = {"ours": [], "bare": []}
-    environment = {**os.environ, "RAY_ADDRESS": address or "local"}
+    # Where nothing is said a bare start of Ray leaves a token in the user's home.
+    own = {"RAY_ADDRESS": address or "local", "RAY_AUTH_MODE": "disabled"}
+    environment = {**os.environ, **own}
 
     def run(way: str, *words: str) -> None:
         command = [sys.executable, "-m", "benchmarks.first_step", *words]
