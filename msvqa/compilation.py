@@ -18,11 +18,9 @@ if TYPE_CHECKING:
 
 def lacking(device: str) -> str:
     """Return what this machine lacks to compile for a device type, and what to do; or nothing."""
-    if device == "cuda":
-        return (
-            "" if importlib.util.find_spec("triton") else "there is no triton: pip install triton"
-        )
-    # As PyTorch looks for it.
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        return "there is no triton, which compiles for GPUs: pip install triton, or compile=false"
+    # As PyTorch looks for it; of triton, too, what starts its kernels is compiled by one.
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         return (

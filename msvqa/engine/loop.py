@@ -140,7 +140,7 @@ def train_stage(job: StageJob, host: Host) -> Position:
         CheckpointError: the checkpoint does not fit.
         StoppedError: the run was asked to stop; a checkpoint is written.
     """
-    name = parse(job.recipe).stages[job.stage].name
+    name = job.recipe["stages"][job.stage]["name"]
     with profiling.of_stage(job.profile if host.rank == 0 else None, f"{name}-worker0"):
         return StageLoop(job, host).run()
 
