@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.measure import OwnMemory, write
+from benchmarks.measure import Family, OwnMemory, write
 
 VERBS = ("extract", "epoch", "evaluate")
 FIRST = {"videos": 12, "questions": 3, "clips": 2}
@@ -104,16 +104,13 @@ def _without_ray() -> Iterator[None]:
 
 
 def _took(work: Callable[[], Any]) -> dict[str, float]:
+    # Also that of the processes that decode.
+    cpu_s = Family().seconds_with_own
     with OwnMemory() as memory:
-        before, start, cpu = memory.gb, time.perf_counter(), _cpu_s()
+        before, start, cpu = memory.gb, time.perf_counter(), cpu_s()
         work()
-        took = {"s": time.perf_counter() - start, "cpu_s": _cpu_s() - cpu}
+        took = {"s": time.perf_counter() - start, "cpu_s": cpu_s() - cpu}
     return {**took, "gb": memory.gb - before}
-
-
-def _cpu_s() -> float:
-    """Return the processor time of this process and of the children that have ended."""
-    return sum(os.times()[:4])
 
 
 def run() -> dict[tuple[str, int], dict[str, dict[str, float]]]:
