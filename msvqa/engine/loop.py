@@ -7,7 +7,6 @@ uninterrupted one, also in the middle of an epoch.
 
 import logging
 import math
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -40,6 +39,7 @@ from msvqa.engine.checkpoint import (
 )
 from msvqa.engine.inputs import Inputs, open_inputs
 from msvqa.engine.memory import peak_memory_bytes
+from msvqa.engine.meter import Meter
 from msvqa.engine.optim import (
     Moment,
     build_optimizer,
@@ -127,9 +127,6 @@ class _Window:
     steps: list[int] = field(default_factory=list)
     parts: list[dict[str, Tensor]] = field(default_factory=list)
     videos: list[list[int]] = field(default_factory=list)
-    questions: float = 0.0
-    waiting_s: float = 0.0
-    start_s: float = field(default_factory=time.perf_counter)
 
 
 def train_stage(job: StageJob, host: Host) -> Position:
@@ -164,6 +161,7 @@ class StageLoop:
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Filling fresh memory only serves to find reads of it, and costs time in every step.
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        self.meter = Meter(self.device, self.stage, counts=host.rank == 0)
         self.resumed = resume is not None
         self.model = self._build_model(job, resume)
         self.objective: Objective = resolve(self.stage.objective.name, OBJECTIVES, "objective")(
@@ -289,15 +287,17 @@ class StageLoop:
         start = self.position.step_in_epoch
         batches = Prefetched(lambda: self._batches(plan, start))
         self.window = _Window()
+        self.meter.begin()
         self.objective.train()
         self.watchdog.begins(f"loads the batch of step {self.position.step + 1}")
         for step_in_epoch, micro_batches in enumerate(_grouped(batches, self.stage), start=start):
-            counting = float(plan.weight[step_in_epoch].sum())
+            kind = self._kind(plan, step_in_epoch)
             with profiling.step(self.total_steps - self.position.step):
-                self._step(micro_batches, counting)
+                self._step(micro_batches, kind)
+            counting = float(plan.weight[step_in_epoch].sum())
+            self.meter.stepped(kind, counting, batches.waiting_s)
             self.watchdog.begins(f"meets the others after step {self.position.step}")
             stops = self.meeting.any(self.host.rank == 0 and self.stop_request.is_asked())
-            self.window.waiting_s = batches.waiting_s
             last = step_in_epoch + 1 == plan.steps or self.position.step >= self.total_steps
             if last or self.position.step % self.stage.log_every_steps == 0:
                 self._log(batches)
@@ -308,7 +308,7 @@ class StageLoop:
                 if self._validate_within_epoch():
                     return True
                 # The time of the validation is none of the next steps'.
-                self.window = _Window()
+                self.meter.begin()
             elif stops or self._is_asked_for():
                 self._log(batches)
                 self._report({}, score=None, finished=False)
@@ -316,6 +316,12 @@ class StageLoop:
                 raise self._stopped()
             self.watchdog.begins(f"loads the batch of step {self.position.step + 1}")
         raise RuntimeError(f"epoch {self.position.epoch} has no steps left")
+
+    def _kind(self, plan: EpochPlan, step_in_epoch: int) -> int:
+        """Return which stream a step is of; steps of images have other operations than others."""
+        if self.stage.batch.streams == "mixed":
+            return 0
+        return int(self.training.split.stream[plan.rows[step_in_epoch].flat[0]])
 
     def _is_asked_for(self) -> bool:
         """Return whether the recipe asks for a checkpoint after this very step."""
@@ -343,7 +349,7 @@ class StageLoop:
     def _share(self) -> Share:
         return Share(self.host.rank, worker_count())
 
-    def _step(self, micro_batches: list[Batch], counting: float) -> None:
+    def _step(self, micro_batches: list[Batch], kind: int) -> None:
         """Take one optimizer step over the micro batches, whose gradients add up."""
         position = self.position
         torch.manual_seed(
@@ -353,7 +359,8 @@ class StageLoop:
         self.watchdog.begins(f"computes the loss of step {position.step + 1}")
         for number, batch in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
-            with self.parallel.adding_up(last):
+            counting = self.meter.counting(kind, times=len(micro_batches))
+            with counting, self.parallel.adding_up(last):
                 with autocast(self.device, self.stage.precision):
                     parts = self.parallel(self._augmented(batch))
                 if last:
@@ -373,7 +380,6 @@ class StageLoop:
         self.window.videos.append(
             [v for batch in micro_batches for v in batch["video"].flatten().tolist()]
         )
-        self.window.questions += counting
         self.position = replace(
             position, step=position.step + 1, step_in_epoch=position.step_in_epoch + 1
         )
@@ -388,6 +394,7 @@ class StageLoop:
     def _log(self, batches: Prefetched) -> None:
         """Average the steps since the last row; stop on a non-finite loss."""
         window, self.window = self.window, _Window()
+        lap = self.meter.end()
         batches.waiting_s = 0.0
         if not window.steps:
             return
@@ -395,15 +402,11 @@ class StageLoop:
         values = torch.stack([torch.stack([p[n].double() for n in names]) for p in window.parts])
         self._refuse_non_finite(values, window)
         means = distributed.mean_over_workers(values.mean(0))
-        elapsed = max(time.perf_counter() - window.start_s, 1e-9)
-        step_s = elapsed / len(window.steps)
         numbers = dict(zip(names, means.tolist(), strict=True)) | {
             "lr": self.optimizer.param_groups[-1]["lr"],
-            "questions_per_s": window.questions / elapsed,
-            "waiting": window.waiting_s / elapsed,
+            **lap.numbers(self.total_steps - self.position.step),
             "memory_gb": peak_memory_bytes(self.device) / 1e9,
             "steps": self.total_steps,
-            "eta_s": (self.total_steps - self.position.step) * step_s,
         }
         self._track("train", numbers)
 

@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -16,10 +16,10 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from torch import Tensor
 
 from msvqa.data.sampling import sample_clips
 from msvqa.data.video import decode
+from msvqa.engine.operations import best_time, product_flops
 from msvqa.errors import VideoError
 from msvqa.recipe import ClipsConfig
 
@@ -49,7 +49,7 @@ class Speed:
     encoder_flops: float
     """Operations per second that a batch of frames reaches in ResNet-101."""
     decode_s: float
-    """Processor seconds for one video on one core, both frame sizes of extraction."""
+    """Processor seconds for one video on one core, in all frame sizes of extraction."""
     video_flops: float
     """Operations for the features of one video."""
 
@@ -62,6 +62,19 @@ class Speed:
     def decoded_per_s(self) -> float:
         """Videos per second that all cores can decode."""
         return self.cpus * UTILISATION / (self.decode_s * (1 + TRANSPORT))
+
+    def extracted_per_s(self, *, encodes: bool) -> float:
+        """Return the videos per second that come out at best.
+
+        Args:
+            encodes: whether the published encoders see the videos, on a machine without GPU with
+                the cores that decode; else frames are kept.
+        """
+        if not encodes:
+            return self.decoded_per_s
+        if self.device == "cpu":
+            return 1 / (1 / self.decoded_per_s + 1 / self.computed_per_s)
+        return min(self.decoded_per_s, self.computed_per_s)
 
     @property
     def decode_workers(self) -> int:
@@ -77,22 +90,25 @@ class Speed:
         return "decoding" if self.decoded_per_s < self.computed_per_s else "computing"
 
 
-def measure(clips: ClipsConfig, videos: Sequence[Path] = ()) -> Speed:
+def measure(
+    clips: ClipsConfig, videos: Sequence[Path] = (), sizes_px: Sequence[int] = EXTRACTION_PX
+) -> Speed:
     """Time one matrix product, one encoder batch and the decoding of some videos.
 
     Args:
         clips: number and length of the clips.
         videos: files to decode; a drawn video of 10 s where none is given.
+        sizes_px: height, equal to width, of the frames that are made of each video.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    gemm = {str(kind).removeprefix("torch."): _gemm_flops(device, kind) for kind in TYPES}
+    gemm = {str(kind).removeprefix("torch."): product_flops(device, kind) for kind in TYPES}
     return Speed(
         device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         devices=torch.cuda.device_count() if device.type == "cuda" else 1,
         cpus=len(os.sched_getaffinity(0)),
         gemm_flops=gemm,
         encoder_flops=_encoder_flops(device),
-        decode_s=_decode_s(clips, videos),
+        decode_s=_decode_s(clips, videos, sizes_px),
         video_flops=video_flops(clips),
     )
 
@@ -101,24 +117,6 @@ def video_flops(clips: ClipsConfig) -> float:
     """Return the operations for the features of one video at the sizes of extraction."""
     frames = clips.num_clips * clips.frames_per_clip
     return frames * (RESNET_101_FLOPS + RESNEXT_101_FLOPS / 16)
-
-
-def _best_time(work: Callable[[], Tensor], device: torch.device, repeats: int = 4) -> float:
-    """Return the shortest time of one call; the first call only warms up."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
-
-
-def _gemm_flops(device: torch.device, kind: torch.dtype) -> float:
-    n = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.rand(n, n, device=device, dtype=kind) for _ in range(2))
-    return 2 * n**3 / _best_time(lambda: a @ b, device)
 
 
 @torch.inference_mode()
@@ -133,11 +131,11 @@ def _encoder_flops(device: torch.device) -> float:
     times = []
     for kind in TYPES:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=kind is torch.bfloat16):
-            times.append(_best_time(lambda: network(pixels), device, repeats=3))
+            times.append(best_time(lambda: network(pixels), device, repeats=3))
     return frames * RESNET_101_FLOPS / min(times)
 
 
-def _decode_s(clips: ClipsConfig, videos: Sequence[Path]) -> float:
+def _decode_s(clips: ClipsConfig, videos: Sequence[Path], sizes_px: Sequence[int]) -> float:
     """Return the median processor time of decoding; files without frames are passed over."""
     plan = partial(sample_clips, num_clips=clips.num_clips, frames_per_clip=clips.frames_per_clip)
     with tempfile.TemporaryDirectory() as folder:
@@ -147,14 +145,14 @@ def _decode_s(clips: ClipsConfig, videos: Sequence[Path]) -> float:
         for video in videos:
             start = time.process_time()
             try:
-                decode(video, plan, EXTRACTION_PX, clips.decoder)
+                decode(video, plan, sizes_px, clips.decoder)
             except VideoError:
                 continue
             times.append(time.process_time() - start)
             if len(times) == CLIPS_TIMED + 1:
                 break
     # The first one also loads libraries.
-    return float(np.median(times[1:] or times)) if times else _decode_s(clips, ())
+    return float(np.median(times[1:] or times)) if times else _decode_s(clips, (), sizes_px)
 
 
 def _draw_video(path: Path, frames: int = 300) -> Path:

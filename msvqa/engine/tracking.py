@@ -28,10 +28,10 @@ EVENTS_WAITING = 1000
 """More than there are numbers in a row."""
 ROW_KEYS = ("stage", "kind", "step", "epoch", "time_s")
 """Keys of a row that say where it belongs; all others are numbers."""
-OF_THE_MACHINE = ("questions_per_s", "waiting", "memory_gb")
+OF_THE_MACHINE = ("questions_per_s", "waiting", "memory_gb", "tflops", "share_of_peak")
 """Numbers that TensorBoard shows apart from those of learning, and below them: by the alphabet."""
-NOT_SHOWN = ("steps", "eta_s")
-"""Numbers that say how far the stage is, which are no curves."""
+NOT_SHOWN = ("steps", "eta_s", "workers")
+"""Numbers that say how far the stage is and with how many, which are no curves."""
 
 
 class Tracker:

@@ -12,7 +12,7 @@ Row = Mapping[str, Any]
 
 PLACE = ("stage", "kind", "step", "epoch", "time_s")
 """Columns that say where a row belongs."""
-NOT_DRAWN = ("steps", "eta_s", "mse_255")
+NOT_DRAWN = ("steps", "eta_s", "workers", "tflops", "share_of_peak", "mse_255")
 """Columns without news: counts, and what another column says on another scale."""
 LAST = ("gradient_norm", "lr", "waiting", "questions_per_s", "memory_gb")
 """Columns about the course of the training, drawn after losses and metrics."""

@@ -1,0 +1,125 @@
+"""The speed of training steps: examples a second, waiting for data, operations beside the best."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from msvqa.collectives import worker_count
+from msvqa.engine.operations import Operations, product_flops
+from msvqa.stage_config import StageConfig
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass
+class Lap:
+    """Steps in a row."""
+
+    best_flops: float
+    """Operations a second that a step could reach; 0 where nobody asks."""
+    waited_before_s: float = 0.0
+    """What the clock of waiting shows at the start."""
+    start_s: float = field(default_factory=time.perf_counter)
+    steps: int = 0
+    examples: float = 0.0
+    operations: float = 0.0
+    waiting_s: float = 0.0
+
+    def add(self, examples: float, operations: float, waited_s: float) -> None:
+        """Take up a step."""
+        self.steps += 1
+        self.examples += examples
+        self.operations += operations
+        self.waiting_s = waited_s - self.waited_before_s
+
+    def numbers(self, steps_left: int) -> dict[str, float]:
+        """Return what a row says of speed; the lap ends now."""
+        elapsed = max(time.perf_counter() - self.start_s, 1e-9)
+        numbers = {
+            "questions_per_s": self.examples / elapsed,
+            "waiting": self.waiting_s / elapsed,
+            "eta_s": steps_left * elapsed / max(self.steps, 1),
+            "workers": worker_count(),
+        }
+        if self.operations and self.best_flops:
+            flops = self.operations / elapsed
+            numbers |= {"tflops": flops / 1e12, "share_of_peak": flops / self.best_flops}
+        return numbers
+
+
+class Meter:
+    """Times steps, of which the first of each kind are left out: their operations are counted.
+
+    The ceiling is measured here, before the first step, and not taken from `msvqa doctor`: with the
+    threads and on the node that this worker has, where nobody may ever have called the doctor. It
+    takes a tenth of a second. In float32 on GPUs it is the product without TF32, which convolutions
+    may use: there the share may be more than 1.
+    """
+
+    def __init__(self, device: torch.device, stage: StageConfig, *, counts: bool) -> None:
+        """Measure the ceiling.
+
+        Args:
+            device: where steps compute.
+            stage: says in which type.
+            counts: whether operations are counted; by the first worker alone, whose rows are kept.
+        """
+        self._device, self._counts = device, counts
+        self._best = product_flops(device, TYPES[stage.precision]) if counts else 0.0
+        if counts and device.type == "cuda":
+            # The matrices are no part of what the stage needs.
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        self._operations: dict[int, int] = {}
+        self._has_counted = False
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a lap; the clock of waiting stands at 0."""
+        self._whole, self._timed = Lap(0.0), Lap(self._best)
+
+    def end(self) -> Lap:
+        """Return the lap that ends, and begin another.
+
+        Where it has no step that was timed, it is the one with those that were counted.
+        """
+        ended = self._timed if self._timed.steps else self._whole
+        self.begin()
+        return ended
+
+    @contextmanager
+    def counting(self, kind: int, times: int) -> Iterator[None]:
+        """Count the operations of the block, if it is of the first step of its kind.
+
+        Args:
+            kind: as in `stepped`.
+            times: how many such blocks, which are alike, a step has; the first is counted.
+        """
+        if not self._counts or kind in self._operations:
+            yield
+            return
+        with Operations() as operations:
+            yield
+        self._operations[kind] = times * operations.count
+        self._has_counted = True
+
+    def stepped(self, kind: int, examples: float, waited_s: float) -> None:
+        """Take up a step that is done.
+
+        Args:
+            kind: which of the steps of a stage; those of a kind have equally many operations.
+            examples: how many of all workers counted in it.
+            waited_s: what the clock of waiting shows.
+        """
+        operations = self._operations.get(kind, 0)
+        self._whole.add(examples, operations, waited_s)
+        if not self._has_counted:
+            self._timed.add(examples, operations, waited_s)
+            return
+        self._has_counted = False
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._timed = Lap(self._best, waited_s)

@@ -1,0 +1,112 @@
+"""Operations: how many a step takes, and how many a second the best matrix product reaches.
+
+A multiplication with its addition counts as 2. Counted are matrix products, convolutions, attention
+and LSTMs, which are nearly all of a step; what is computed again to save memory counts again.
+"""
+
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+aten = torch.ops.aten
+PRODUCT_SIZES = {"cpu": (512, 1024), "cuda": (8192,)}
+"""Of square matrices; on processors of few cores the smaller ones are faster."""
+REPEATS = 4
+
+
+def _recurrent(sequence: Tensor, *weights: Tensor) -> int:
+    """Count a layer of an LSTM over (T, B, D): each weight is used at each place."""
+    places = sequence.shape[0] * sequence.shape[1]
+    return 2 * places * sum(weight.numel() for weight in weights if weight.ndim == 2)
+
+
+def _cudnn_rnn(sequence: Tensor, weights: list[Tensor], *_: Any, **__: Any) -> int:
+    return _recurrent(sequence, *weights)
+
+
+def _mkldnn_rnn(sequence: Tensor, inner: Tensor, hidden: Tensor, *_: Any, **__: Any) -> int:
+    return _recurrent(sequence, inner, hidden)
+
+
+def _twice(formula: Callable[..., int]) -> Callable[..., int]:
+    """Return the formula of a gradient: with respect to what comes in, and to the weights."""
+    return lambda *arguments, **named: 2 * formula(*arguments, **named)
+
+
+# PyTorch has no formula for attention on processors, nor for any LSTM.
+FORMULAS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[
+        aten._scaled_dot_product_flash_attention
+    ],
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        aten._scaled_dot_product_flash_attention_backward
+    ],
+    aten.mkldnn_rnn_layer: _mkldnn_rnn,
+    aten.mkldnn_rnn_layer_backward: _twice(_mkldnn_rnn),
+    aten._cudnn_rnn: _cudnn_rnn,
+    aten._cudnn_rnn_backward: _twice(_cudnn_rnn),
+}
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations of the block; its results stay the same bit for bit.
+
+    PyTorch's own `FlopCounterMode` also hangs hooks on every module and tensor, to say which layer
+    takes how many. In the midst of training these would be in the way of those of others.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Compute, and count."""
+        kwargs = kwargs or {}
+        formula = FORMULAS.get(getattr(func, "_overloadpacket", None))
+        if formula is None and isinstance(func, torch._ops.OpOverload):
+            # Without gradients, operators arrive here that are made of those with a formula.
+            with self:
+                found = func.decompose(*args, **kwargs)
+            if found is not NotImplemented:
+                return found
+        out = func(*args, **kwargs)
+        if formula is not None:
+            self.count += formula(*args, **kwargs, out_val=out)
+        return out
+
+
+def best_time(work: Callable[[], Tensor], device: torch.device, repeats: int = REPEATS) -> float:
+    """Return the shortest time of one call in seconds; the first call only warms up."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+@cache
+def product_flops(device: torch.device, kind: torch.dtype) -> float:
+    """Return the operations per second of the best matrix product of a type, as threads are now.
+
+    Takes a tenth of a second. No random numbers of others are used up.
+    """
+    generator = torch.Generator(device).manual_seed(0)
+    found = 0.0
+    for n in PRODUCT_SIZES[device.type]:
+        a, b = (torch.rand(n, n, device=device, generator=generator).to(kind) for _ in range(2))
+        found = max(found, 2 * n**3 / best_time(lambda a=a, b=b: a @ b, device))  # type: ignore[misc]
+    return found

@@ -1,0 +1,118 @@
+"""The speed of steps: what is timed, what is left out, and a training that does not notice."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from msvqa.engine import meter as meters
+from msvqa.engine.checkpoint import read_weights
+from msvqa.engine.loop import train_stage
+from msvqa.engine.meter import Meter
+from msvqa.run import Run
+from tests.local_host import LocalHost
+from tests.tiny import make_job, make_recipe
+
+CPU = torch.device("cpu")
+WEIGHTS = torch.ones(4, 6)
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return make_recipe(tmp_path).stages[0]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on when the test says so; the best product has 1000 operations a second."""
+
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self) -> float:
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(meters, "time", clock)
+    monkeypatch.setattr(meters, "product_flops", lambda *_: 1000.0)
+    monkeypatch.setattr(meters, "Lap", lambda *a: _lap(clock, *a))
+    return clock
+
+
+def _lap(clock, best: float, waited: float = 0.0):
+    return _LAP(best, waited, clock.now)
+
+
+_LAP = meters.Lap
+
+
+def step(meter: Meter, clock, seconds: float, kind: int = 0, waited_s: float = 0.0) -> None:
+    """Take a step of two equal micro batches, each of a product of 2 x 5 x 6 x 4 operations."""
+    for _ in range(2):
+        with meter.counting(kind, times=2):
+            torch.ones(5, 6) @ WEIGHTS.T
+    clock.now += seconds
+    meter.stepped(kind, 3.0, waited_s)
+
+
+def test_the_step_that_is_counted_is_not_timed(stage, clock):
+    meter = Meter(CPU, stage, counts=True)
+    step(meter, clock, 100.0, waited_s=50.0)
+    step(meter, clock, 2.0, waited_s=51.0)
+    step(meter, clock, 2.0, waited_s=51.0)
+    numbers = meter.end().numbers(7)
+    assert numbers["questions_per_s"] == pytest.approx(6 / 4)
+    assert numbers["waiting"] == pytest.approx(1 / 4)
+    assert numbers["eta_s"] == pytest.approx(7 * 2)
+    # 2 steps of 2 micro batches in 4 s
+    assert numbers["tflops"] == pytest.approx(2 * 2 * 240 / 4 / 1e12)
+    assert numbers["share_of_peak"] == pytest.approx(2 * 2 * 240 / 4 / 1000)
+    # From then on all steps are timed.
+    step(meter, clock, 2.0)
+    assert meter.end().numbers(7)["share_of_peak"] == pytest.approx(2 * 240 / 2 / 1000)
+
+
+def test_steps_of_another_kind_are_counted_as_well(stage, clock):
+    meter = Meter(CPU, stage, counts=True)
+    for kind in (0, 1, 0, 1):
+        step(meter, clock, 1.0, kind)
+    assert meter.end().numbers(0)["questions_per_s"] == pytest.approx(6 / 2)
+
+
+def test_a_lap_without_a_timed_step_says_how_fast_the_counted_one_was(stage, clock):
+    meter = Meter(CPU, stage, counts=True)
+    step(meter, clock, 3.0)
+    numbers = meter.end().numbers(0)
+    assert numbers["questions_per_s"] == pytest.approx(1.0)
+    assert "tflops" not in numbers and "share_of_peak" not in numbers
+
+
+def test_only_the_first_worker_counts(stage, clock):
+    meter = Meter(CPU, stage, counts=False)
+    step(meter, clock, 3.0)
+    numbers = meter.end().numbers(0)
+    assert numbers["questions_per_s"] == pytest.approx(1.0)
+    assert "tflops" not in numbers
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [0, 1])
+def test_training_is_the_same_bit_for_bit_without_counting(tiny, tmp_path, monkeypatch, number):
+    found = []
+    for name in ("counted", "not"):
+        if name == "not":
+            monkeypatch.setattr(Meter, "counting", lambda *_, **__: nullcontext())
+        recipe = make_recipe(
+            tiny, f"runs={tmp_path}", f"name={name}", f"stages.{number}.log_every_steps=2"
+        )
+        run, job = make_job(recipe, number)
+        stage = recipe.stages[number].name
+        train_stage(job, LocalHost(run.stage_dir(stage)))
+        found.append(run)
+    counted, without = (read_weights(run.checkpoint(stage, "last")) for run in found)
+    assert counted.keys() == without.keys()
+    assert all(torch.equal(counted[name], without[name]) for name in counted)
+    losses = [[r["loss"] for r in run.metrics() if r["kind"] == "train"] for run in found]
+    assert losses[0] == losses[1]
+    shares = [r.get("share_of_peak") for r in Run.open(found[0].path).metrics() if "loss" in r]
+    assert any(shares) and all(0 < share < 1 for share in shares if share is not None)
