@@ -380,13 +380,14 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 def _extract(arguments: argparse.Namespace) -> int:
     recipe = _load_recipe(arguments.recipe, arguments.overrides)
-    from msvqa.extract import extract
+    from msvqa.extract import extract, speed_line
 
     hdf5 = Path(arguments.hdf5) if arguments.hdf5 else None
     lines = ProgressLines()
     store = extract(recipe, hdf5=hdf5, progress=lines.on_extract)
     lines.close()
     print_store(store)
+    print(speed_line(recipe, store))
     return 0
 
 
@@ -395,7 +396,12 @@ def _train(arguments: argparse.Namespace) -> int:
     from msvqa.train import Progress, dry_run, train
 
     lines = ProgressLines()
-    progress = Progress(on_row=lines.on_row, on_extract=lines.on_extract, on_stage=lines.on_stage)
+    progress = Progress(
+        on_row=lines.on_row,
+        on_extract=lines.on_extract,
+        on_stage=lines.on_stage,
+        on_speed=lines.say,
+    )
     if arguments.dry_run:
         for estimate in dry_run(recipe):
             lines.say(str(estimate))

@@ -28,8 +28,10 @@ from msvqa.data.root import Root, open_root
 from msvqa.data.store import Store, StoreSpec
 from msvqa.engine import cluster
 from msvqa.engine.actors import Pool
+from msvqa.engine.ceiling import best_extraction_per_s
 from msvqa.engine.cluster import Resources
 from msvqa.engine.ingest import ShardJob, try_formats, write_shards
+from msvqa.engine.pace import ExtractionClock, Written, keep_pace, kept_pace
 from msvqa.errors import ClusterError, RecipeError, StoreError
 from msvqa.files import turn
 from msvqa.prepare import prepare
@@ -91,6 +93,16 @@ def extract(
     if hdf5 is not None:
         write_hdf5(store, hdf5)
     return store
+
+
+def speed_line(recipe: Recipe, store: Store) -> str:
+    """Say how fast the store of a recipe was extracted, the last time that anything was."""
+    pace = kept_pace(store)
+    if pace is None:
+        return "speed of extraction: the store does not say; it was made by an earlier version"
+    # On several machines nobody has measured what they could do together.
+    best = None if cluster.joins_cluster() else best_extraction_per_s(recipe)
+    return pace.line(best)
 
 
 def videos_of(prepared: Prepared, *, present_only: bool = True) -> list[Medium]:
@@ -191,12 +203,16 @@ def _extract(
         _check_space(location, begun.spec, sum(map(len, todo.values())))
         with _pool(recipe, todo) as pool:
             settled = _settled(begun, todo, pool)
-            for shard in _write(settled, todo, pool):
-                done[shard] = settled.shard(shard)
+            clock = ExtractionClock(min(pool.workers, len(todo)))
+            for written in clock.waited(_write(settled, todo, pool)):
+                clock.add(written)
+                done[written.shard] = settled.shard(written.shard)
                 _report(progress, done, len(videos))
         # Of workers that died in the middle of a shard.
         stores.remove_leftovers(location, len(wanted))
         shards = [_whole(location, done, n) for n in wanted]
+        if pace := clock.pace(sum(map(len, todo.values()))):
+            keep_pace(location, pace)
         return stores.write_index(location, settled.spec, shards, _versions())
 
 
@@ -222,7 +238,7 @@ def _settled(store: _Store, todo: dict[int, list[Medium]], pool: Pool) -> _Store
     return store.settled(usual | {trial.part: trial.precision for trial in trials})
 
 
-def _write(store: _Store, todo: dict[int, list[Medium]], pool: Pool) -> Iterator[int]:
+def _write(store: _Store, todo: dict[int, list[Medium]], pool: Pool) -> Iterator[Written]:
     if not todo:
         return
     _say_what_is_random(store.processor)

@@ -1,7 +1,6 @@
 """Report: one HTML file that shows what a run has learned, readable without network and program."""
 
 import json
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from markupsafe import Markup
 
+from msvqa.engine.pace import StagePace, kept_pace
 from msvqa.errors import MSVQAError
 from msvqa.evaluators.evaluator import Scatter, Sheet, evaluator_of_metrics, evaluator_of_stage
 from msvqa.files import written_aside
@@ -53,8 +53,7 @@ class StageView:
     steps: int
     total_steps: int
     time_s: float
-    questions_per_s: float | None
-    waiting: float | None
+    pace: StagePace
     memory_gb: float | None
     """Largest of the first worker's process, or of its device."""
     best: Mapping[str, Any]
@@ -153,6 +152,7 @@ def _render(run: Run) -> str:
         data=footage.prepared.info if footage.prepared else None,
         rejected=sorted(footage.store.rejected.items()) if footage.store else None,
         rejected_shown=REJECTED_SHOWN,
+        extraction=kept_pace(footage.store) if footage.store else None,
         environment=_environment(run),
         written_at=datetime.now(timezone.utc),
     )
@@ -185,8 +185,7 @@ def _stage(run: Run, number: int, rows: Sequence[Mapping[str, Any]]) -> StageVie
         steps=max((row["step"] for row in rows), default=0),
         total_steps=max((row.get("steps", 0) for row in train), default=0),
         time_s=max((row["time_s"] for row in rows), default=0.0),
-        questions_per_s=_median(train, "questions_per_s"),
-        waiting=_median(train, "waiting"),
+        pace=StagePace.of(rows),
         memory_gb=max((row["memory_gb"] for row in train if "memory_gb" in row), default=None),
         best=next((row for row in validation if row["step"] == best_step), {}),
         best_step=best_step,
@@ -214,11 +213,6 @@ def _count_parameters(run: Run) -> int | None:
     with torch.device("meta"):
         model = build_model(run.recipe, Sizes(**info["sizes"]), stage.absent)
     return int(sum(parameter.numel() for parameter in model.parameters()))
-
-
-def _median(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    values = [row[name] for row in rows if name in row]
-    return statistics.median(values) if values else None
 
 
 # Results

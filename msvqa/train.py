@@ -16,12 +16,13 @@ from msvqa.checks.sources import check_pretrained_stages
 from msvqa.data.found_store import find_store
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.processor import processor_of, store_location
-from msvqa.engine import cluster
+from msvqa.engine import ceiling, cluster
+from msvqa.engine.pace import StagePace
 from msvqa.engine.rehearsal import Estimate, rehearse
 from msvqa.engine.tracking import Row
 from msvqa.engine.trainer import stage_job, train_stage_on_ray
 from msvqa.errors import DataError, RecipeError
-from msvqa.extract import await_others, extract
+from msvqa.extract import await_others, extract, speed_line
 from msvqa.prepare import check_places, prepare_stages, prepare_validations
 from msvqa.recipe import Recipe, StageConfig, readers
 from msvqa.run import Run, only_one
@@ -41,10 +42,18 @@ class Progress:
     on_stage: Callable[[str, str], None] | None = None
     """Called with a stage and what happens to it: `starts`, `resumes`, `is finished`."""
 
+    on_speed: Callable[[str], None] | None = None
+    """Called with a line on how fast a stage was trained, or a store was extracted."""
+
     def stage(self, name: str, what: str) -> None:
         """Say what happens to a stage."""
         if self.on_stage:
             self.on_stage(name, what)
+
+    def speed(self, line: str) -> None:
+        """Say how fast something was done."""
+        if self.on_speed:
+            self.on_speed(line)
 
 
 def train(recipe: Recipe, progress: Progress | None = None) -> Run:
@@ -85,7 +94,15 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
             if stage.parts:
                 logger.info("%s", parts_of(stage))
             train_stage_on_ray(stage_job(run, index), run, placement, progress.on_row)
+            progress.speed(_speed_line(run, stage))
     return run
+
+
+def _speed_line(run: Run, stage: StageConfig) -> str:
+    rows = [row for row in run.metrics() if row["stage"] == stage.name]
+    # On a cluster of others the workers are elsewhere than what was measured.
+    best = ceiling.best_product_tflops(stage.precision) if cluster.is_own() else None
+    return StagePace.of(rows).line(stage.name, stage.precision, best)
 
 
 def extract_views(
@@ -105,9 +122,24 @@ def extract_views(
     for number in readers(views):
         view, store, trains = views[number], None, number < stages
         if processor_of(view).way == "store":
-            store = extract(view, progress=progress.on_extract, checked=True, trains=trains)
+            seen = _Seen(progress.on_extract)
+            store = extract(view, progress=seen, checked=True, trains=trains)
+            if seen.called:
+                progress.speed(speed_line(view, store))
             check_cache(store.location, store.nbytes)
         check_coverage(view, prepared[number], store, trains=trains)
+
+
+class _Seen:
+    """Hands on the progress of an extraction, and knows whether there was any."""
+
+    def __init__(self, on_extract: Callable[[int, int, int], None] | None) -> None:
+        self._on_extract, self.called = on_extract, False
+
+    def __call__(self, *counts: int) -> None:
+        self.called = True
+        if self._on_extract:
+            self._on_extract(*counts)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Train, evaluate and predict on a real Ray cluster, with two workers."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -42,9 +43,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path, ray_local: object) -> Run:
+def speeds() -> list[str]:
+    """What training has said of its speed."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, ray_local: object, speeds: list[str]) -> Run:
     """The tiny recipe, trained by two workers."""
-    return train(two_workers(folder, "name=two"))
+    return train(two_workers(folder, "name=two"), Progress(on_speed=speeds.append))
 
 
 def two_workers(folder: Path, *overrides: str) -> Recipe:
@@ -69,11 +76,33 @@ def test_a_run_is_readable_without_this_package(run):
 
 
 @pytest.mark.ray
+def test_extraction_and_each_stage_end_with_a_line_of_their_speed(run, speeds):
+    extraction, *stages = speeds
+    assert re.match(
+        r"speed of extraction: \S+ media/s on 1 worker \(.*decoding \d+%.*\); `msvqa doctor "
+        r"--speed RECIPE` measures .*; (reading|decoding|computing|writing) limits$",
+        extraction,
+    )
+    assert len(stages) == 2
+    for line, stage in zip(stages, ("reconstruct", "answer"), strict=True):
+        assert re.match(
+            rf"speed of stage {stage}: \S+ examples/s on 2 workers; waiting for data \d+% of the "
+            r"time; \S+ TFLOP/s a worker, \d+% of its best fp32 matrix product; .*; "
+            r"(data|computing) limits$",
+            line,
+        )
+    for row in (row for row in run.metrics() if row["kind"] == "train"):
+        assert row["workers"] == 2
+
+
+@pytest.mark.ray
 def test_the_same_command_again_has_nothing_to_do(run, folder):
     before = run.metrics_file.read_bytes()
-    said = []
-    train(two_workers(folder, "name=two"), Progress(on_stage=lambda *words: said.append(words)))
+    said, speeds = [], []
+    progress = Progress(on_stage=lambda *words: said.append(words), on_speed=speeds.append)
+    train(two_workers(folder, "name=two"), progress)
     assert run.metrics_file.read_bytes() == before
+    assert not speeds
 
 
 @pytest.mark.ray

@@ -4,21 +4,23 @@ from pathlib import Path
 
 from msvqa.checks.folder import find_videos
 from msvqa.checks.report import Check
-from msvqa.recipe import ClipsConfig, Recipe
+from msvqa.recipe import Recipe
 
 
 def speed_checks(folder: Path | None, recipe: Recipe | None) -> list[Check]:
-    """Measure, and say which side limits and how many decode workers to use."""
+    """Measure, and say which side limits and how many decode workers to use.
+
+    It is kept: `extract` and `train` compare with it what they reach on this machine.
+    """
+    from msvqa.engine import ceiling
     from msvqa.engine.speed import measure
 
-    clips = recipe.clips if recipe is not None else ClipsConfig()
+    work = ceiling.work_of(recipe, folder)
     follow = recipe is not None and recipe.data.follow_links
-    videos = (
-        [folder / name for name in find_videos(folder, follow_links=follow).files]
-        if folder is not None
-        else []
-    )
-    speed = measure(clips, videos)
+    place = Path(work.videos)
+    names = find_videos(place, follow_links=follow).files if work.videos else []
+    speed = measure(work.clips, [place / name for name in names], work.sizes_px)
+    ceiling.keep(work, speed)
     gemm = ", ".join(f"{kind} {flops / 1e12:.2f}" for kind, flops in speed.gemm_flops.items())
     computing = (
         f"{speed.device}: matrix product {gemm} TFLOP/s, ResNet-101 at 224 px "

@@ -6,6 +6,7 @@ store is complete. Everything is written aside and then renamed, so what has its
 
     clips-8x16-100px/
       store.json
+      speed.json        how fast it was extracted; nothing depends on it
       shards/00000/clips.npy  shards/00000/shard.json
       shards/00001/...
 

@@ -12,10 +12,12 @@ import ray
 
 from msvqa.data.medium import Medium
 from msvqa.data.order import chunks
+from msvqa.data.processors.clock import KINDS
 from msvqa.data.processors.frozen_encoder import Trial
 from msvqa.data.processors.processor import Processor
 from msvqa.data.store import SHARDS_STAY, Arrays, Entry, StoreSpec, write_shard
 from msvqa.engine.actors import NO_PROGRESS_S, Pool, Result, Work, perform
+from msvqa.engine.pace import Written
 from msvqa.errors import ClusterError, StorageError, VideoError
 from msvqa.failures import as_error
 
@@ -37,8 +39,8 @@ class ShardJob:
     shards: dict[int, list[Medium]]
 
 
-def write_shards(job: ShardJob, pool: Pool) -> Iterator[int]:
-    """Write shards in parallel; yield the number of each when it is in its place.
+def write_shards(job: ShardJob, pool: Pool) -> Iterator[Written]:
+    """Write shards in parallel; yield each when it is in its place.
 
     A worker that dies gets its shard again.
 
@@ -59,7 +61,11 @@ def write_shards(job: ShardJob, pool: Pool) -> Iterator[int]:
         no_progress_s=max(NO_PROGRESS_S, 1.5 * longest_s),
     )
     for result in perform(work, pool):
-        yield int(result["shard"][0])
+        yield Written(
+            shard=int(result["shard"][0]),
+            began=float(result["began"][0]),
+            spent_s={kind: float(result[kind][0]) for kind in KINDS},
+        )
 
 
 class ShardWriter:
@@ -69,17 +75,26 @@ class ShardWriter:
         self._job = job
         self._spec = StoreSpec.from_dict(job.spec)
         self._extractor = job.processor.extractor()
+        self._extracting_s = 0.0
 
     def __call__(self, shard: int) -> Result:
-        """Write a shard."""
-        job = self._job
+        """Write a shard; say when it was begun, and where the time went."""
+        job, began, start = self._job, time.time(), time.perf_counter()
+        self._extracting_s, before = 0.0, dict(self._extractor.clock.spent_s)
         write_shard(job.store, shard, self._spec, self._entries(shard), job.made_with)
-        return {"shard": np.array([shard])}
+        spent = {kind: s - before[kind] for kind, s in self._extractor.clock.spent_s.items()}
+        spent["reading"] = self._extracting_s - spent["decoding"] - spent["computing"]
+        spent["writing"] = time.perf_counter() - start - self._extracting_s
+        numbers = {"shard": shard, "began": began, **spent}
+        return {name: np.array([number]) for name, number in numbers.items()}
 
     def _entries(self, shard: int) -> Iterator[Entry]:
         for medium in self._job.shards[shard]:
             try:
-                yield self._extractor.extract(medium)
+                start = time.perf_counter()
+                entry = self._extractor.extract(medium)
+                self._extracting_s += time.perf_counter() - start
+                yield entry
             except (OSError, StorageError) as error:
                 kind = type(error) if isinstance(error, StorageError) else StorageError
                 raise kind(

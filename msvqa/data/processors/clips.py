@@ -120,8 +120,10 @@ class DecodingExtractor(Extractor):
         _need_whole_video(medium)
         with video_file(medium.path) as file:
             facts |= self._clip_decoder.facts(file)
-            decoded = self._clip_decoder.decode(file)
-        arrays = self.made_of(decoded)
+            with self.clock.at("decoding"):
+                decoded = self._clip_decoder.decode(file)
+        with self.clock.at("computing"):
+            arrays = self.made_of(decoded)
         facts |= decoding_facts(decoded)
         return arrays, decoded.outcome
 

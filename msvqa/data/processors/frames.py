@@ -289,9 +289,12 @@ class FrameExtractor(Extractor):
             if medium.has_span:
                 # Two spans of a file are no copies of each other.
                 facts.pop("sha256", None)
-            decoded = self._isolated.look(path, medium, self._view)
+            with self.clock.at("decoding"):
+                decoded = self._isolated.look(path, medium, self._view)
         facts |= decoding_facts(decoded)
-        return self.made_of(decoded), decoded.outcome
+        with self.clock.at("computing"):
+            arrays = self.made_of(decoded)
+        return arrays, decoded.outcome
 
 
 def _of_pixels(medium: Medium) -> Medium:

@@ -7,6 +7,7 @@ and pages. It is cheap, and travels to the workers: they need nothing else of th
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from msvqa.data.medium import Medium
 from msvqa.data.prepared import prepared_location
 from msvqa.data.processors import PROCESSORS
+from msvqa.data.processors.clock import Clock
 from msvqa.data.store import UNSETTLED, USUAL_PRECISION, Arrays, Entry, StoreSpec
 from msvqa.errors import VideoError
 from msvqa.recipe import Recipe
@@ -34,6 +36,11 @@ class Extractor(ABC):
     """Makes the arrays of one medium after another."""
 
     timeout_s: float = 60.0
+
+    @cached_property
+    def clock(self) -> Clock:
+        """Where the time of `extract` goes: decoding and computing; the rest of it is reading."""
+        return Clock()
 
     def trials(self, medium: Medium) -> "list[Trial]":
         """Try number formats of the frozen encoders on a medium; nothing where there are none.

@@ -1,0 +1,23 @@
+"""Where the time of an extraction goes: seconds for each kind of work."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+KINDS = ("reading", "decoding", "computing", "writing")
+
+
+class Clock:
+    """Adds up the seconds of blocks, by their kind."""
+
+    def __init__(self) -> None:
+        self.spent_s = dict.fromkeys(KINDS, 0.0)
+
+    @contextmanager
+    def at(self, kind: str) -> Iterator[None]:
+        """Count the block as work of a kind; also one that fails."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent_s[kind] += time.perf_counter() - start

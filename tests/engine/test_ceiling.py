@@ -1,0 +1,91 @@
+"""What the doctor measures is kept for others, as long as the machine and the work are these."""
+
+import json
+
+import pytest
+
+from msvqa.checks.speed import speed_checks
+from msvqa.engine import ceiling, speed
+from msvqa.engine.speed import Speed
+from msvqa.extract import speed_line
+from tests import featured
+from tests.tiny import make_recipe
+
+MEASURED = Speed(
+    device="cpu", devices=1, cpus=2, gemm_flops={"float32": 2e11, "bfloat16": 4e11},
+    encoder_flops=1e11, decode_s=0.1, video_flops=2e12,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSVQA_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    (tmp_path / "data").mkdir()
+    return make_recipe(tmp_path)
+
+
+def test_nothing_is_known_before_the_doctor_came(recipe):
+    assert ceiling.best_product_tflops("fp32") is None
+    assert ceiling.best_extraction_per_s(recipe) is None
+
+
+def test_what_the_doctor_measured_is_found_by_others(recipe, tmp_path, monkeypatch):
+    asked = []
+
+    def measure(clips, videos, sizes_px):
+        asked.append((clips.num_clips, sizes_px))
+        return MEASURED
+
+    monkeypatch.setattr(speed, "measure", measure)
+    speed_checks(None, recipe)
+    assert asked == [(2, (32,))]
+    assert ceiling.best_product_tflops("fp32") == pytest.approx(0.2)
+    assert ceiling.best_product_tflops("bf16") == pytest.approx(0.4)
+    # 2 cores x 0.8 / (0.1 s x 1.1)
+    assert ceiling.best_extraction_per_s(recipe) == pytest.approx(14.545, rel=1e-3)
+    other = make_recipe(tmp_path, "clips.size_px=64")
+    assert ceiling.best_extraction_per_s(other) is None, "other frames were made"
+
+
+def test_a_measurement_replaces_that_of_the_same_work_alone(recipe):
+    for decode_s in (0.1, 0.2):
+        work = ceiling.work_of(recipe)
+        ceiling.keep(work, ceiling.Speed(**{**vars(MEASURED), "decode_s": decode_s}))
+    ceiling.keep(ceiling.work_of(None), MEASURED)
+    kept = json.loads((ceiling.machine_folder() / ceiling.KEPT).read_text())["measured"]
+    assert [entry["speed"]["decode_s"] for entry in kept] == [0.2, 0.1]
+
+
+def test_another_machine_or_version_knows_nothing_of_it(recipe, monkeypatch):
+    ceiling.keep(ceiling.work_of(recipe), MEASURED)
+    assert ceiling.best_product_tflops("fp32")
+    monkeypatch.setattr(ceiling, "_processor", lambda: "another")
+    assert ceiling.best_product_tflops("fp32") is None
+    assert ceiling.best_extraction_per_s(recipe) is None
+
+
+def test_encoders_whose_work_is_not_known_have_no_ceiling(tmp_path):
+    featured.write_data(tmp_path)
+    recipe = featured.make_recipe(tmp_path)
+    ceiling.keep(ceiling.work_of(recipe), MEASURED)
+    assert ceiling.best_extraction_per_s(recipe) is None
+
+
+def test_on_processors_decoding_and_encoding_share_the_cores():
+    assert MEASURED.computed_per_s == pytest.approx(0.05)
+    shared = MEASURED.extracted_per_s(encodes=True)
+    assert shared == pytest.approx(1 / (1 / 0.05 + 1 / MEASURED.decoded_per_s))
+    on_gpu = Speed(**{**vars(MEASURED), "device": "a GPU"})
+    assert on_gpu.extracted_per_s(encodes=True) == pytest.approx(0.05)
+    assert on_gpu.extracted_per_s(encodes=False) == MEASURED.decoded_per_s
+
+
+def test_a_store_of_an_earlier_version_says_that_it_does_not_know(recipe, tmp_path):
+    class Old:
+        path = tmp_path
+
+    assert "earlier version" in speed_line(recipe, Old())
