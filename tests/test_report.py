@@ -17,6 +17,7 @@ from msvqa.data.processors.processor import store_location
 from msvqa.engine.checkpoint import load_checkpoint
 from msvqa.engine.inputs import open_inputs
 from msvqa.engine.loop import train_stage
+from msvqa.engine.pace import ExtractionPace, keep_pace
 from msvqa.engine.prediction import objective_of, predict_split
 from msvqa.errors import RunError
 from msvqa.evaluate import Asked, record
@@ -126,6 +127,7 @@ def test_the_page_shows_every_part(whole, page):
         *("Waiting for data", "appearance decoder", "motion decoder", "Accuracy per question type"),
         *("What was wrong most often", "0 videos are missing", "0 videos were rejected"),
         *("The whole recipe", "frames_per_clip: 4", "peak memory", " GB"),
+        *("TFLOP/s a worker", "share of peak", "limited by"),
     ):
         assert words in page.words, words
     assert set(table["type"].to_pylist()) <= set(page.words.split())
@@ -193,6 +195,24 @@ def test_frames_come_from_the_files_where_the_store_is_gone(whole, page, tmp_pat
     frames = [[a for a in p.addresses if a.startswith("data:")] for p in (page, decoded)]
     assert frames[0] == frames[1]
     assert "is absent or incomplete: it has no store.json" in decoded.words
+
+
+def test_the_speed_of_a_stage_and_of_the_extraction_are_shown(whole, tmp_path, without_curves):
+    run = copied(whole, tmp_path)
+    assert "idle" not in Page(report(run.path)).words, "the store does not say"
+    rows = run.metrics()
+    for row in rows:
+        row |= {"waiting": 0.125, "share_of_peak": 0.375, "tflops": 0.0625, "workers": 3}
+    run.write_metrics(rows)
+    spent = {"reading": 1.0, "decoding": 13.0, "computing": 0.0, "writing": 2.0}
+    pace = ExtractionPace(
+        media=12, workers=4, starting_s=2.5, wall_s=8.0, spent_s=spent, driver_idle=0.875,
+        ended_at="",
+    )  # fmt: skip
+    keep_pace(str(store_location(run.recipe)), pace)
+    words = " ".join(re.sub(r"<[^>]+>", " ", Page(report(run.path)).html).split())
+    assert re.search(r"answer 3 \S+ 12\.5 % \S+ GB 0\.0625 37\.5 % data", words)
+    assert "12 4 1.5 2.5 s 8.0 s 3.1 % 40.6 % 0.0 % 6.2 % 50.0 % 87.5 % decoding" in words
 
 
 def test_absent_videos_are_named(whole, tmp_path, without_curves):

@@ -133,7 +133,6 @@ def _machine() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
         "gpus": _gpus(),
         **{name: metadata.version(name) for name in LIBRARIES},
     }

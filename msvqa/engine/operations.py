@@ -98,12 +98,16 @@ def best_time(work: Callable[[], Tensor], device: torch.device, repeats: int = R
     return min(times[1:])
 
 
-@cache
 def product_flops(device: torch.device, kind: torch.dtype) -> float:
     """Return the operations per second of the best matrix product of a type, as threads are now.
 
-    Takes a tenth of a second. No random numbers of others are used up.
+    Takes a tenth of a second, once in a process. No random numbers of others are used up.
     """
+    return _product_flops(device, kind, torch.get_num_threads())
+
+
+@cache
+def _product_flops(device: torch.device, kind: torch.dtype, threads: int) -> float:
     generator = torch.Generator(device).manual_seed(0)
     found = 0.0
     for n in PRODUCT_SIZES[device.type]:

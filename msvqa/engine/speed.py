@@ -7,7 +7,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -101,16 +102,30 @@ def measure(
         sizes_px: height, equal to width, of the frames that are made of each video.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    gemm = {str(kind).removeprefix("torch."): product_flops(device, kind) for kind in TYPES}
+    cpus = len(os.sched_getaffinity(0))
+    with _threads(cpus):
+        gemm = {str(kind).removeprefix("torch."): product_flops(device, kind) for kind in TYPES}
+        encoder = _encoder_flops(device)
     return Speed(
         device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         devices=torch.cuda.device_count() if device.type == "cuda" else 1,
-        cpus=len(os.sched_getaffinity(0)),
+        cpus=cpus,
         gemm_flops=gemm,
-        encoder_flops=_encoder_flops(device),
+        encoder_flops=encoder,
         decode_s=_decode_s(clips, videos, sizes_px),
         video_flops=video_flops(clips),
     )
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Compute with so many threads in the block: OMP_NUM_THREADS is of a process, not a machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def video_flops(clips: ClipsConfig) -> float:

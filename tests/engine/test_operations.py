@@ -5,13 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from msvqa.engine import operations
 from msvqa.engine.operations import Operations, product_flops
 
 
 def counted(work) -> int:
-    with Operations() as operations:
+    with Operations() as found:
         work()
-    return operations.count
+    return found.count
 
 
 def test_a_product_and_its_gradients_count_two_for_each_multiplication():
@@ -67,6 +68,6 @@ def test_the_best_product_is_measured_and_takes_no_random_numbers_of_others():
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    product_flops.cache_clear()
+    operations._product_flops.cache_clear()
     assert product_flops(torch.device("cpu"), torch.float32) > 1e8
     assert torch.equal(torch.rand(3), expected)
