@@ -55,8 +55,8 @@ class Meter:
 
     The ceiling is measured here, before the first step, and not taken from `msvqa doctor`: with the
     threads and on the node that this worker has, where nobody may ever have called the doctor. It
-    takes a tenth of a second. In float32 on GPUs it is the product without TF32, which convolutions
-    may use: there the share may be more than 1.
+    takes a quarter of a second. In float32 on GPUs it is the product without TF32, which
+    convolutions may use: there the share may be more than 1.
     """
 
     def __init__(self, device: torch.device, stage: StageConfig, *, counts: bool) -> None:

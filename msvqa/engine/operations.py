@@ -6,7 +6,7 @@ and LSTMs, which are nearly all of a step; what is computed again to save memory
 
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ aten = torch.ops.aten
 PRODUCT_SIZES = {"cpu": (512, 1024), "cuda": (8192,)}
 """Of square matrices; on processors of few cores the smaller ones are faster."""
 REPEATS = 4
+TRIED_S = 0.1
+"""So long a product of each size is repeated: on a busy machine few are not interrupted."""
 
 
 def _recurrent(sequence: Tensor, *weights: Tensor) -> int:
@@ -86,10 +88,22 @@ class Operations(TorchDispatchMode):
         return out
 
 
-def best_time(work: Callable[[], Tensor], device: torch.device, repeats: int = REPEATS) -> float:
-    """Return the shortest time of one call in seconds; the first call only warms up."""
-    times = []
-    for _ in range(repeats):
+def best_time(
+    work: Callable[[], Tensor],
+    device: torch.device,
+    repeats: int = REPEATS,
+    at_least_s: float = 0.0,
+) -> float:
+    """Return the shortest time of one call in seconds; the first call only warms up.
+
+    Args:
+        work: what is called.
+        device: where it computes.
+        repeats: fewest calls.
+        at_least_s: calls go on until all together took so long.
+    """
+    times: list[float] = []
+    while len(times) < repeats or sum(times) < at_least_s:
         start = time.perf_counter()
         work()
         if device.type == "cuda":
@@ -101,7 +115,7 @@ def best_time(work: Callable[[], Tensor], device: torch.device, repeats: int = R
 def product_flops(device: torch.device, kind: torch.dtype) -> float:
     """Return the operations per second of the best matrix product of a type, as threads are now.
 
-    Takes a tenth of a second, once in a process. No random numbers of others are used up.
+    Takes a quarter of a second, once in a process. No random numbers of others are used up.
     """
     return _product_flops(device, kind, torch.get_num_threads())
 
@@ -112,5 +126,6 @@ def _product_flops(device: torch.device, kind: torch.dtype, threads: int) -> flo
     found = 0.0
     for n in PRODUCT_SIZES[device.type]:
         a, b = (torch.rand(n, n, device=device, generator=generator).to(kind) for _ in range(2))
-        found = max(found, 2 * n**3 / best_time(lambda a=a, b=b: a @ b, device))  # type: ignore[misc]
+        seconds = best_time(partial(torch.matmul, a, b), device, at_least_s=TRIED_S)
+        found = max(found, 2 * n**3 / seconds)
     return found
