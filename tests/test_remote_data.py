@@ -1,6 +1,5 @@
 """Data sets whose videos and annotations are in a real object store."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from msvqa.recipe import ClipsConfig, Recipe, parse, parse_data
 from msvqa.storage import on_this_disk
 from tests import barcode_video
 from tests.faults.bench import Command
+from tests.hashes import content
 from tests.msvd_folder import STEMS, write_msvd
 from tests.object_store import BUCKET, STORES, requests, send
 from tests.tiny import VIDEOS, make_recipe, raw_recipe
@@ -279,16 +279,6 @@ def test_frames_of_a_report_come_from_the_object_store(place, tmp_path):
     there = tmp_path / "data" / path.removeprefix(f"{place}/")
     (expected,) = processor_of(recipe).arrays([Medium("1", str(there))])
     np.testing.assert_array_equal(footage.clips[video], expected["clips"])
-
-
-def content(folder: Path) -> dict[str, str]:
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    others = (".lock", "speed.json")
-    return {
-        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in files
-        if file.name not in others
-    }
 
 
 def write_recipe(folder: Path, name: str, root: str, **clips) -> Path:
