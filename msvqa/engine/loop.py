@@ -161,7 +161,9 @@ class StageLoop:
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Filling fresh memory only serves to find reads of it, and costs time in every step.
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        self.meter = Meter(self.device, self.stage, counts=host.rank == 0)
+        self.meter = Meter(
+            self.device, self.stage, counts=host.rank == 0 and not self.stage.compile
+        )
         self.resumed = resume is not None
         self.model = self._build_model(job, resume)
         self.objective: Objective = resolve(self.stage.objective.name, OBJECTIVES, "objective")(
@@ -352,6 +354,11 @@ class StageLoop:
     def _step(self, micro_batches: list[Batch], kind: int) -> None:
         """Take one optimizer step over the micro batches, whose gradients add up."""
         position = self.position
+        if self.meter.is_new(kind):
+            self.watchdog.begins(f"counts the operations of step {position.step + 1}")
+            with self.meter.counting(kind, len(micro_batches), self.objective):
+                self._pass(micro_batches[0], last=True)
+            self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(
             _seed(self.recipe.seed, self.stage_index + 1, position.step, self.host.rank)
         )
@@ -359,13 +366,8 @@ class StageLoop:
         self.watchdog.begins(f"computes the loss of step {position.step + 1}")
         for number, batch in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
-            counting = self.meter.counting(kind, times=len(micro_batches))
-            with counting, self.parallel.adding_up(last):
-                with autocast(self.device, self.stage.precision):
-                    parts = self.parallel(self._augmented(batch))
-                if last:
-                    self.watchdog.begins(f"averages the gradients of step {position.step + 1}")
-                parts["loss"].backward()
+            with self.parallel.adding_up(last):
+                parts = self._pass(batch, last=last)
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0) + value.detach()
         limit = self.stage.optimizer.clip_norm
@@ -383,6 +385,15 @@ class StageLoop:
         self.position = replace(
             position, step=position.step + 1, step_in_epoch=position.step_in_epoch + 1
         )
+
+    def _pass(self, batch: Batch, *, last: bool) -> dict[str, Tensor]:
+        """Add the gradients of a micro batch; return the parts of its loss."""
+        with autocast(self.device, self.stage.precision):
+            parts = self.parallel(self._augmented(batch))
+        if last:
+            self.watchdog.begins(f"averages the gradients of step {self.position.step + 1}")
+        parts["loss"].backward()
+        return parts
 
     def _augmented(self, batch: Batch) -> Batch:
         """Copy a batch to the device and change its clips as the stage asks."""

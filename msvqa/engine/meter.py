@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
 from msvqa.collectives import worker_count
 from msvqa.engine.operations import Operations, product_flops
@@ -51,7 +52,7 @@ class Lap:
 
 
 class Meter:
-    """Times steps, of which the first of each kind are left out: their operations are counted.
+    """Times steps, of which the first of each kind are left out: operations are counted there.
 
     The ceiling is measured here, before the first step, and not taken from `msvqa doctor`: with the
     threads and on the node that this worker has, where nobody may ever have called the doctor. It
@@ -90,20 +91,29 @@ class Meter:
         self.begin()
         return ended
 
+    def is_new(self, kind: int) -> bool:
+        """Whether the operations of a kind of steps are still to be counted, on all workers."""
+        return kind not in self._operations
+
     @contextmanager
-    def counting(self, kind: int, times: int) -> Iterator[None]:
-        """Count the operations of the block, if it is of the first step of its kind.
+    def counting(self, kind: int, times: int, module: nn.Module) -> Iterator[None]:
+        """Count the operations of the block, a pass that takes no part in the training.
+
+        Libraries may choose other kernels while operations are counted, and the last bit changes.
+        All workers take the pass together: losses may compare what they have.
 
         Args:
             kind: as in `stepped`.
-            times: how many such blocks, which are alike, a step has; the first is counted.
+            times: how many such passes, which are alike, a step has.
+            module: its buffers, such as running means, are as before at the end.
         """
-        if not self._counts or kind in self._operations:
+        buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        with Operations() if self._counts else nullcontext() as operations:
             yield
-            return
-        with Operations() as operations:
-            yield
-        self._operations[kind] = times * operations.count
+        with torch.no_grad():
+            for name, buffer in module.named_buffers():
+                buffer.copy_(buffers[name])
+        self._operations[kind] = times * operations.count if operations else 0
         self._has_counted = True
 
     def stepped(self, kind: int, examples: float, waited_s: float) -> None:

@@ -68,7 +68,9 @@ def check_told(error, name, capsys):
     def verb(arguments):
         raise error
 
-    code = cli._perform(argparse.Namespace(run=verb, traceback=False))
+    code = cli._perform(
+        argparse.Namespace(command="train", run=verb, traceback=False, profile=None)
+    )
     said = capsys.readouterr().err
     assert code == (128 + signal.SIGTERM if name == "StoppedError" else 2)
     check_words(said)
