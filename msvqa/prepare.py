@@ -274,10 +274,7 @@ def _is_current(location: str, identity: dict[str, Any]) -> bool:
     sizes = prepared.info.get("files", {})
     found = {file.name: file.stat().st_size for file in map(prepared.path.joinpath, sizes)
              if file.is_file()}  # fmt: skip
-    # Of conversations earlier versions had another count in the place of this one.
-    counts = [of_split["videos"] for of_split in prepared.info["splits"].values()]
-    is_known = all(isinstance(count, dict) for count in counts)
-    return prepared.info.get("identity") == identity and sizes == found and is_known
+    return prepared.info.get("identity") == identity and sizes == found
 
 
 def _build(folder: Path, dataset: Dataset, annotated: Annotated, identity: dict[str, Any]) -> None:

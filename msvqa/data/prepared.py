@@ -78,6 +78,10 @@ class Prepared:
                 f"{file}: format {found!r}, this version reads {PREPARED_FORMAT}; "
                 "run `msvqa prepare` again"
             )
+        splits = info.get("splits")
+        if not isinstance(splits, dict) or not all(map(_counts_videos, splits.values())):
+            # Conversations were once counted in the place of videos.
+            raise DataError(f"{file} does not count the videos; run `msvqa prepare` again")
         return cls(location, path, info)
 
     def __repr__(self) -> str:
@@ -200,3 +204,7 @@ def write_table(table: pa.Table, path: Path) -> None:
 def _mapped(path: Path) -> pa.Table:
     with pa.memory_map(str(path)) as file:
         return pa.ipc.open_file(file).read_all()
+
+
+def _counts_videos(split: Any) -> bool:
+    return isinstance(split, dict) and isinstance(split.get("videos"), dict)
