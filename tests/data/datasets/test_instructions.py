@@ -8,6 +8,7 @@ import pytest
 from msvqa.data.chance import Chance
 from msvqa.data.encoding import write_video
 from msvqa.data.order import plan_epoch
+from msvqa.data.prepared import Prepared
 from msvqa.data.texts import read_texts
 from msvqa.errors import DataError
 from msvqa.prepare import prepare, summary
@@ -70,6 +71,8 @@ def test_what_there_is_of_media_is_told_beside_what_conversations_are_about(root
     file = found.path / "prepare.json"
     counts["videos"] = 3
     file.write_text(json.dumps(found.info))
+    with pytest.raises(DataError, match="does not count the videos; run `msvqa prepare` again"):
+        Prepared.open(found.location)
     again, _ = prepared(root, *sources)
     assert again.info["splits"]["train"]["videos"]["present"] == 2
 
