@@ -80,7 +80,7 @@ def of_part(wanted: str | None, name: str) -> Iterator[None]:
         wanted: `folder()` of the command that the actor works for.
         name: of the files.
     """
-    if wanted is None:
+    if wanted is None or not _is_installed():
         yield
         return
     with _recorded(Path(wanted, name)):
@@ -95,7 +95,7 @@ def of_stage(wanted: str | None, name: str) -> Iterator[None]:
         wanted: as in `of_part`.
         name: of the files.
     """
-    if wanted is None:
+    if wanted is None or not _is_installed():
         yield
         return
     recording = _StageRecording(Path(wanted, name))
@@ -116,6 +116,14 @@ def step(left: int) -> Iterator[None]:
         return
     with recording.step(left):
         yield
+
+
+def _is_installed() -> bool:
+    """Whether a worker can record; of the command's own process `_ready` has asked."""
+    if importlib.util.find_spec("pyinstrument") is None:
+        logger.warning("no profile is recorded here: pyinstrument is not installed on this node")
+        return False
+    return True
 
 
 def _ready(wanted: str) -> str:
@@ -204,10 +212,15 @@ class _Trace:
         """Begin."""
         # Its C++ part writes to stderr what it does, and an error where there is no GPU.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        from torch.profiler import profile, supported_activities
+        import torch
+        from torch.profiler import ProfilerActivity, profile
 
+        activities = [ProfilerActivity.CPU]
+        if torch.cuda.is_initialized():
+            # Not in a process that computes nothing there: it would take memory of the device.
+            activities.append(ProfilerActivity.CUDA)
         self._profiler = profile(
-            activities=supported_activities(), record_shapes=True, with_stack=self._functions
+            activities=activities, record_shapes=True, with_stack=self._functions
         )
         self._profiler.start()
         self._runs = True
@@ -247,7 +260,7 @@ class _Flame:
         """
         from pyinstrument import Profiler
 
-        deadline = time.monotonic() + LONGEST_S
+        self._deadline = deadline = time.monotonic() + LONGEST_S
 
         class Bounded(Profiler):
             def _sampler_saw_call_stack(self, *look: Any) -> None:
@@ -262,7 +275,7 @@ class _Flame:
 
     def start(self) -> None:
         """Look, also again after a pause."""
-        if not self._profiler.is_running:
+        if not self._profiler.is_running and time.monotonic() < self._deadline:
             self._profiler.start()
 
     def stop(self) -> None:
@@ -280,6 +293,6 @@ def _write(file: Path, write: Callable[[Path], Any]) -> None:
     try:
         with written_aside(file) as aside:
             write(aside)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         # What was to be measured is done, and is worth more.
         logger.warning("%s cannot be written: %s", file, error)

@@ -21,7 +21,7 @@ from msvqa.engine.pace import StagePace
 from msvqa.engine.rehearsal import Estimate, rehearse
 from msvqa.engine.tracking import Row
 from msvqa.engine.trainer import stage_job, train_stage_on_ray
-from msvqa.errors import DataError, RecipeError
+from msvqa.errors import DataError, RecipeError, StorageError
 from msvqa.extract import await_others, extract, speed_line
 from msvqa.prepare import check_places, prepare_stages, prepare_validations
 from msvqa.recipe import Recipe, StageConfig, readers
@@ -94,12 +94,17 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
             if stage.parts:
                 logger.info("%s", parts_of(stage))
             train_stage_on_ray(stage_job(run, index), run, placement, progress.on_row)
-            progress.speed(_speed_line(run, stage))
+            if progress.on_speed:
+                progress.speed(_speed_line(run, stage))
     return run
 
 
 def _speed_line(run: Run, stage: StageConfig) -> str:
-    rows = [row for row in run.metrics() if row["stage"] == stage.name]
+    try:
+        rows = [row for row in run.metrics() if row["stage"] == stage.name]
+    except (StorageError, OSError) as error:
+        # The stage is trained, and the next one may be, too.
+        return f"speed of stage {stage.name}: its rows cannot be read now: {error}"
     # On a cluster of others the workers are elsewhere than what was measured.
     best = ceiling.best_product_tflops(stage.precision) if cluster.is_own() else None
     return StagePace.of(rows).line(stage.name, stage.precision, best)

@@ -128,3 +128,11 @@ def test_a_compiled_stage_learns_the_same_and_has_checkpoints_like_any_other(tmp
     assert len(losses[True]) == 4
     np.testing.assert_allclose(losses[True], losses[False], rtol=1e-3)
     assert StageLoop(job, host).position.step == 4
+
+
+def test_activations_that_are_computed_again_are_not_compiled(tmp_path):
+    raw = raw_recipe(tmp_path)
+    raw["model"] |= {"checkpoint_activations": True, "encoder_chunk": 2}
+    raw["stages"][1]["compile"] = True
+    with pytest.raises(RecipeError, match=r"stages\.1\.compile: model\.checkpoint_activations"):
+        check(parse(raw))

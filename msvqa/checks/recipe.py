@@ -42,10 +42,22 @@ def check_settings(recipe: Recipe) -> None:
     _check(recipe, [])
 
 
+def _uncompilable(recipe: Recipe) -> list[str]:
+    """Return the stages that would compile what computes again with statistics that stay."""
+    if not getattr(recipe.model, "checkpoint_activations", False):
+        return []
+    return [
+        f"stages.{number}.compile: model.checkpoint_activations cannot be compiled: use one of both"
+        for number, stage in enumerate(recipe.stages)
+        if stage.compile
+    ]
+
+
 def _check(recipe: Recipe, found: list[str]) -> None:
     cluster.refuse_lost({"runs": recipe.runs})
     problems = [*_worker_problems(recipe), *found, *width_problems(recipe)]
     problems += compiler_problems(recipe)
+    problems += _uncompilable(recipe)
     problems += _model_problems(recipe)
     if problems:
         raise RecipeError(problems)

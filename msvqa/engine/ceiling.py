@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -91,7 +92,8 @@ def best_product_tflops(precision: str) -> float | None:
         precision: of a stage, `fp32` or `bf16`.
     """
     here = _machine()
-    found = [Speed(**entry["speed"]) for entry in _entries() if entry["machine"] == here]
+    entries = (_speed(entry) for entry in _entries() if entry["machine"] == here)
+    found = [speed for speed in entries if speed is not None]
     if not found:
         return None
     kind = {"fp32": "float32", "bf16": "bfloat16"}[precision]
@@ -115,8 +117,17 @@ def best_extraction_per_s(recipe: Recipe) -> float | None:
     key = _key(work_of(recipe))
     for entry in _entries():
         if all(entry[name] == value for name, value in key.items()):
-            return Speed(**entry["speed"]).extracted_per_s(encodes=bool(encoders))
+            speed = _speed(entry)
+            return speed.extracted_per_s(encodes=bool(encoders)) if speed else None
     return None
+
+
+def _speed(entry: Mapping[str, Any]) -> Speed | None:
+    """Return what was measured; None where another version did."""
+    try:
+        return Speed(**entry["speed"])
+    except TypeError:
+        return None
 
 
 def _key(work: Work) -> dict[str, Any]:

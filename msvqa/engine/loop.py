@@ -161,9 +161,7 @@ class StageLoop:
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Filling fresh memory only serves to find reads of it, and costs time in every step.
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        self.meter = Meter(
-            self.device, self.stage, counts=host.rank == 0 and not self.stage.compile
-        )
+        self.meter = Meter(self.device, self.stage, counts=host.rank == 0)
         self.resumed = resume is not None
         self.model = self._build_model(job, resume)
         self.objective: Objective = resolve(self.stage.objective.name, OBJECTIVES, "objective")(
@@ -314,6 +312,7 @@ class StageLoop:
             elif stops or self._is_asked_for():
                 self._log(batches)
                 self._report({}, score=None, finished=False)
+                self.meter.begin()
             if stops:
                 raise self._stopped()
             self.watchdog.begins(f"loads the batch of step {self.position.step + 1}")

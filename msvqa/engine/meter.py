@@ -68,7 +68,8 @@ class Meter:
             stage: says in which type.
             counts: whether operations are counted; by the first worker alone, whose rows are kept.
         """
-        self._device, self._counts = device, counts
+        counts = counts and not stage.compile
+        self._device, self._counts, self._compiles = device, counts, stage.compile
         self._best = product_flops(device, TYPES[stage.precision]) if counts else 0.0
         if counts and device.type == "cuda":
             # The matrices are no part of what the stage needs.
@@ -93,7 +94,7 @@ class Meter:
 
     def is_new(self, kind: int) -> bool:
         """Whether the operations of a kind of steps are still to be counted, on all workers."""
-        return kind not in self._operations
+        return not self._compiles and kind not in self._operations
 
     @contextmanager
     def counting(self, kind: int, times: int, module: nn.Module) -> Iterator[None]:
@@ -113,7 +114,8 @@ class Meter:
         with torch.no_grad():
             for name, buffer in module.named_buffers():
                 buffer.copy_(buffers[name])
-        self._operations[kind] = times * operations.count if operations else 0
+        is_whole = operations is not None and not operations.is_partial
+        self._operations[kind] = times * operations.count if operations and is_whole else 0
         self._has_counted = True
 
     def stepped(self, kind: int, examples: float, waited_s: float) -> None:

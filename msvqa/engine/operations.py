@@ -4,8 +4,9 @@ A multiplication with its addition counts as 2. Counted are matrix products, con
 and LSTMs, which are nearly all of a step; what is computed again to save memory counts again.
 """
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+logger = logging.getLogger(__name__)
 
 aten = torch.ops.aten
 PRODUCT_SIZES = {"cpu": (512, 1024), "cuda": (8192,)}
@@ -69,6 +72,8 @@ class Operations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
+        self.is_partial = False
+        """Whether some of them could not be counted."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -84,8 +89,19 @@ class Operations(TorchDispatchMode):
                 return found
         out = func(*args, **kwargs)
         if formula is not None:
-            self.count += formula(*args, **kwargs, out_val=out)
+            self._add(formula, args, kwargs | {"out_val": out})
         return out
+
+    def _add(
+        self, formula: Callable[..., int], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        try:
+            self.count += formula(*args, **kwargs)
+        except Exception as error:
+            # Formulas of PyTorch refuse shapes that its operators take; training goes on.
+            if not self.is_partial:
+                logger.warning("operations cannot be counted: %r", error)
+            self.is_partial = True
 
 
 def best_time(

@@ -1,5 +1,6 @@
 """How fast a stage was trained or media were extracted, beside what could be, and what limits."""
 
+import logging
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,8 +10,11 @@ from typing import Any, TypeVar
 
 from msvqa.data.processors.clock import KINDS
 from msvqa.data.store import Store
+from msvqa.errors import StorageError
 from msvqa.files import read_json, write_json
 from msvqa.storage import open_folder
+
+logger = logging.getLogger(__name__)
 
 SPEED = "speed.json"
 """In a store: how fast what is in it was extracted the last time. Nothing depends on it."""
@@ -38,6 +42,8 @@ class StagePace:
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> "StagePace":
         """Return the pace that the rows of metrics.jsonl of a stage tell."""
         train = [row for row in rows if row["kind"] == "train"]
+        # Of a stage that went on with other workers, those of the last ones.
+        train = [row for row in train if row.get("workers") == train[-1].get("workers")]
         numbers = ("waiting", "tflops", "share_of_peak")
         return cls(
             workers=max((row["workers"] for row in train[-1:] if "workers" in row), default=None),
@@ -205,10 +211,13 @@ class ExtractionClock:
 
 
 def keep_pace(location: str, pace: ExtractionPace) -> None:
-    """Write into a store how fast it was extracted."""
+    """Write into a store how fast it was extracted, if it can be: the store is worth more."""
     folder = open_folder(location)
-    write_json(folder.path / SPEED, asdict(pace))
-    folder.put(SPEED)
+    try:
+        write_json(folder.path / SPEED, asdict(pace))
+        folder.put(SPEED)
+    except (StorageError, OSError) as error:
+        logger.warning("how fast %s was extracted is not kept: %s", location, error)
 
 
 def kept_pace(store: Store) -> ExtractionPace | None:
