@@ -156,12 +156,12 @@ class Bench:
         self.train(recipe).ends_well()
         return self.run(recipe)
 
-    def lost(self, recipe: Path) -> list[str]:
-        """Return in what a finished run differs from the undisturbed one."""
-        run = self.run(recipe)
-        expected, found = final_weights(self.undisturbed), final_weights(run)
+    def lost(self, recipe: Path, undisturbed: Run | None = None) -> list[str]:
+        """Return in what a finished run differs from an undisturbed one, by default the usual."""
+        run, whole = self.run(recipe), undisturbed or self.undisturbed
+        expected, found = final_weights(whole), final_weights(run)
         lost = [name for name, value in expected.items() if not torch.equal(found[name], value)]
-        if validations(run) != validations(self.undisturbed):
+        if validations(run) != validations(whole):
             lost.append("validations")
         return lost
 

@@ -22,6 +22,7 @@ from msvqa.data.text import AnswerList, Vocabulary
 from msvqa.engine.checkpoint import Content, Position, newest_checkpoint, save_checkpoint
 from msvqa.engine.watchdog import VERDICTS, read_beats
 from msvqa.recipe import parse
+from msvqa.run import Run
 from tests import barcode_video
 from tests.faults.bench import STAGE, Bench, Command, shards_of, store_of
 from tests.faults.disks import small_disk
@@ -50,6 +51,20 @@ def worker_killed(bench: Bench, name: str) -> list[str]:
     command.training_workers()[-1].kill()
     command.ends_well()
     return _lost_after_resuming(bench, recipe)
+
+
+def worker_killed_of_a_model_in_pieces(bench: Bench, name: str) -> list[str]:
+    """The same where each worker has a piece of the weights (`sharding: fsdp`)."""
+    stage = raw_recipe(bench.folder)["stages"][0] | {
+        "sharding": "fsdp", "epochs": 8, "checkpoint": {"every_steps": 2, "keep": 3},
+    }  # fmt: skip
+    whole, recipe = (bench.recipe_file(n, stages=[stage]) for n in (f"{name}-whole", name))
+    bench.train(whole).ends_well()
+    command = bench.train(recipe)
+    command.until(bench.reached(recipe), "step 8")
+    command.training_workers()[-1].kill()
+    command.ends_well()
+    return _lost_after_resuming(bench, recipe, bench.run(whole))
 
 
 def driver_killed(bench: Bench, name: str) -> list[str]:
@@ -107,11 +122,11 @@ def interrupted_twice(bench: Bench, name: str) -> list[str]:
     return _lost_after_resuming(bench, recipe) + still_running(orphans)
 
 
-def _lost_after_resuming(bench: Bench, recipe: Path) -> list[str]:
+def _lost_after_resuming(bench: Bench, recipe: Path, undisturbed: Run | None = None) -> list[str]:
     """Compare a run; it must have been cut off, and have gone on from a checkpoint."""
     log = bench.run(recipe).path / "logs" / f"{STAGE}-worker0.log"
     assert re.search(r"after step [1-9]", log.read_text()), "the fault came too late"
-    return bench.lost(recipe)
+    return bench.lost(recipe, undisturbed)
 
 
 def checkpoint_truncated(bench: Bench, name: str) -> list[str]:
@@ -370,7 +385,8 @@ def _is_alive(process: psutil.Process) -> bool:
 FAULTS: dict[str, Fault] = {
     fault.__name__: fault
     for fault in (
-        worker_killed, driver_killed, interrupted, interrupted_twice, terminated,
+        worker_killed, worker_killed_of_a_model_in_pieces, driver_killed, interrupted,
+        interrupted_twice, terminated,
         checkpoint_truncated, checkpoint_changed, checkpoint_of_a_newer_version,
         checkpoint_of_another_model, disk_full_at_a_checkpoint, storage_away_for_a_while,
         object_store_away_for_a_while,

@@ -14,7 +14,15 @@ from tests.marks import again
 SHORT = (
     "driver_killed",
     "decoder_hangs_or_crashes",
-    *again(("worker_killed", "terminated", "checkpoint_truncated", "storage_away_for_a_while")),
+    *again(
+        (
+            "worker_killed",
+            "worker_killed_of_a_model_in_pieces",
+            "terminated",
+            "checkpoint_truncated",
+            "storage_away_for_a_while",
+        )
+    ),
 )
 
 
