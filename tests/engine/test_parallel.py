@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from msvqa.data.processors.processor import store_location
 from msvqa.engine.checkpoint import load_checkpoint, read_training_state
 from msvqa.engine.loop import train_stage
 from msvqa.engine.parallel import layers_of
@@ -146,7 +147,11 @@ def test_a_teacher_that_is_never_cut_and_its_students(tmp_path):
     check_places(recipe)
     prepared = prepare_stages(recipe)
     prepare_validations(recipe)
-    make_store(recipe, prepared[0])
+    stores = {}
+    for view, of_stage in zip(recipe.views(), prepared, strict=True):
+        stores.setdefault(store_location(view), (view, of_stage))
+    for view, of_stage in stores.values():
+        make_store(view, of_stage)
     raw = recipe.to_dict()
     for stage in raw["stages"]:
         stage |= {"log_every_steps": 1, "channels_last": False}
