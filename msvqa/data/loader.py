@@ -238,9 +238,7 @@ def example_batches(split: Split, rows: Sequence[int], examples_per_batch: int) 
 
 def _images_alone(split: Split, media: np.ndarray) -> np.ndarray:
     """Return which steps (T,) of media (T, N, m) are of single images alone."""
-    is_image = np.append(split.media.is_image, False)  # the last one of no medium
-    found: np.ndarray = is_image[media].all(axis=(1, 2))
-    return found
+    return np.asarray(split.media.are_images(media).all(axis=(1, 2)))
 
 
 def _seen(split: Split, media: np.ndarray, batch: Batch, *, alone: bool | None = None) -> Batch:
@@ -254,7 +252,7 @@ def _seen(split: Split, media: np.ndarray, batch: Batch, *, alone: bool | None =
     """
     if media.ndim > 1 or not split.media.is_image.any():
         return batch
-    is_image = split.media.is_image[media] & (media != NO_MEDIUM)
+    is_image = split.media.are_images(media)
     alone = bool(is_image.all()) if alone is None else alone
     return with_images(batch, torch.from_numpy(is_image), alone=alone)
 

@@ -62,6 +62,15 @@ class Media:
         found = pc.equal(self.table["kind"], "image").to_numpy()
         return np.asarray(found, dtype=bool)
 
+    def are_images(self, rows: np.ndarray) -> np.ndarray:
+        """Return which of some rows (...) are of single images; -1, which is no medium, is none."""
+        found: np.ndarray = self._is_image_or_none[rows]
+        return found
+
+    @cached_property
+    def _is_image_or_none(self) -> np.ndarray:
+        return np.append(self.is_image, False)
+
     def span(self, row: int) -> tuple[float | None, float | None]:
         """Return where a medium starts and ends in its file; None where it is the whole file."""
         return self.table["start"][row].as_py(), self.table["end"][row].as_py()

@@ -92,7 +92,7 @@ def _images_apart(split: Split, scope: str, chosen: Sequence[int]) -> list[Seque
     rows = np.asarray(chosen, dtype=np.int64)
     by_medium = scope == "both" and split.examples.asked_by_medium
     media = rows if scope == "media" or by_medium else split.examples.media[rows, 0]
-    is_image = np.append(split.media.is_image, False)[media]  # the last one of no medium
+    is_image = split.media.are_images(media)
     return [part.tolist() for part in (rows[~is_image], rows[is_image]) if len(part)]
 
 

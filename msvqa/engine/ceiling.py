@@ -15,6 +15,7 @@ import torch
 from msvqa.data.processors.clips import Clips
 from msvqa.data.processors.features import Features
 from msvqa.data.processors.processor import processor_of
+from msvqa.engine.precision import TYPES, name_of
 from msvqa.engine.speed import EXTRACTION_PX, Speed
 from msvqa.files import read_json, write_json
 from msvqa.machine import alone, machine_folder
@@ -96,8 +97,7 @@ def best_product_tflops(precision: str) -> float | None:
     found = [speed for speed in entries if speed is not None]
     if not found:
         return None
-    kind = {"fp32": "float32", "bf16": "bfloat16"}[precision]
-    return found[-1].devices * found[-1].gemm_flops[kind] / 1e12
+    return found[-1].devices * found[-1].gemm_flops[name_of(TYPES[precision])] / 1e12
 
 
 def best_extraction_per_s(recipe: Recipe) -> float | None:

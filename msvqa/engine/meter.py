@@ -10,9 +10,8 @@ from torch import nn
 
 from msvqa.collectives import worker_count
 from msvqa.engine.operations import Operations, product_flops
+from msvqa.engine.precision import TYPES
 from msvqa.stage_config import StageConfig
-
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass

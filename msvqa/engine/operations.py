@@ -61,10 +61,11 @@ FORMULAS: dict[Any, Callable[..., int]] = {
 
 
 class Operations(TorchDispatchMode):
-    """Counts the operations of the block; its results stay the same bit for bit.
+    """Counts the operations of the block.
 
-    PyTorch's own `FlopCounterMode` also hangs hooks on every module and tensor, to say which layer
-    takes how many. In the midst of training these would be in the way of those of others.
+    Its results may differ in the last bit: libraries that see it may choose other kernels. The
+    `FlopCounterMode` of PyTorch also hangs hooks on every module and tensor, to say which layer
+    takes how many, and ends the block where one of its formulas refuses a shape.
     """
 
     supports_higher_order_operators = True

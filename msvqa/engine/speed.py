@@ -21,6 +21,7 @@ import torch
 from msvqa.data.sampling import sample_clips
 from msvqa.data.video import decode
 from msvqa.engine.operations import best_time, product_flops
+from msvqa.engine.precision import TYPES, name_of
 from msvqa.errors import VideoError
 from msvqa.recipe import ClipsConfig
 
@@ -35,7 +36,6 @@ TRANSPORT = 0.1
 UTILISATION = 0.8
 """Share of its time that a core can give to decoding."""
 CLIPS_TIMED = 5
-TYPES = (torch.float32, torch.bfloat16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ def measure(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cpus = len(os.sched_getaffinity(0))
     with _threads(cpus):
-        gemm = {str(kind).removeprefix("torch."): product_flops(device, kind) for kind in TYPES}
+        gemm = {name_of(kind): product_flops(device, kind) for kind in TYPES.values()}
         encoder = _encoder_flops(device)
     return Speed(
         device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
@@ -144,7 +144,7 @@ def _encoder_flops(device: torch.device) -> float:
     pixels = torch.rand(frames, 3, 224, 224, device=device)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     times = []
-    for kind in TYPES:
+    for kind in TYPES.values():
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=kind is torch.bfloat16):
             times.append(best_time(lambda: network(pixels), device, repeats=3))
     return frames * RESNET_101_FLOPS / min(times)
