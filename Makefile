@@ -1,5 +1,5 @@
 # Everything a fresh clone needs: make setup | test | test-all | test-fast | check | demo | example | similarity | faults
-# | bench | bench-gpu | clean.
+# | bench | bench-long | bench-gpu | clean.
 # `make PYTHON=python3.12 setup` chooses another interpreter (3.10 or newer).
 
 PYTHON ?= python3
@@ -18,7 +18,7 @@ test test-all test-fast check faults: export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: setup test test-all test-fast check demo example similarity faults bench bench-gpu clean
+.PHONY: setup test test-all test-fast check demo example similarity faults bench bench-long bench-gpu clean
 .DEFAULT_GOAL := test
 
 setup: $(INSTALLED)
@@ -90,6 +90,9 @@ faults: setup
 # Some rows: make bench ROWS='D1 D2'.
 bench: setup
 	$(BIN)/python -m benchmarks $(ROWS)
+
+bench-long: setup
+	$(BIN)/python -m benchmarks $(ROWS) --profile long
 
 bench-gpu: setup
 	$(BIN)/python -m benchmarks $(ROWS) --profile gpu

@@ -242,6 +242,11 @@ def has_fast_bf16() -> bool:
     return "bf16" in _cpu_name()
 
 
+def has_amx() -> bool:
+    """Return whether the processor multiplies tiles of bf16 at once."""
+    return "amx_bf16" in _cpu_name()
+
+
 def _version(name: str) -> str:
     try:
         return version(name)

@@ -5,12 +5,15 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from msvqa.errors import RecipeError, WeightsError
+from msvqa.models.encoders import ENCODERS
 from msvqa.models.encoders.efficientnet import EfficientNet
 from msvqa.models.encoders.resnet import ResNet
 from msvqa.models.encoders.resnext3d import ResNeXt3D
 from msvqa.models.encoders.umt import UMTEncoder
+from msvqa.sections import resolve
 from tests.models.small_umt import SMALL, make_batch, make_umt
 
 SMALL_RESNET = {"depth": 10, "base_width": 4, "stem": "small", "scale": "unit"}
@@ -106,6 +109,42 @@ def test_memory_layout_does_not_change_features(memory_format):
         resnet.to(memory_format=torch.channels_last)
         resnext.to(memory_format=torch.channels_last_3d)
     torch.testing.assert_close((resnet(images), resnext(clips)), expected, rtol=1e-4, atol=1e-5)
+
+
+SMALL_UMT = {
+    "width": 16, "depth": 2, "heads": 2, "patch_px": 8, "trained_frames": 4, "trained_px": 32,
+}  # fmt: skip
+FOLDED = {
+    "resnet": (ResNet.Config(**SMALL_RESNET), (2, 32, 32)),
+    "resnet of bottlenecks": (ResNet.Config(depth=50, base_width=4), (2, 48, 48)),
+    "resnext3d": (ResNeXt3D.Config(**SMALL_RESNEXT), (2, 4, 32, 32)),
+    "efficientnet": (EfficientNet.Config(variant="b0"), (2, 32, 32)),
+    "umt": (UMTEncoder.Config(video=SMALL_UMT), (2, 4, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("config", FOLDED)
+def test_folding_batch_norm_changes_features_by_rounding_alone(config):
+    given, shape = FOLDED[config]
+    encoder = resolve(given.name, ENCODERS, "encoder")(given)
+    norms = [part for part in encoder.modules() if isinstance(part, _BatchNorm)]
+    for norm in norms:
+        norm.running_mean.normal_(0, 0.1)
+        norm.running_var.uniform_(0.5, 1.5)
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, 0, 0.1)
+    if norms:
+        with pytest.raises(ValueError, match="is in training mode: call eval"):
+            encoder.train().fold_batch_norm()
+    pixels = frames(*shape)
+    expected = encoder.eval().double()(pixels)
+    encoder.fold_batch_norm()
+    assert not any(isinstance(part, _BatchNorm) for part in encoder.modules())
+    torch.testing.assert_close(encoder(pixels), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_every_encoder_is_folded():
+    assert {given.name for given, _ in FOLDED.values()} == set(ENCODERS)
 
 
 @pytest.mark.parametrize("stem", ["small", "published", "brief"])
@@ -247,11 +286,6 @@ def test_pixels_of_another_kind_are_refused():
 def test_groups_must_divide_the_width():
     with pytest.raises(ValueError, match="multiple of groups"):
         ResNeXt3D.Config(base_width=8, groups=3)
-
-
-SMALL_UMT = {
-    "width": 16, "depth": 2, "heads": 2, "patch_px": 8, "trained_frames": 4, "trained_px": 32,
-}  # fmt: skip
 
 
 def test_umt_gives_a_vector_of_a_frame_and_of_a_clip_of_any_length():

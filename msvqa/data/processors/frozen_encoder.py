@@ -141,7 +141,7 @@ class FrozenEncoder:
 
     @cached_property
     def _encoder(self) -> "Encoder":
-        encoder = open_encoder(self._part, self._config, self._seed)
+        encoder = open_frozen(self._part, self._config, self._seed)
         if self._compiles:
             compile_forward(encoder, f"the encoder of {self._part} features")
         return encoder
@@ -157,6 +157,20 @@ def open_encoder(part: str, config: NamedConfig, seed: int) -> "Encoder":
     encoder: Encoder = encoder_class(config).eval()
     encoder.load_pretrained()
     encoder.to(device="cuda" if torch.cuda.is_available() else "cpu")
+    return _channels_last(encoder)
+
+
+def open_frozen(part: str, config: NamedConfig, seed: int) -> "Encoder":
+    """Return an encoder that nothing trains any more: `open_encoder` with fewer operations."""
+    encoder = open_encoder(part, config, seed)
+    encoder.requires_grad_(False)
+    encoder.fold_batch_norm()
+    return _channels_last(encoder)
+
+
+def _channels_last(encoder: "Encoder") -> "Encoder":
+    import torch
+
     for kind, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
         for weight in (p for p in encoder.parameters() if p.ndim == kind):
             weight.data = weight.data.to(memory_format=layout)

@@ -3,11 +3,13 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from msvqa.models.layers.pixels import PixelScale
 from msvqa.models.weight_files import read_weights
@@ -62,6 +64,26 @@ class Encoder(nn.Module):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+    def fold_batch_norm(self) -> None:
+        """Have convolutions do the work of the batch norm behind them: for encoders that only see.
+
+        A batch norm that follows a convolution among the children of a module must be given what
+        that one returns, and nothing else may be. Features change by rounding.
+
+        Raises:
+            ValueError: the encoder trains, so that its statistics are those of batches.
+        """
+        for module in list(self.modules()):
+            for (before, convolution), (name, norm) in pairwise(list(module.named_children())):
+                if not isinstance(convolution, (nn.Conv2d, nn.Conv3d)):
+                    continue
+                if not isinstance(norm, _BatchNorm):
+                    continue
+                if norm.training:
+                    raise ValueError(f"batch norm {name} is in training mode: call eval() first")
+                setattr(module, before, fuse_conv_bn_eval(convolution, norm))
+                setattr(module, name, nn.Identity())
 
     def load_pretrained(self) -> None:
         """Load the weights that the config names, without the classifier of the file.
