@@ -49,13 +49,13 @@ def build_optimizer(model: Model, config: OptimizerConfig) -> torch.optim.Optimi
         raise RecipeError(["parts: nothing is left to train"])
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     optimizer = kinds[config.name](
-        groups, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
+        groups, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
     )
     for group in optimizer.param_groups:
         # By their types: to import what cut ones are takes most of a second.
         if len({type(parameter) for parameter in group["params"]}) > 1:
             # What is cut and what is whole cannot be stepped together.
-            group["foreach"] = False
+            group["fused"] = group["foreach"] = False
     return optimizer
 
 
@@ -173,9 +173,9 @@ def _rise(kind: str, step: int, warmup: int) -> float:
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Take up the moments of a checkpoint; rates stay those of the recipe, which may be others."""
     own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, settings in zip(optimizer.param_groups, own, strict=True):
-        group.update(settings)
+    # Before it is read: where the numbers of steps lie depends on whether groups are fused.
+    groups = [{**g, **settings} for g, settings in zip(state["param_groups"], own, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": groups})
 
 
 def set_lr(optimizer: torch.optim.Optimizer, stage: StageConfig, moment: Moment) -> None:

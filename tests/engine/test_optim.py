@@ -1,12 +1,20 @@
 """Learning rates and weight decay by part, by layer and by step."""
 
+import copy
 import itertools
 
 import pytest
 import torch
 from torch import nn
 
-from msvqa.engine.optim import Moment, build_optimizer, check_parts, lr_factor, set_lr
+from msvqa.engine.optim import (
+    Moment,
+    build_optimizer,
+    check_parts,
+    lr_factor,
+    restore_optimizer,
+    set_lr,
+)
 from msvqa.errors import RecipeError
 from msvqa.models.model import Model, Sizes
 from msvqa.recipe import OptimizerConfig, ScheduleConfig, StageConfig
@@ -182,6 +190,36 @@ def test_adamw_decays_weights_where_adam_adds_to_the_gradient():
         optimizer = build_optimizer(Layered(), OptimizerConfig(name=name, weight_decay=0.1))
         assert type(optimizer) is kind
         assert optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
+def grow(optimizer, steps):
+    """Take steps down the sum of squares of the trained parameters."""
+    for _ in range(steps):
+        optimizer.zero_grad()
+        sum((p**2).sum() for g in optimizer.param_groups for p in g["params"]).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_steps_are_fused_and_go_on_with_moments_of_steps_that_were_not(name):
+    config = OptimizerConfig(name=name, lr=1e-2, weight_decay=0.1)
+    fused, plain = Layered(), Layered()
+    plain.load_state_dict(fused.state_dict())
+    ours = build_optimizer(fused, config)
+    assert all(group["fused"] for group in ours.param_groups)
+    # As earlier versions stepped.
+    earlier = type(ours)(
+        [{**group, "fused": None} for group in build_optimizer(plain, config).param_groups]
+    )
+    grow(earlier, 3)
+    state = copy.deepcopy(earlier.state_dict())
+    fused.load_state_dict(plain.state_dict())
+    restore_optimizer(ours, state)
+    assert all(group["fused"] for group in ours.param_groups)
+    for optimizer in (ours, earlier):
+        grow(optimizer, 4)
+    for found, expected in zip(fused.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_warmup_may_begin_at_nothing_and_a_floor_holds_in_it():
