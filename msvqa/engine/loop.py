@@ -40,12 +40,7 @@ from msvqa.engine.checkpoint import (
 from msvqa.engine.inputs import Inputs, open_inputs
 from msvqa.engine.memory import peak_memory_bytes
 from msvqa.engine.meter import Meter
-from msvqa.engine.optim import (
-    Moment,
-    build_optimizer,
-    set_lr,
-    warms_up_by_epochs,
-)
+from msvqa.engine.optim import Moment, build_optimizer, set_lr, warms_up_by_epochs
 from msvqa.engine.origins import trained
 from msvqa.engine.precision import autocast, use_channels_last
 from msvqa.engine.stage_model import choose_trained, start_model
@@ -504,6 +499,7 @@ class StageLoop:
         if self.validation is None:
             return {}, None
         self.watchdog.begins("validates", limited=False)
+        profiling.interrupt()
         distributed.share_buffers(self.objective)
         split = self.validation.split
         predictor = LoopPredictor(
