@@ -75,8 +75,8 @@ class Embedder:
 
     @cached_property
     def processor(self) -> Processor:
-        """What reads the videos."""
-        return processor_of(self._asked.recipe)
+        """What reads the videos, without compiling anything for those few."""
+        return processor_of(self._asked.recipe).for_few()
 
     def embed(self, video: str | Path, title: str | None = None) -> np.ndarray:
         """Return the embedding, float32 (E,), of a file, or of a video of the data by its id.

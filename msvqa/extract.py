@@ -34,6 +34,7 @@ from msvqa.engine.ingest import ShardJob, try_formats, write_shards
 from msvqa.engine.pace import ExtractionClock, Written, keep_pace, kept_pace
 from msvqa.errors import ClusterError, RecipeError, StoreError
 from msvqa.files import turn
+from msvqa.job import refuse_lost
 from msvqa.prepare import prepare
 from msvqa.recipe import Recipe
 from msvqa.storage import Folder, is_remote, join, open_folder
@@ -77,9 +78,9 @@ def extract(
     """
     check_extraction(recipe, hdf5)
     processor = processor_of(recipe)
-    cluster.refuse_lost({f"{processor.section}.store": store_location(recipe)})
+    refuse_lost({f"{processor.section}.store": store_location(recipe)})
     if hdf5 is not None:
-        cluster.refuse_lost({"--hdf5": hdf5.absolute()})
+        refuse_lost({"--hdf5": hdf5.absolute()})
     prepared = prepare(recipe.data, need_videos=processor.reads_files, trains=trains)
     videos = videos_of(prepared, present_only=processor.reads_files)
     if not checked:

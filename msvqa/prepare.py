@@ -34,9 +34,9 @@ from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.data.schema import PROBLEM_KINDS, REFUSED_KINDS, Problem
 from msvqa.data.text import Vocabulary
 from msvqa.data.word_vectors import check_word_vectors, read_word_vectors
-from msvqa.engine import cluster
 from msvqa.errors import DataError, RecipeError, one_of
 from msvqa.files import turn
+from msvqa.job import refuse_lost
 from msvqa.recipe import DataConfig, Recipe
 from msvqa.storage import Folder, is_remote, join, open_folder
 
@@ -72,7 +72,7 @@ def prepare(config: DataConfig, *, need_videos: bool = True, trains: bool = True
         ClusterError: the folders do not outlive this job.
     """
     location = prepared_location(config)
-    cluster.refuse_lost({"data.root": config.root, "data.prepared": location})
+    refuse_lost({"data.root": config.root, "data.prepared": location})
     if config.word_vectors:
         check_word_vectors(config.word_vectors, config.word_size)
     dataset = open_dataset(config)

@@ -2,7 +2,7 @@
 
 DIR/COMMAND.trace.json.gz  COMMAND.flame.html  the command's own process, its first 30 s
 DIR/STAGE-worker0.…                            the first worker of a training stage
-DIR/CLASS-worker0.…                            the first part of work dealt to actors
+DIR/CLASS-worker0.…  CLASS-2-worker0.…         the first part of each work dealt to actors
 
 What is recorded has bounds, so a command may last for days. Nothing here changes what is computed.
 """
@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,6 +23,7 @@ from typing import Any
 
 from msvqa.errors import PackageError, StorageError
 from msvqa.files import written_aside
+from msvqa.job import refuse_lost
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ WARM_STEPS, TRACED_STEPS = 5, 5
 TRACE, FLAME = ".trace.json.gz", ".flame.html"
 
 _folder: ContextVar[str | None] = ContextVar("_folder", default=None)
+_dealt: ContextVar[Counter[str]] = ContextVar("_dealt")
+"""How often the running command has dealt work of a name."""
 _stage: ContextVar["_StageRecording | None"] = ContextVar("_stage", default=None)
 
 
@@ -45,11 +49,27 @@ def folder() -> str | None:
 @contextmanager
 def into(wanted: str | None) -> Iterator[None]:
     """Have what is begun in the block write its profiles to a folder; None: to none."""
-    token = _folder.set(wanted)
+    token, dealt = _folder.set(wanted), _dealt.set(Counter())
     try:
         yield
     finally:
         _folder.reset(token)
+        _dealt.reset(dealt)
+
+
+def place_of_part(name: str) -> str | None:
+    """Return where an actor records work that is dealt now; None: no profiles are asked for.
+
+    Args:
+        name: of the work; a command may deal it several times, and no file replaces another.
+    """
+    wanted = folder()
+    if wanted is None:
+        return None
+    dealt = _dealt.get()
+    dealt[name] += 1
+    number = f"-{dealt[name]}" if dealt[name] > 1 else ""
+    return str(Path(wanted, f"{name}{number}-worker0"))
 
 
 @contextmanager
@@ -63,6 +83,7 @@ def of_command(wanted: str | None, name: str) -> Iterator[None]:
     Raises:
         PackageError: what draws flame graphs is not installed.
         StorageError: the folder cannot be written.
+        ClusterError: it does not outlive the job.
     """
     if wanted is None:
         yield
@@ -73,17 +94,16 @@ def of_command(wanted: str | None, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def of_part(wanted: str | None, name: str) -> Iterator[None]:
+def of_part(wanted: str | None) -> Iterator[None]:
     """Record what an actor does in the block.
 
     Args:
-        wanted: `folder()` of the command that the actor works for.
-        name: of the files.
+        wanted: as `place_of_part` has said in the command that the actor works for.
     """
     if wanted is None or not _is_installed():
         yield
         return
-    with _recorded(Path(wanted, name)):
+    with _recorded(Path(wanted)):
         yield
 
 
@@ -92,7 +112,7 @@ def of_stage(wanted: str | None, name: str) -> Iterator[None]:
     """Record a training stage in the block, and of its steps, see `step`, a trace.
 
     Args:
-        wanted: as in `of_part`.
+        wanted: `folder()` of the command.
         name: of the files.
     """
     if wanted is None or not _is_installed():
@@ -118,6 +138,12 @@ def step(left: int) -> Iterator[None]:
         yield
 
 
+def interrupt() -> None:
+    """Have no trace of steps of a stage go on into what follows, such as a validation."""
+    if recording := _stage.get():
+        recording.interrupt()
+
+
 def _is_installed() -> bool:
     """Whether a worker can record; of the command's own process `_ready` has asked."""
     if importlib.util.find_spec("pyinstrument") is None:
@@ -136,6 +162,7 @@ def _ready(wanted: str) -> str:
     if "://" in wanted:
         raise StorageError(f"--profile {wanted}: name a folder on a disk, not in an object store")
     location = Path(wanted).absolute()
+    refuse_lost({"--profile": location})
     try:
         location.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=location):
@@ -174,7 +201,8 @@ class _StageRecording:
 
     def __init__(self, target: Path) -> None:
         self._flame, self._trace = _Flame(target), _Trace(target, functions=True)
-        self._done = self._traced = 0
+        self._done = self._traced = self._left = 0
+        self._is_first = True
         self._flame.start()
 
     @contextmanager
@@ -189,10 +217,20 @@ class _StageRecording:
         with record_function(f"step {self._done + 1}"):
             yield
         self._done += 1
+        self._left = left - 1
         self._traced += is_warm
         if self._traced == TRACED_STEPS or left == 1:
             self._trace.stop()
             self._flame.start()
+
+    def interrupt(self) -> None:
+        """End a trace before something that is no step; a short one is taken anew, once."""
+        if not 0 < self._traced < TRACED_STEPS:
+            return
+        self._trace.stop()
+        self._flame.start()
+        again = self._is_first and self._left > self._traced
+        self._is_first, self._traced = False, 0 if again else TRACED_STEPS
 
     def close(self) -> None:
         """Write both."""

@@ -1,6 +1,7 @@
 """A run of an untrained model that embeds the small generated videos."""
 
 from pathlib import Path
+from typing import Any
 
 from msvqa.prepare import prepare
 from msvqa.recipe import parse
@@ -8,14 +9,16 @@ from msvqa.run import Run
 from tests.similar_videos import write_similar
 from tests.tiny import make_checkpoint
 
+VECTORS = {"name": "vectors", "frames": 8, "width": 16, "sampling": "strided"}
 
-def make_run(folder: Path) -> Run:
+
+def make_run(folder: Path, processor: dict[str, Any] = VECTORS) -> Run:
     """Write the videos, and a run with a finished checkpoint."""
     data = write_similar(folder / "data", part="pairwise").model_dump(mode="json")
     recipe = parse(
         {
             "name": "alike", "runs": str(folder / "runs"), "data": data,
-            "processor": {"name": "vectors", "frames": 8, "width": 16, "sampling": "strided"},
+            "processor": processor,
             "model": {
                 "name": "uniter", "embedding_size": 8,
                 "text": {"kind": "bert", "layers": 1, "width": 16, "heads": 2, "inner_width": 32},

@@ -43,7 +43,7 @@ VERBS = (
 )  # fmt: skip
 LEAVES = {
     "errors", "failures", "content", "text_files", "files", "storage", "cache", "strict_yaml",
-    "sections", "data_config", "stage_config", "profiling", "compilation",
+    "sections", "data_config", "stage_config", "job", "profiling", "compilation",
     "recipe", "run", "space", "data.batch", "collectives", "mvbench.tasks", "mvbench.prompts",
 }  # fmt: skip
 MAY_IMPORT = {
@@ -54,7 +54,8 @@ MAY_IMPORT = {
     "text_files": {"errors", "content"},
     "strict_yaml": {"errors", "text_files"},
     "interruption": set(),
-    "profiling": {"errors", "files"},
+    "job": {"errors"},
+    "profiling": {"errors", "files", "job"},
     "compilation": {"errors"},
     "machine": {"files"},
     "storage": {"errors", "machine"},

@@ -7,7 +7,11 @@ from torch._dynamo.utils import counters
 
 from msvqa.checks.recipe import check
 from msvqa.compilation import compile_forward, lacking
+from msvqa.data.medium import Medium
+from msvqa.data.processors import frozen_encoder
 from msvqa.data.processors.frozen_encoder import FrozenEncoder, encoder_identity
+from msvqa.data.processors.processor import processor_of
+from msvqa.embedder import open_embedder, readable
 from msvqa.engine.checkpoint import read_weights
 from msvqa.engine.loop import StageLoop, train_stage
 from msvqa.errors import PackageError, RecipeError
@@ -15,9 +19,11 @@ from msvqa.extract import check_extraction
 from msvqa.models.encoders.resnet import ResNet
 from msvqa.prepare import prepare
 from msvqa.recipe import parse
+from tests import barcode_video
 from tests.engine.test_classification import COUNTS, recipe_of
 from tests.labelled_folder import write_folder
 from tests.local_host import LocalHost
+from tests.similar_run import make_run
 from tests.tiny import make_job, make_recipe, make_store, raw_recipe
 
 SMALL = ResNet.Config(depth=10, base_width=8, scale="unit", stem="small")
@@ -102,6 +108,26 @@ def test_a_compiled_encoder_gives_nearly_the_same_features():
     )
     assert counters["inductor"]
     np.testing.assert_allclose(compiled, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_nothing_is_compiled_for_single_videos(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("it is compiled")
+
+    monkeypatch.setattr(frozen_encoder, "compile_forward", refuse)
+    encoder = SMALL.model_dump() | {"name": "resnet"}
+    processor = {
+        "name": "frame_features", "frames": 8, "encoder": encoder, "encoder_width": 64,
+        "size_px": 32, "compile": True,
+    }  # fmt: skip
+    model = open_embedder(make_run(tmp_path, processor).location, device="cpu")
+    video = barcode_video.write(tmp_path / "a.avi", 12)
+    assert model.embed(video, "a title").shape == (8,)
+    medium = Medium.of_file(video)
+    ((_, found),) = readable(model.processor, [medium])
+    assert found["vectors"].shape == (8, 64)
+    with pytest.raises(AssertionError, match="it is compiled"):
+        processor_of(model.run.recipe).extractor().arrays(medium)
 
 
 @COMPILES

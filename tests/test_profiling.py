@@ -89,6 +89,38 @@ def test_a_command_is_recorded_for_so_long_and_no_longer(tmp_path, monkeypatch):
     assert "works" in flame(tmp_path, "short")
 
 
+@pytest.mark.parametrize(
+    ("steps", "validations", "traced"),
+    [
+        (20, [3, 12], [6, 7, 8, 9, 10]),
+        (20, [7], [8, 9, 10, 11, 12]),
+        (20, [6, 9, 12], [7, 8, 9]),
+        (8, [4, 6], [5, 6]),
+    ],
+)
+def test_a_validation_is_in_no_trace_of_steps(tmp_path, steps, validations, traced):
+    with profiling.of_stage(str(tmp_path), "stage"):
+        for number in range(1, steps + 1):
+            with profiling.step(steps - number + 1):
+                torch.ones(3).add(1)
+            if number in validations:
+                profiling.interrupt()
+                torch.ones(3).mul(2)
+    found = names(tmp_path, "stage")
+    assert of_steps(found) == traced
+    assert "aten::mul" not in found
+
+
+def test_no_work_of_a_command_replaces_the_profile_of_another(tmp_path):
+    assert profiling.place_of_part("ShardWriter") is None
+    for _ in range(2):
+        with profiling.of_command(str(tmp_path), "search"):
+            dealt = [profiling.place_of_part(n) for n in ("ShardWriter", "Trial", "ShardWriter")]
+        assert [Path(place).name for place in dealt] == [
+            "ShardWriter-worker0", "Trial-worker0", "ShardWriter-2-worker0",
+        ]  # fmt: skip
+
+
 def test_without_it_nothing_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyinstrument", None)
     with profiling.of_command(None, "x"), profiling.of_stage(None, "y"), profiling.step(1):
@@ -109,6 +141,15 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch, capsy
     Path("file").touch()
     assert cli.main(["recipe", "show", "r.yaml", "--profile", place]) == 2
     assert f"--profile {place}" in capsys.readouterr().err
+
+
+def test_a_folder_that_ends_with_the_job_is_refused(tmp_path, monkeypatch, capsys):
+    copy = tmp_path / "runtime_resources/working_dir_files/_ray_pkg_0"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    assert cli.main(["recipe", "show", "r.yaml", "--profile", "profiles"]) == 2
+    assert "thrown away with --profile=" in capsys.readouterr().err
+    assert list(copy.iterdir()) == []
 
 
 @pytest.mark.long

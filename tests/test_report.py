@@ -199,7 +199,7 @@ def test_frames_come_from_the_files_where_the_store_is_gone(whole, page, tmp_pat
 
 def test_the_speed_of_a_stage_and_of_the_extraction_are_shown(whole, tmp_path, without_curves):
     run = copied(whole, tmp_path)
-    assert "idle" not in Page(report(run.path)).words, "the store does not say"
+    assert "driver idle" not in Page(report(run.path)).words, "the store does not say"
     rows = run.metrics()
     for row in rows:
         row |= {"waiting": 0.125, "share_of_peak": 0.375, "tflops": 0.0625, "workers": 3}
@@ -212,7 +212,20 @@ def test_the_speed_of_a_stage_and_of_the_extraction_are_shown(whole, tmp_path, w
     keep_pace(str(store_location(run.recipe)), pace)
     words = " ".join(re.sub(r"<[^>]+>", " ", Page(report(run.path)).html).split())
     assert re.search(r"answer 3 \S+ 12\.5 % \S+ GB 0\.0625 37\.5 % data", words)
+    assert "decoders idle" not in words, "nobody decodes while training runs"
     assert "12 4 1.5 2.5 s 8.0 s 3.1 % 40.6 % 0.0 % 6.2 % 50.0 % 87.5 % decoding" in words
+
+
+def test_idle_decoders_of_a_stage_are_shown(whole, tmp_path, without_curves):
+    run = copied(whole, tmp_path)
+    rows = run.metrics()
+    for row in rows:
+        row |= {"decoders_idle": 0.4375} if row["stage"] == "answer" else {}
+    run.write_metrics(rows)
+    words = " ".join(re.sub(r"<[^>]+>", " ", Page(report(run.path)).html).split())
+    assert "waiting for data decoders idle peak memory" in words
+    assert re.search(r"answer \S+ \S+ \S+ % 43\.8 % \S+ GB", words)
+    assert re.search(r"reconstruct \S+ \S+ \S+ % \S \S+ GB", words)
 
 
 def test_absent_videos_are_named(whole, tmp_path, without_curves):

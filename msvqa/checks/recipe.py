@@ -14,6 +14,7 @@ from msvqa.engine.inputs import model_sizes
 from msvqa.engine.optim import build_optimizer, check_parts
 from msvqa.engine.stage_model import choose_trained
 from msvqa.errors import RecipeError
+from msvqa.job import refuse_lost
 from msvqa.models import MODELS
 from msvqa.models.encoders import ENCODERS
 from msvqa.models.model import Model, build_model
@@ -54,7 +55,7 @@ def _uncompilable(recipe: Recipe) -> list[str]:
 
 
 def _check(recipe: Recipe, found: list[str]) -> None:
-    cluster.refuse_lost({"runs": recipe.runs})
+    refuse_lost({"runs": recipe.runs})
     problems = [*_worker_problems(recipe), *found, *width_problems(recipe)]
     problems += compiler_problems(recipe)
     problems += _uncompilable(recipe)

@@ -3,7 +3,7 @@
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,8 @@ class Work:
     """Whether results come in the order of the parts, or as soon as they are there."""
     no_progress_s: float = NO_PROGRESS_S
     """Longest time without any result."""
-    profile: str | None = field(default_factory=profiling.folder)
-    """Folder in which the actor that gets the first part records it."""
+    profile: str | None = None
+    """Where the actor that gets the first part records it: files without their ends."""
 
 
 def perform(work: Work, pool: Pool) -> Iterator[Result]:
@@ -53,6 +53,7 @@ def perform(work: Work, pool: Pool) -> Iterator[Result]:
         MSVQAError: what a worker could not do.
         ClusterError: no progress for long.
     """
+    work = replace(work, profile=profiling.place_of_part(work.worker.__name__))
     rows = [{"part": number} for number in range(len(work.parts))]
     with _settings(work):
         # One block per part: a block is what an actor takes at a time.
@@ -102,7 +103,7 @@ class Messenger:
         """Return the result of a part, or the failure."""
         number = int(row["part"][0])
         try:
-            with profiling.of_part(None if number else self._work.profile, self._name):
+            with profiling.of_part(None if number else self._work.profile):
                 return self._result(number)
         except Exception as error:
             failure = user_error(error)
@@ -110,10 +111,6 @@ class Messenger:
                 raise
             sent = pickle.dumps(sendable(failure, error))
             return {FAILURE: np.array([sent], dtype=object)}
-
-    @property
-    def _name(self) -> str:
-        return f"{self._work.worker.__name__}-worker0"
 
     def _result(self, number: int) -> Result:
         self._worker = self._worker or self._work.worker(*self._work.arguments)

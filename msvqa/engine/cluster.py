@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, TextIO
 
 from msvqa.descriptors import hold_standard, outlet
@@ -43,8 +42,6 @@ logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 1_000_000_000
 START_ATTEMPTS = 3
-IN_A_COPY = "/runtime_resources/working_dir_files/"
-"""Part of the path of every copy that Ray makes of a job's working directory."""
 WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 """Whether a process looks for nodes that are about to be taken away."""
 
@@ -180,24 +177,6 @@ def need_cpus(resources: Resources) -> None:
         raise ClusterError(
             f"there are {resources}: start a node that takes work. Autoscaling starts none for a "
             "job that has not begun: keep one always (min_workers, minReplicas)"
-        )
-
-
-def refuse_lost(paths: Mapping[str, str | Path]) -> None:
-    """Refuse places that do not outlive the job: its copy of the working directory is thrown away.
-
-    Args:
-        paths: by the key of the recipe that names them.
-
-    Raises:
-        ClusterError: names them, with what to give instead.
-    """
-    lost = {key: path for key, path in paths.items() if IN_A_COPY in str(path)}
-    if lost:
-        places = ", ".join(f"{key}={path}" for key, path in lost.items())
-        raise ClusterError(
-            f"a job works in a copy of the working directory, which is thrown away with {places}: "
-            f"give absolute paths that all nodes share, for example {next(iter(lost))}=/shared/..."
         )
 
 

@@ -147,6 +147,8 @@ class Streamed:
     outcome: str
     error: str
     """Empty for a good medium."""
+    busy_s: float
+    """Seconds that its worker took."""
 
 
 def stream_media(media: Sequence[Medium], processor: Processor, workers: int) -> Iterator[Streamed]:
@@ -179,9 +181,11 @@ class Streamer:
 
     def __call__(self, media: Sequence[tuple[int, Medium]]) -> Result:
         """Return the arrays; a bad medium becomes zeros beside its error, never an exception."""
+        start = time.perf_counter()
         arrays, outcomes, errors = zip(*[self._made(medium) for _, medium in media], strict=True)
         return {
             "index": np.array([index for index, _ in media]),
+            "busy_s": np.full(len(media), (time.perf_counter() - start) / len(media)),
             "outcome": np.array(outcomes),
             "error": np.array(errors),
         } | {ARRAY + name: np.stack([made[name] for made in arrays]) for name in self._zeros}
@@ -196,9 +200,10 @@ class Streamer:
 def _items(result: Result) -> Iterator[Streamed]:
     names = [name for name in result if name.startswith(ARRAY)]
     for row, index in enumerate(result["index"].tolist()):
-        error = str(result["error"][row])
+        error, outcome = str(result["error"][row]), str(result["outcome"][row])
         arrays = {name.removeprefix(ARRAY): result[name][row] for name in names}
-        yield Streamed(index, None if error else arrays, str(result["outcome"][row]), error)
+        busy_s = float(result["busy_s"][row])
+        yield Streamed(index, None if error else arrays, outcome, error, busy_s)
 
 
 def _wait_for_cpus(workers: int) -> None:

@@ -15,6 +15,7 @@ from msvqa.data.folds import dealt, read_split
 from msvqa.data.loader import MediaSource
 from msvqa.data.order import chunks
 from msvqa.data.prepared import Prepared
+from msvqa.data.processors.clock import Decoders
 from msvqa.data.processors.processor import Processor, processor_of
 from msvqa.data.split import Split
 from msvqa.data.store import Arrays, Store
@@ -86,7 +87,7 @@ class StreamSource:
 
     split: Split
     processor: Processor
-    data_workers: int
+    decoders: Decoders
 
     def batches(
         self, groups: Sequence[Sequence[int]], chance: Chance | None = None
@@ -103,13 +104,14 @@ class StreamSource:
         from msvqa.engine.ingest import stream_media
 
         media = [self.split.media.medium(row) for row in rows]
-        stream = stream_media(media, self.processor, self.data_workers)
+        stream = stream_media(media, self.processor, self.decoders.workers)
         for row, medium, item in zip(rows, media, stream, strict=True):
             if item.arrays is None:
                 raise DataError(
                     f"video {medium.id} ({medium.path}): {item.error}; run `msvqa doctor --data` "
                     f"and take it out, or use {self.processor.section}.cache=store"
                 )
+            self.decoders.busy_s += item.busy_s
             yield row, item.arrays
 
 
@@ -136,6 +138,11 @@ class Inputs:
     source: MediaSource
     resident: Batch = field(default_factory=dict)
     """Tensors of all videos of the split that are on the device; batches lack these."""
+
+    @property
+    def decoders(self) -> Decoders | None:
+        """Who makes the arrays while training runs; None: they are there, or made in the loop."""
+        return self.source.decoders if isinstance(self.source, StreamSource) else None
 
     def to_device(self, batch: Batch, device: torch.device) -> Batch:
         """Copy a batch to the device; what is resident there is gathered there."""
@@ -186,7 +193,7 @@ def _unstored(split: Split, processor: Processor, recipe: Recipe) -> MediaSource
         return EmptySource()
     if processor.way == "direct":
         return DirectSource(split, processor)
-    return StreamSource(split, processor, recipe.scaling.data_workers or 1)
+    return StreamSource(split, processor, Decoders(recipe.scaling.data_workers or 1))
 
 
 def make_resident(source: StoreSource, device: torch.device) -> Inputs:

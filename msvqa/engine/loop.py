@@ -40,12 +40,7 @@ from msvqa.engine.checkpoint import (
 from msvqa.engine.inputs import Inputs, open_inputs
 from msvqa.engine.memory import peak_memory_bytes
 from msvqa.engine.meter import Meter
-from msvqa.engine.optim import (
-    Moment,
-    build_optimizer,
-    set_lr,
-    warms_up_by_epochs,
-)
+from msvqa.engine.optim import Moment, build_optimizer, set_lr, warms_up_by_epochs
 from msvqa.engine.origins import trained
 from msvqa.engine.precision import autocast, use_channels_last
 from msvqa.engine.stage_model import choose_trained, start_model
@@ -161,7 +156,7 @@ class StageLoop:
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Filling fresh memory only serves to find reads of it, and costs time in every step.
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        self.meter = Meter(self.device, self.stage, counts=host.rank == 0)
+        self.meter = Meter(self.device, self.stage, self.training.decoders, counts=host.rank == 0)
         self.resumed = resume is not None
         self.model = self._build_model(job, resume)
         self.objective: Objective = resolve(self.stage.objective.name, OBJECTIVES, "objective")(
@@ -362,11 +357,12 @@ class StageLoop:
             _seed(self.recipe.seed, self.stage_index + 1, position.step, self.host.rank)
         )
         sums: dict[str, Tensor] = {}
-        self.watchdog.begins(f"computes the loss of step {position.step + 1}")
+        limited = not self.meter.compiles(kind)
+        self.watchdog.begins(f"computes the loss of step {position.step + 1}", limited=limited)
         for number, batch in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
             with self.parallel.adding_up(last):
-                parts = self._pass(batch, last=last)
+                parts = self._pass(batch, last=last, limited=limited)
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0) + value.detach()
         limit = self.stage.optimizer.clip_norm
@@ -385,12 +381,13 @@ class StageLoop:
             position, step=position.step + 1, step_in_epoch=position.step_in_epoch + 1
         )
 
-    def _pass(self, batch: Batch, *, last: bool) -> dict[str, Tensor]:
+    def _pass(self, batch: Batch, *, last: bool, limited: bool = True) -> dict[str, Tensor]:
         """Add the gradients of a micro batch; return the parts of its loss."""
         with autocast(self.device, self.stage.precision):
             parts = self.parallel(self._augmented(batch))
         if last:
-            self.watchdog.begins(f"averages the gradients of step {self.position.step + 1}")
+            step = self.position.step + 1
+            self.watchdog.begins(f"averages the gradients of step {step}", limited=limited)
         parts["loss"].backward()
         return parts
 
@@ -404,17 +401,18 @@ class StageLoop:
     def _log(self, batches: Prefetched) -> None:
         """Average the steps since the last row; stop on a non-finite loss."""
         window, self.window = self.window, _Window()
-        lap = self.meter.end()
-        batches.waiting_s = 0.0
         if not window.steps:
             return
         names = list(window.parts[0])
         values = torch.stack([torch.stack([p[n].double() for n in names]) for p in window.parts])
         self._refuse_non_finite(values, window)
-        means = distributed.mean_over_workers(values.mean(0))
-        numbers = dict(zip(names, means.tolist(), strict=True)) | {
+        # Waits for what the device still has to do: not before that the steps are done.
+        means = distributed.mean_over_workers(values.mean(0)).tolist()
+        speed = self.meter.end(self.total_steps - self.position.step)
+        batches.waiting_s = 0.0
+        numbers = dict(zip(names, means, strict=True)) | {
             "lr": self.optimizer.param_groups[-1]["lr"],
-            **lap.numbers(self.total_steps - self.position.step),
+            **speed,
             "memory_gb": peak_memory_bytes(self.device) / 1e9,
             "steps": self.total_steps,
         }
@@ -504,6 +502,7 @@ class StageLoop:
         if self.validation is None:
             return {}, None
         self.watchdog.begins("validates", limited=False)
+        profiling.interrupt()
         distributed.share_buffers(self.objective)
         split = self.validation.split
         predictor = LoopPredictor(

@@ -1,6 +1,7 @@
 """The speed of training steps: examples a second, waiting for data, operations beside the best."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -9,9 +10,15 @@ import torch
 from torch import nn
 
 from msvqa.collectives import worker_count
+from msvqa.data.processors.clock import Decoders
 from msvqa.engine.operations import Operations, product_flops
 from msvqa.engine.precision import TYPES
 from msvqa.stage_config import StageConfig
+
+COMPILING = "compiling"
+"""In a row: all its steps were compiled, and are not timed."""
+COMPILED_STEPS = 2
+"""Steps of a kind that PyTorch compiles: the first, and another time for sizes that change."""
 
 
 @dataclass
@@ -22,11 +29,16 @@ class Lap:
     """Operations a second that a step could reach; 0 where nobody asks."""
     waited_before_s: float = 0.0
     """What the clock of waiting shows at the start."""
-    start_s: float = field(default_factory=time.perf_counter)
+    decoders: Decoders | None = None
+    """Those who work while these steps are taken."""
+    start_s: float = field(default_factory=lambda: time.perf_counter())
     steps: int = 0
     examples: float = 0.0
     operations: float = 0.0
     waiting_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._busy_before_s = self.decoders.busy_s if self.decoders else 0.0
 
     def add(self, examples: float, operations: float, waited_s: float) -> None:
         """Take up a step."""
@@ -44,6 +56,10 @@ class Lap:
             "eta_s": steps_left * elapsed / max(self.steps, 1),
             "workers": worker_count(),
         }
+        if self.decoders:
+            busy_s = self.decoders.busy_s - self._busy_before_s
+            # What is decoded ahead counts where it arrives, which may be in the next lap.
+            numbers["decoders_idle"] = max(0.0, 1 - busy_s / self.decoders.workers / elapsed)
         if self.operations and self.best_flops:
             flops = self.operations / elapsed
             numbers |= {"tflops": flops / 1e12, "share_of_peak": flops / self.best_flops}
@@ -51,7 +67,7 @@ class Lap:
 
 
 class Meter:
-    """Times steps, of which the first of each kind are left out: operations are counted there.
+    """Times steps but the first of each kind, whose operations are counted, or which is compiled.
 
     The ceiling is measured here, before the first step, and not taken from `msvqa doctor`: with the
     threads and on the node that this worker has, where nobody may ever have called the doctor. It
@@ -59,41 +75,61 @@ class Meter:
     convolutions may use: there the share may be more than 1.
     """
 
-    def __init__(self, device: torch.device, stage: StageConfig, *, counts: bool) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        stage: StageConfig,
+        decoders: Decoders | None = None,
+        *,
+        counts: bool,
+    ) -> None:
         """Measure the ceiling.
 
         Args:
             device: where steps compute.
             stage: says in which type.
+            decoders: who decodes meanwhile, if anybody does.
             counts: whether operations are counted; by the first worker alone, whose rows are kept.
         """
         counts = counts and not stage.compile
         self._device, self._counts, self._compiles = device, counts, stage.compile
+        self._decoders = decoders
         self._best = product_flops(device, TYPES[stage.precision]) if counts else 0.0
         if counts and device.type == "cuda":
             # The matrices are no part of what the stage needs.
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
         self._operations: dict[int, int] = {}
+        self._taken: Counter[int] = Counter()
+        """Steps of each kind."""
         self._has_counted = False
         self.begin()
 
     def begin(self) -> None:
         """Begin a lap; the clock of waiting stands at 0."""
-        self._whole, self._timed = Lap(0.0), Lap(self._best)
+        self._whole = Lap(0.0, decoders=self._decoders)
+        self._timed = Lap(self._best, decoders=self._decoders)
 
-    def end(self) -> Lap:
-        """Return the lap that ends, and begin another.
+    def end(self, steps_left: int) -> dict[str, float]:
+        """Return what a row says of the speed of the lap that ends now, and begin another.
 
-        Where it has no step that was timed, it is the one with those that were counted.
+        The device has done all its steps: what it still has to do would count here and in the next
+        lap. Where no step was timed, the row is of those that were counted or compiled.
         """
-        ended = self._timed if self._timed.steps else self._whole
+        is_timed = self._timed.steps > 0
+        numbers = (self._timed if is_timed else self._whole).numbers(steps_left)
+        if self._compiles and not is_timed:
+            numbers[COMPILING] = 1
         self.begin()
-        return ended
+        return numbers
 
     def is_new(self, kind: int) -> bool:
         """Whether the operations of a kind of steps are still to be counted, on all workers."""
         return not self._compiles and kind not in self._operations
+
+    def compiles(self, kind: int) -> bool:
+        """Whether the next step of a kind is one that is compiled, which may take minutes."""
+        return self._compiles and self._taken[kind] < COMPILED_STEPS
 
     @contextmanager
     def counting(self, kind: int, times: int, module: nn.Module) -> Iterator[None]:
@@ -127,10 +163,12 @@ class Meter:
         """
         operations = self._operations.get(kind, 0)
         self._whole.add(examples, operations, waited_s)
-        if not self._has_counted:
+        is_timed = not (self._has_counted or self.compiles(kind))
+        self._taken[kind] += 1
+        if is_timed:
             self._timed.add(examples, operations, waited_s)
             return
         self._has_counted = False
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        self._timed = Lap(self._best, waited_s)
+        self._timed = Lap(self._best, waited_s, self._decoders)

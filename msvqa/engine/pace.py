@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from msvqa.data.processors.clock import KINDS
 from msvqa.data.store import Store
+from msvqa.engine.meter import COMPILING
 from msvqa.errors import StorageError
 from msvqa.files import read_json, write_json
 from msvqa.storage import open_folder
@@ -33,6 +34,8 @@ class StagePace:
     examples_per_s: float | None
     waiting: float | None
     """Share of the time that the first worker waits for batches."""
+    decoders_idle: float | None
+    """Share of the time that those have nothing to do who decode for it while it trains."""
     tflops: float | None
     """10^12 operations a second of the first worker."""
     share_of_peak: float | None
@@ -44,7 +47,9 @@ class StagePace:
         train = [row for row in rows if row["kind"] == "train"]
         # Of a stage that went on with other workers, those of the last ones.
         train = [row for row in train if row.get("workers") == train[-1].get("workers")]
-        numbers = ("waiting", "tflops", "share_of_peak")
+        # Where there are others, none whose steps were compiled.
+        train = [row for row in train if COMPILING not in row] or train
+        numbers = ("waiting", "decoders_idle", "tflops", "share_of_peak")
         return cls(
             workers=max((row["workers"] for row in train[-1:] if "workers" in row), default=None),
             examples_per_s=_median(train, "questions_per_s"),
@@ -72,6 +77,8 @@ class StagePace:
             f"{self.examples_per_s:.3g} examples/s on {_counted(self.workers or 1, 'worker')}",
             f"waiting for data {self.waiting:.0%} of the time",
         ]
+        if self.decoders_idle is not None:
+            said.append(f"decoders idle {self.decoders_idle:.0%} of theirs")
         if self.tflops is not None and self.share_of_peak is not None:
             said.append(
                 f"{self.tflops:.3g} TFLOP/s a worker, {self.share_of_peak:.0%} of its best "

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from msvqa.errors import StorageError
 from msvqa.files import write_json
 from msvqa.run import CHECKPOINT_INFO, Run, has_score
 from msvqa.space import SchedulerConfig
@@ -34,21 +35,46 @@ def become_donor(run: Run) -> None:
     if place is None or place["run"] == run.location:
         return
     donor, stage = Run.open(place["run"]), place["stage"]
-    validated = {path.name: info for path, info in donor.checkpoints(stage) if has_score(info)}
-    if not validated:
+    before = [path.name for path, _ in run.checkpoints(stage)]
+    copied = _copied(run, donor, stage, place["name"])
+    if copied is None:
         logger.warning("%s has no checkpoint any more: this trial goes on alone", donor.location)
         return
-    # Where trials wait long for their turn, the donor may have removed it, or be a copy by now.
-    name = place["name"] if place["name"] in validated else max(validated)
-    step = validated[name]["position"]["step"]
-    before = [path.name for path, _ in run.checkpoints(stage)]
-    run.folder.copy(f"{stage}/{name}", donor.folder, last=CHECKPOINT_INFO)
+    name, step = copied
     for old in before:
         if old != name:
             run.folder.remove(f"{stage}/{old}")
     run.write_metrics([r for r in donor.metrics() if r["stage"] != stage or r["step"] <= step])
     run.folder.put(run.metrics_file.name)
     logger.info("goes on from a copy of %s/%s/%s", donor.location, stage, name)
+
+
+def _copied(run: Run, donor: Run, stage: str, wanted: str) -> tuple[str, int] | None:
+    """Copy a checkpoint of a donor; return its name and step, None where none is left.
+
+    The donor goes on meanwhile. Where trials wait long for their turn, it may have removed what is
+    wanted, or be a copy itself by now; and it may remove what is being copied. Then its newest one
+    is taken.
+    """
+    while True:
+        there = _validated(donor, stage)
+        if not there:
+            return None
+        name = wanted if wanted in there else max(there)
+        try:
+            run.folder.copy(f"{stage}/{name}", donor.folder, last=CHECKPOINT_INFO)
+            # Object stores may not miss what is gone.
+            if name in _validated(run, stage):
+                return name, there[name]
+        except (OSError, StorageError):
+            if name in _validated(donor, stage):
+                raise
+
+
+def _validated(run: Run, stage: str) -> dict[str, int]:
+    """Return the steps of the validated checkpoints of a stage, by their names."""
+    found = run.checkpoints(stage)
+    return {path.name: int(info["position"]["step"]) for path, info in found if has_score(info)}
 
 
 def _handed_over() -> dict[str, str] | None:

@@ -22,6 +22,10 @@ SHORT_FOLDERS = ("/tmp", "/var/tmp")
 """Where Ray's folder is made when that of the environment cannot be used."""
 SHARED_MEMORY = "/dev/shm"
 CONNECT_TIMEOUT_S = 10.0
+HEAD_BYTES, SETTINGS = 9, 4
+"""Head of a frame of HTTP/2, which gRPC is spoken in, and type of the first on either side."""
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0])
+"""https://www.rfc-editor.org/rfc/rfc9113#name-http-2-connection-preface"""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -89,7 +93,7 @@ def _problem(folder: str, *, private: bool = False) -> str:
 
 
 def check_address(address: str) -> None:
-    """Refuse a cluster that does not answer; Ray waits for minutes, and then ends the process.
+    """Refuse what does not answer as a cluster; Ray waits for minutes, and then ends the process.
 
     Raises:
         ClusterError: says what is wrong with RAY_ADDRESS.
@@ -103,9 +107,28 @@ def check_address(address: str) -> None:
         return
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+        place = (host.strip("[]"), int(port))
+        with socket.create_connection(place, CONNECT_TIMEOUT_S) as connection:
+            _greet(connection)
     except (OSError, ValueError, OverflowError) as error:
         raise unreachable(address, error) from error
+
+
+def _greet(connection: socket.socket) -> None:
+    """Refuse a server that is none of Ray, such as Redis at the same port.
+
+    Raises:
+        OSError: it says something else, or nothing.
+    """
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return
+    connection.sendall(GREETING)
+    said = b""
+    while len(said) < HEAD_BYTES and (more := connection.recv(HEAD_BYTES - len(said))):
+        said += more
+    # Length (3), type, flags, stream (4)
+    if len(said) < HEAD_BYTES or said[3] != SETTINGS:
+        raise ConnectionError("what listens there is no Ray")
 
 
 def unreachable(address: str, error: BaseException) -> ClusterError:

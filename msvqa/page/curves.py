@@ -12,25 +12,26 @@ Row = Mapping[str, Any]
 
 PLACE = ("stage", "kind", "step", "epoch", "time_s")
 """Columns that say where a row belongs."""
-NOT_DRAWN = ("steps", "eta_s", "workers", "tflops", "share_of_peak", "mse_255")
+NOT_DRAWN = ("steps", "eta_s", "workers", "tflops", "share_of_peak", "compiling", "mse_255")
 """Columns without news: counts, and what another column says on another scale."""
-LAST = ("gradient_norm", "lr", "waiting", "questions_per_s", "memory_gb")
+LAST = ("gradient_norm", "lr", "waiting", "decoders_idle", "questions_per_s", "memory_gb")
 """Columns about the course of the training, drawn after losses and metrics."""
 QUIET = ("cut", "dropped")
 """Columns that are drawn only where there is something to see: mostly they are 0 throughout."""
 TITLES = {
     "lr": "Learning rate",
     "waiting": "Waiting for data",
+    "decoders_idle": "Decoders idle",
     "questions_per_s": "Examples per second",
     "memory_gb": "Memory, GB",
     "mse": "Squared error",
     "r2": "R²",
 }
-PERCENT = ("accuracy", "waiting")
+PERCENT = ("accuracy", "waiting", "decoders_idle")
 LINEAR = (*PERCENT, "lr", "questions_per_s")
 DECADES = 100
 """Values that differ by more than this factor are shown on a logarithmic scale."""
-FROM_ZERO = {"waiting": 0.05, "lr": 0.0, "questions_per_s": 0.0}
+FROM_ZERO = {"waiting": 0.05, "decoders_idle": 0.05, "lr": 0.0, "questions_per_s": 0.0}
 """Columns whose axis starts at 0, and the least value it goes up to: less waiting is nothing to
 worry about, and must not fill the panel."""
 MAX_POINTS = 400

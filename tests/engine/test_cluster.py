@@ -13,9 +13,9 @@ from msvqa.engine.cluster import (
     connected,
     joins_cluster,
     place,
-    refuse_lost,
 )
 from msvqa.errors import ClusterError
+from msvqa.job import refuse_lost
 from msvqa.recipe import ScalingConfig, WorkersConfig
 
 

@@ -1,10 +1,14 @@
 """Decoding as a stream on Ray Data: in order, with bad videos named, and never waiting for ever."""
 
 import gc
+import re
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from msvqa.data.datasets.synthetic import generate
 from msvqa.data.medium import Medium
 from msvqa.data.processors.clips import Clips
 from msvqa.data.processors.processor import processor_of, store_spec
@@ -12,9 +16,13 @@ from msvqa.data.sampling import sample_clips
 from msvqa.engine import actors, ingest
 from msvqa.engine.actors import Pool
 from msvqa.engine.ingest import ShardJob, stream_media, write_shards
+from msvqa.engine.loop import train_stage
+from msvqa.engine.pace import StagePace
 from msvqa.errors import ClusterError, StorageError
+from msvqa.prepare import prepare
 from tests import barcode_video
-from tests.tiny import make_recipe
+from tests.local_host import LocalHost
+from tests.tiny import VIDEOS, make_job, make_recipe
 
 pytestmark = pytest.mark.ray
 
@@ -57,6 +65,27 @@ def check(items):
         assert item.arrays["clips"].dtype == np.uint8
         shown = [barcode_video.read(frame) for frame in item.arrays["clips"].reshape(-1, 96, 96, 3)]
         assert shown == sample_clips(length, 2, 4).ravel().tolist()
+
+
+def test_a_stage_says_how_idle_its_decoders_are(ray_local, tmp_path):
+    generate(tmp_path / "data", videos=VIDEOS)
+    recipe = make_recipe(tmp_path, "clips.cache=none", "stages.0.log_every_steps=1")
+    prepare(recipe.data)
+    run, job = make_job(recipe, 0)
+    train_stage(replace(job, store=None), LocalHost(run.stage_dir("reconstruct")))
+    rows = [row for row in run.metrics() if row["kind"] == "train"]
+    assert len(rows) == 6
+    assert all(0 <= row["decoders_idle"] <= 1 for row in rows)
+    assert rows[0]["decoders_idle"] > 0, "they have begun after the first lap"
+    assert re.search(r"decoders idle \d+% of theirs", StagePace.of(rows).line("a", "fp32", None))
+
+
+def test_how_long_workers_are_busy_is_known(ray_local, paths):
+    start = time.perf_counter()
+    found = list(stream(paths, 1))
+    whole_s = time.perf_counter() - start
+    assert all(item.busy_s > 0 for item in found)
+    assert sum(item.busy_s for item in found) < whole_s
 
 
 @pytest.mark.parametrize("workers", [1, 2])

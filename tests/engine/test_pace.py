@@ -50,6 +50,18 @@ def test_rows_of_earlier_versions_have_a_pace_without_operations():
     assert StagePace.of([]).line("answer", "fp32", 1.0).endswith("no step was logged")
 
 
+def test_idle_decoders_are_said_where_there_are_some():
+    rows = [row(decoders_idle=share) for share in (0.2, 0.4, 0.9)]
+    assert "; decoders idle 40% of theirs; " in StagePace.of(rows).line("a", "fp32", None)
+    assert "idle" not in StagePace.of([row()]).line("a", "fp32", None)
+
+
+def test_rows_of_compiled_steps_are_left_out():
+    slow = row(questions_per_s=0.01, compiling=1)
+    assert StagePace.of([slow, slow, row()]).examples_per_s == 70.0
+    assert StagePace.of([slow]).examples_per_s == 0.01, "there is no other"
+
+
 SPENT = {"reading": 1.0, "decoding": 10.0, "computing": 4.0, "writing": 1.0}
 
 

@@ -3,6 +3,7 @@
 import os
 import resource
 import socket
+import threading
 
 import pytest
 
@@ -108,6 +109,33 @@ def test_a_cluster_that_does_not_answer_is_named_by_the_doctor_too(monkeypatch, 
         with pytest.raises(ClusterError, match="no Ray cluster can be reached at RAY_ADDRESS="):
             check_address(os.environ["RAY_ADDRESS"])
         assert _starting_ray().status == "fail"
+
+
+@pytest.mark.parametrize("answer", [b"-ERR unknown command 'PRI'\r\n", b"HTTP/1.1 400 ", b"", None])
+def test_what_listens_and_is_no_cluster_is_named_within_seconds(monkeypatch, answer):
+    monkeypatch.setattr(starting, "CONNECT_TIMEOUT_S", 0.5)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def serve():
+            connection, _ = server.accept()
+            with connection:
+                if answer is not None:
+                    connection.sendall(answer)
+                    return
+                # Silent until the other side hangs up.
+                while connection.recv(64):
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(
+            ClusterError, match=rf"RAY_ADDRESS={address} \(.*(no Ray|timed out|reset)"
+        ):
+            check_address(address)
+        thread.join()
 
 
 def test_what_stays_on_this_machine_goes_through_no_proxy(monkeypatch):

@@ -1,8 +1,9 @@
-"""Where the time of an extraction goes: seconds for each kind of work."""
+"""Where the time of extractors goes: seconds for each kind of work, and how long they are busy."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 KINDS = ("reading", "decoding", "computing", "writing")
 
@@ -21,3 +22,12 @@ class Clock:
             yield
         finally:
             self.spent_s[kind] += time.perf_counter() - start
+
+
+@dataclass
+class Decoders:
+    """Processes that make arrays of media while training runs."""
+
+    workers: int
+    busy_s: float = 0.0
+    """Seconds that all of them together took for what has arrived."""

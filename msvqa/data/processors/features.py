@@ -134,7 +134,7 @@ class FeatureExtractor(DecodingExtractor):
         self._features = features
         self._appearance, self._motion = (
             FrozenEncoder(
-                part, config, processor.seed, processor.precision_of(part), features.compile
+                part, config, processor.seed, processor.precision_of(part), processor.compiles
             )
             for part, (config, _) in processor.encoders().items()
         )

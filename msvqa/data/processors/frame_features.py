@@ -138,7 +138,7 @@ class FrameFeatureExtractor(FrameExtractor):
         super().__init__(view, config.timeout_s)
         self._config = config
         precision = processor.precision_of("encoder")
-        compiles = config.compile
+        compiles = processor.compiles
         self._encoder = FrozenEncoder("frame", config.encoder, processor.seed, precision, compiles)
 
     def trials(self, medium: Medium) -> list[Trial]:

@@ -104,6 +104,7 @@ class Processor(ABC):
         self.section, self.seed = section, seed
         self.precisions: Mapping[str, str] = {}
         """Number formats of frozen encoders that a store has settled, by part."""
+        self._is_for_few = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.config!r})"
@@ -133,6 +134,17 @@ class Processor(ABC):
         settled = copy.copy(self)
         settled.precisions = dict(precisions)
         return settled
+
+    def for_few(self) -> "Processor":
+        """Return the processor for a few media: to compile its encoders would take longer."""
+        brief = copy.copy(self)
+        brief._is_for_few = True
+        return brief
+
+    @property
+    def compiles(self) -> bool:
+        """Whether frozen encoders are compiled when they first encode."""
+        return bool(getattr(self.config, "compile", False)) and not self._is_for_few
 
     def precision_of(self, part: str) -> str:
         """Return the number format of a frozen encoder; `auto` where it is not settled yet."""
