@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from msvqa.data.root import Root, open_root
 from msvqa.data.store import Store, StoreSpec
 from msvqa.engine import cluster
 from msvqa.engine.actors import Pool
-from msvqa.engine.ceiling import best_extraction_per_s
+from msvqa.engine.ceiling import best_extraction_per_s, best_workers
 from msvqa.engine.cluster import Resources
 from msvqa.engine.ingest import ShardJob, try_formats, write_shards
 from msvqa.engine.pace import ExtractionClock, Written, keep_pace, kept_pace
@@ -46,6 +47,9 @@ Progress = Callable[[int, int, int], None]
 
 LIBRARIES = ("numpy", "torch", "av", "decord", "ray")
 LOCK = ".lock"
+WORKERS_PER_GPU = 16
+"""Where nobody has measured how many keep a GPU busy: the fastest need so many for small videos,
+and each has a context and encoders of its own there, about 1 GB."""
 MEDIA_TRIED = 8
 """Media among which one is looked for that can be read, to try number formats on."""
 
@@ -272,13 +276,24 @@ def _pool(recipe: Recipe, todo: dict[int, list[Medium]]) -> Iterator[Pool]:
 def _workers(recipe: Recipe, resources: Resources) -> Pool:
     cluster.need_cpus(resources)
     cpus = int(resources.cpus)
-    workers = recipe.scaling.data_workers or cpus
+    on_gpus = bool(resources.gpus and processor_of(recipe).encoders())
+    workers = recipe.scaling.data_workers or min(cpus, _most_workers(recipe, resources, on_gpus))
     if workers > cpus:
         raise ClusterError(
             f"scaling.data_workers asks for {workers} CPUs, but there are {resources}"
         )
-    encodes = bool(processor_of(recipe).encoders())
-    return Pool(workers, cluster.gpu_share(workers, resources.gpus) if encodes else 0.0)
+    return Pool(workers, cluster.gpu_share(workers, resources.gpus) if on_gpus else 0.0)
+
+
+def _most_workers(recipe: Recipe, resources: Resources, on_gpus: bool) -> int:
+    """Return how many workers there is something to do for: those of a GPU wait for each other.
+
+    While one of them encodes the others decode, see `msvqa.engine.speed`.
+    """
+    if not on_gpus:
+        return int(resources.cpus)
+    measured = None if cluster.joins_cluster() else best_workers(recipe)
+    return max(int(resources.gpus), measured or math.ceil(WORKERS_PER_GPU * resources.gpus))
 
 
 def _is_finite(spec: StoreSpec, location: str, number: int, shard: dict[str, Any] | None) -> bool:

@@ -105,6 +105,19 @@ def best_extraction_per_s(recipe: Recipe) -> float | None:
 
     None also for work of which the doctor measures only a part: other processors, other encoders.
     """
+    speed = _measured_of(recipe)
+    encodes = bool(processor_of(recipe).encoders())
+    return speed.extracted_per_s(encodes=encodes) if speed else None
+
+
+def best_workers(recipe: Recipe) -> int | None:
+    """Return how many workers keep the devices of this machine busy, if that was measured."""
+    speed = _measured_of(recipe)
+    return speed.decode_workers if speed else None
+
+
+def _measured_of(recipe: Recipe) -> Speed | None:
+    """Return what was measured of the extraction of a recipe, all of which must be known."""
     processor = processor_of(recipe)
     if not isinstance(processor, (Clips, Features)) or not processor.reads_files:
         return None
@@ -115,11 +128,9 @@ def best_extraction_per_s(recipe: Recipe) -> float | None:
     if encoders and encoders != PUBLISHED:
         return None
     key = _key(work_of(recipe))
-    for entry in _entries():
-        if all(entry[name] == value for name, value in key.items()):
-            speed = _speed(entry)
-            return speed.extracted_per_s(encodes=bool(encoders)) if speed else None
-    return None
+    found = (e for e in _entries() if all(e[name] == value for name, value in key.items()))
+    entry = next(found, None)
+    return _speed(entry) if entry else None
 
 
 def _speed(entry: Mapping[str, Any]) -> Speed | None:

@@ -6,8 +6,9 @@ import pytest
 
 from msvqa.checks.speed import speed_checks
 from msvqa.engine import ceiling, speed
+from msvqa.engine.cluster import Resources
 from msvqa.engine.speed import Speed
-from msvqa.extract import speed_line
+from msvqa.extract import _workers, speed_line
 from tests import featured
 from tests.tiny import make_recipe
 
@@ -82,6 +83,21 @@ def test_on_processors_decoding_and_encoding_share_the_cores():
     on_gpu = Speed(**{**vars(MEASURED), "device": "a GPU"})
     assert on_gpu.extracted_per_s(encodes=True) == pytest.approx(0.05)
     assert on_gpu.extracted_per_s(encodes=False) == MEASURED.decoded_per_s
+
+
+def test_a_gpu_has_as_many_workers_as_keep_it_busy(tmp_path):
+    (tmp_path / "data").mkdir()
+    sees = ("features.appearance.name=resnet", "features.motion.name=resnext3d")
+    recipe = make_recipe(tmp_path, *sees)
+    for cpus, gpus, workers in ((64, 1, 16), (64, 2, 32), (8, 1, 8), (4, 8, 4), (64, 0, 64)):
+        pool = _workers(recipe, Resources(cpus=cpus, gpus=gpus))
+        assert (pool.workers, pool.gpus_per_worker > 0) == (workers, gpus > 0)
+    on_gpu = {"device": "GPU", "cpus": 64, "encoder_flops": 3e13, "decode_s": 0.1}
+    ceiling.keep(ceiling.work_of(recipe), Speed(**{**vars(MEASURED), **on_gpu}))
+    # 15 videos a second x 0.1 s x 1.1 / 0.8
+    assert _workers(recipe, Resources(cpus=64, gpus=1)).workers == 3
+    asked = make_recipe(tmp_path, *sees, "scaling.data_workers=5")
+    assert _workers(asked, Resources(cpus=64, gpus=1)).workers == 5
 
 
 def test_a_store_of_an_earlier_version_says_that_it_does_not_know(recipe, tmp_path):
