@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.measure import Count, Fact, ratio
 from benchmarks.reference.encoding import channels_first
+from benchmarks.rows.compiling import compile_for, hindrance, left_out
 from benchmarks.rows.counting import operations
 from benchmarks.rows.encoders import (
     clips,
@@ -19,7 +20,6 @@ from benchmarks.rows.encoders import (
     resnext,
 )
 from benchmarks.rows.setting import Finding, Setting, per_unit
-from msvqa.compilation import compile_forward, lacking
 from msvqa.data.processors.frozen_encoder import open_encoder
 from msvqa.engine.precision import TYPES
 from msvqa.models.encoders.encoder import Encoder
@@ -36,16 +36,15 @@ def rungs(setting: Setting) -> list[Finding]:
     """Return E5 for the published encoders of frames and of clips."""
     resnet_101 = open_encoder("appearance", resnet(setting), seed=0)
     resnext_101 = open_encoder("motion", resnext(setting), seed=0)
-    problem = lacking(setting.device.type)
     return [
         *_climbed("ResNet-101 frames", resnet_101, frames(setting, 8, 128), setting),
         *_climbed("3D ResNeXt-101 clips", resnext_101, clips(setting, 2, 32), setting),
-        *([Fact("E5 compiled encoders", f"left out: {problem}")] if problem else []),
+        *left_out("E5", setting),
     ]
 
 
 def _climbed(name: str, network: Encoder, pixels: np.ndarray, setting: Setting) -> list[Finding]:
-    methods = _methods(network, torch.from_numpy(pixels).to(setting.device))
+    methods = _methods(network, torch.from_numpy(pixels).to(setting.device), setting)
     products = {f"product, {name}": product(kind, setting) for name, kind in TYPES.items()}
     work = dict.fromkeys(methods, operations(methods[LAYOUT]))
     work |= {kind: operations(method) for kind, method in products.items()}
@@ -66,12 +65,14 @@ def _climbed(name: str, network: Encoder, pixels: np.ndarray, setting: Setting) 
     return [*found, *_likeness(name, methods)]
 
 
-def _methods(network: Encoder, pixels: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
+def _methods(
+    network: Encoder, pixels: torch.Tensor, setting: Setting
+) -> dict[str, Callable[[], torch.Tensor]]:
     """Return the rungs from the lowest one; the last needs a compiler."""
     networks = {FIRST: channels_first(network), LAYOUT: network, BRIEF: network}
-    if not lacking(pixels.device.type):
+    if not hindrance(setting):
         networks[COMPILED] = copy.deepcopy(network)
-        compile_forward(networks[COMPILED], "the encoder")
+        compile_for(setting, networks[COMPILED])
     return {rung: passing(of, pixels, PRECISIONS[rung]) for rung, of in networks.items()}
 
 

@@ -8,12 +8,12 @@ import torch
 
 from benchmarks.measure import Fact, ratio
 from benchmarks.rows import forecast
+from benchmarks.rows.compiling import compile_for, hindrance, left_out
 from benchmarks.rows.counting import operations
 from benchmarks.rows.encoders import product
 from benchmarks.rows.memory import memory_facts, peaks
 from benchmarks.rows.setting import Finding, Setting, per_unit
 from benchmarks.rows.training import GROUPED, lone_step, pixel_batch, pixel_model
-from msvqa.compilation import compile_forward, lacking
 from msvqa.data.batch import Batch
 from msvqa.engine.precision import TYPES, use_channels_last
 from msvqa.objectives.objective import Objective
@@ -52,8 +52,7 @@ BESIDE = f"k={GROUPED}"
 
 def pixels(setting: Setting) -> list[Finding]:
     """Return Q1: each way's speed over a product's, its time over that of bf16, and its memory."""
-    problem = lacking(setting.device.type)
-    ways = {name: way for name, way in WAYS.items() if not (problem and way.model == "compiled")}
+    ways = {n: way for n, way in WAYS.items() if way.model != "compiled" or not hindrance(setting)}
     models = {name: _objective(name, setting) for name in {way.model for way in ways.values()}}
     batches = {k: pixel_batch(setting, VIDEOS, k) for k in (1, GROUPED)}
     steps = {
@@ -70,7 +69,6 @@ def pixels(setting: Setting) -> list[Finding]:
     speeds = per_unit(costs, work)
     questions = per_unit(costs, {name: VIDEOS * way.k for name, way in ways.items()})
     rates = {name: 1 / min(questions[name]) for name in memory}
-    left_out = [Fact("Q1 compiled step", f"left out: {problem}")] if problem else []
     return [
         *(ratio(f"Q1 operations per second, {name} / product", speeds, ways[name].precision, name)
           for name in memory),
@@ -79,7 +77,7 @@ def pixels(setting: Setting) -> list[Finding]:
         *(Fact(f"Q1 questions per second, {name}", f"{rate:.1f}") for name, rate in rates.items()),
         *memory_facts("Q1", steps, memory),
         *_epochs({name: min(costs[name]) / VIDEOS for name in memory}, setting),
-        *left_out,
+        *left_out("Q1", setting),
     ]  # fmt: skip
 
 
@@ -102,7 +100,7 @@ def _objective(name: str, setting: Setting) -> Objective:
     objective = pixel_model(setting, **(REPEATED if name == "repeated" else {}))
     use_channels_last(objective)
     if name == "compiled":
-        compile_forward(objective, "the step")
+        compile_for(setting, objective)
     return objective
 
 
