@@ -20,31 +20,46 @@ from benchmarks.rows.encoders import (
     resnext,
 )
 from benchmarks.rows.setting import Finding, Setting, per_unit
-from msvqa.data.processors.frozen_encoder import open_encoder
+from msvqa.data.processors.frozen_encoder import open_encoder, open_frozen
 from msvqa.engine.precision import TYPES
 from msvqa.models.encoders.encoder import Encoder
+from msvqa.sections import NamedConfig
 
 # Legend: N frames or clips, H x W pixels, D width.
 
-FIRST, LAYOUT, BRIEF, COMPILED = "channels first", "channels last", "bf16", "compiled"
-PRECISIONS = {FIRST: "fp32", LAYOUT: "fp32", BRIEF: "bf16", COMPILED: "bf16"}
+FIRST, LAYOUT, FOLDED = "channels first", "channels last", "batch norm folded"
+BRIEF, COMPILED = "bf16", "compiled"
+PRECISIONS = {FIRST: "fp32", LAYOUT: "fp32", FOLDED: "fp32", BRIEF: "bf16", COMPILED: "bf16"}
 """Of each rung; each has what those before it have."""
 LEAST_COSINE = 0.999
 
 
 def rungs(setting: Setting) -> list[Finding]:
     """Return E5 for the published encoders of frames and of clips."""
-    resnet_101 = open_encoder("appearance", resnet(setting), seed=0)
-    resnext_101 = open_encoder("motion", resnext(setting), seed=0)
+    appearance = _networks("appearance", resnet(setting), setting)
+    motion = _networks("motion", resnext(setting), setting)
     return [
-        *_climbed("ResNet-101 frames", resnet_101, frames(setting, 8, 128), setting),
-        *_climbed("3D ResNeXt-101 clips", resnext_101, clips(setting, 2, 32), setting),
+        *_climbed("ResNet-101 frames", appearance, frames(setting, 8, 128), setting),
+        *_climbed("3D ResNeXt-101 clips", motion, clips(setting, 2, 32), setting),
         *left_out("E5", setting),
     ]
 
 
-def _climbed(name: str, network: Encoder, pixels: np.ndarray, setting: Setting) -> list[Finding]:
-    methods = _methods(network, torch.from_numpy(pixels).to(setting.device), setting)
+def _networks(part: str, config: NamedConfig, setting: Setting) -> dict[str, Encoder]:
+    """Return the encoder of each rung from the lowest one; the last needs a compiler."""
+    network, folded = (opened(part, config, seed=0) for opened in (open_encoder, open_frozen))
+    found = {FIRST: channels_first(network), LAYOUT: network, FOLDED: folded, BRIEF: folded}
+    if not hindrance(setting):
+        found[COMPILED] = copy.deepcopy(folded)
+        compile_for(setting, found[COMPILED])
+    return found
+
+
+def _climbed(
+    name: str, networks: Mapping[str, Encoder], pixels: np.ndarray, setting: Setting
+) -> list[Finding]:
+    own = torch.from_numpy(pixels).to(setting.device)
+    methods = {rung: passing(of, own, PRECISIONS[rung]) for rung, of in networks.items()}
     products = {f"product, {name}": product(kind, setting) for name, kind in TYPES.items()}
     work = dict.fromkeys(methods, operations(methods[LAYOUT]))
     work |= {kind: operations(method) for kind, method in products.items()}
@@ -63,17 +78,6 @@ def _climbed(name: str, network: Encoder, pixels: np.ndarray, setting: Setting) 
             Fact(f"E5 {name} per second, {rung}", f"{rate:.0f}"),
         ]
     return [*found, *_likeness(name, methods)]
-
-
-def _methods(
-    network: Encoder, pixels: torch.Tensor, setting: Setting
-) -> dict[str, Callable[[], torch.Tensor]]:
-    """Return the rungs from the lowest one; the last needs a compiler."""
-    networks = {FIRST: channels_first(network), LAYOUT: network, BRIEF: network}
-    if not hindrance(setting):
-        networks[COMPILED] = copy.deepcopy(network)
-        compile_for(setting, networks[COMPILED])
-    return {rung: passing(of, pixels, PRECISIONS[rung]) for rung, of in networks.items()}
 
 
 def _likeness(name: str, methods: Mapping[str, Callable[[], torch.Tensor]]) -> list[Finding]:

@@ -53,14 +53,13 @@ def test_a_file_of_questions_that_is_absent_is_named(monkeypatch, capsys, tmp_pa
 
 
 def test_without_a_compiler_the_highest_rung_is_left_out(monkeypatch, tmp_path):
-    network = ResNet(ResNet.Config(depth=10, base_width=4)).eval()
-    pixels = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    config = ResNet.Config(depth=10, base_width=4)
     tiny = Setting(folder=tmp_path, is_tiny=True)
-    assert list(ladder._methods(network, pixels, tiny)) == list(ladder.PRECISIONS)
+    assert list(ladder._networks("appearance", config, tiny)) == list(ladder.PRECISIONS)
     assert left_out("E5", tiny) == []
     monkeypatch.setenv("CXX", "no-such-compiler")
     usual = Setting(folder=tmp_path)
-    assert ladder.COMPILED not in ladder._methods(network, pixels, usual)
+    assert ladder.COMPILED not in ladder._networks("appearance", config, usual)
     (said,) = left_out("E5", usual)
     assert said.name == "E5 compiled"
     assert said.value.startswith("left out: there is no C++ compiler")
