@@ -121,7 +121,7 @@ ROWS = (
     ),
     Row(
         id="E5",
-        what="float32, channels first / last / norm folded / bf16 / compiled; each beside a product",
+        what="float32, channels first / last / norm folded / bf16 / compiled; each to a product",
         target="printed: 1.6 times for compiling is published; cosine to float32 >= 0.999",
         measured_by="ladder:rungs",
         source="published: PyTorch on GPUs; what layout and bf16 bring there is not",
