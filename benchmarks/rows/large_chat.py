@@ -117,7 +117,7 @@ def _objective(setting: Setting) -> Generation:
     for module in objective.frozen():
         module.requires_grad_(False)
     model.freeze(stage["frozen"])
-    return objective.train()  # type: ignore[return-value]
+    return objective.train().to(setting.device)  # type: ignore[return-value]
 
 
 def _shape(setting: Setting) -> tuple[int, int]:

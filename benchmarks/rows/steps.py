@@ -15,6 +15,8 @@ from msvqa.data.buffers import Buffers
 from msvqa.data.chance import Chance
 from msvqa.data.loader import Prefetched, training_batches
 from msvqa.engine.inputs import EmptySource, Inputs
+from msvqa.engine.optim import build_optimizer
+from msvqa.recipe import OptimizerConfig
 
 # Legend: V videos, C clips, F frames per clip, D width.
 
@@ -28,7 +30,9 @@ def features(setting: Setting) -> list[Finding]:
     """Return W1: how much of an epoch goes by until batches come, which hold no features."""
     split = split_of(asked_videos(setting, tiny=(40, 600)))
     objective, published = feature_model(setting), setting.size(PUBLISHED, TINY)
-    optimizer = torch.optim.Adam(objective.parameters(), lr=1e-4)
+    adam = OptimizerConfig()
+    optimizer = build_optimizer(objective.model, adam)
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
     shape = (setting.size(VIDEOS, len(split.media)), published.num_clips)
     resident = {
         "appearance": (*shape, published.frames_per_clip, published.appearance_width),
@@ -45,13 +49,15 @@ def features(setting: Setting) -> list[Finding]:
     plan = epoch_of(split, GROUPED)
     visits = int((plan.weight.sum(axis=2) > 0).sum())
     gigabytes = sum(array.nbytes for array in inputs.resident.values()) / 1e9
-    drawn = "drawn" if setting.questions is None else "of MSVD-QA"
+    is_drawn = setting.is_tiny or setting.questions is None
+    whose = "drawn" if is_drawn else "of MSVD-QA"
     waits: list[float] = []
 
     def epoch() -> None:
         batches = Prefetched(lambda: training_batches(split, inputs.source, plan))
         for batch in batches:
             step(objective, inputs.to_device(batch, setting.device))
+            torch.nn.utils.clip_grad_norm_(trained, adam.clip_norm or float("inf"))
             optimizer.step()
         waits.append(batches.waiting_s)
 
@@ -61,7 +67,7 @@ def features(setting: Setting) -> list[Finding]:
     return [
         ratio("W1 waiting for batches / epoch", costs, "waiting", "epoch", "<= 0.05"),
         Fact(
-            "W1 questions, " + drawn, f"{len(split)}, {visits} visits of {len(split.media)} videos"
+            f"W1 questions, {whose}", f"{len(split)}, {visits} visits of {len(split.media)} videos"
         ),
         Fact("W1 seconds per epoch of DualVGR, float32", DUALVGR.beside(seconds)),
         Fact("W1 questions per second", f"{len(split) / seconds:.0f}"),
