@@ -28,6 +28,8 @@ class Options:
     profile: str
     rounds: int
     is_tiny: bool = False
+    questions: Path | None = None
+    """See `Setting.questions`."""
 
 
 @dataclass
@@ -99,8 +101,9 @@ def measured(rows: Sequence[Row], options: Options, device: torch.device) -> lis
     """Return what one measurement found of some of the rows that it gives."""
     with tempfile.TemporaryDirectory(prefix="msvqa-bench-") as name:
         setting = Setting(
-            folder=Path(name), rounds=options.rounds, is_tiny=options.is_tiny, device=device
-        )
+            folder=Path(name), rounds=options.rounds, is_tiny=options.is_tiny, device=device,
+            questions=options.questions,
+        )  # fmt: skip
         with one_core(exempt=rows[0].needs_cores or device.type == "cuda"):
             findings = rows[0].measurement()(setting)
     ids = {row.id for row in rows}

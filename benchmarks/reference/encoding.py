@@ -1,6 +1,7 @@
 """Features of a frozen encoder by a plain forward pass: float32 frames, channels first, a graph."""
 
 import copy
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -8,8 +9,10 @@ from torch import Tensor, nn
 
 from msvqa.models.layers.pixels import IMAGENET_MEAN, IMAGENET_STD
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def channels_first(network: nn.Module) -> nn.Module:
+
+def channels_first(network: Network) -> Network:
     """Return a copy of a network whose weights lie as PyTorch makes them."""
     plain = copy.deepcopy(network)
     for weight in plain.parameters():

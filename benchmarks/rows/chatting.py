@@ -11,6 +11,7 @@ from benchmarks.loops import batches_in_memory, first_stage, our_loop, plain_loo
 from benchmarks.measure import Fact, ratio
 from benchmarks.rows.setting import Finding, Setting, per_unit
 from benchmarks.rows.small_chat import ROWS, STEPS, extract, objective_of, recipe_of
+from benchmarks.rows.writing import endless
 from msvqa.data.batch import Batch
 from msvqa.data.conversations.conversation import Conversation, Turn
 from msvqa.data.processors.processor import store_location
@@ -58,10 +59,8 @@ def writing(setting: Setting) -> list[Finding]:
     torch.use_deterministic_algorithms(False)
     objective = objective_of(recipe, prepared).eval()
     count = setting.size(TOKENS, 4)
-    # No end, neither of a text nor of a turn: every row has as many tokens.
     tokenizer = objective.chat.tokenizer
-    ends = {"max_new_tokens": count, "min_new_tokens": count,
-            "suppress_tokens": [tokenizer.convert_tokens_to_ids("###")]}  # fmt: skip
+    ends = endless(tokenizer, count)
     given = {n: _asked(recipe, n) for n in (1, AT_ONCE)}
     inputs = {n: _inputs(objective, *given[n]) for n in given}
     language = objective.chat.language

@@ -102,7 +102,7 @@ def _against_products(
     own = torch.from_numpy(pixels).to(setting.device)
     for kind, dtype in _types(setting).items():
         methods = {
-            "encoder": _passing(network, own, "bf16" if kind == "bf16" else "fp32"),
+            "encoder": passing(network, own, "bf16" if kind == "bf16" else "fp32"),
             "product": product(dtype, setting),
         }
         costs = setting.measure(methods)
@@ -124,23 +124,38 @@ def _types(setting: Setting) -> dict[str, torch.dtype]:
     return {"float32": torch.float32}
 
 
-def _passing(network: Encoder, pixels: torch.Tensor, precision: str) -> Callable[[], object]:
-    def run() -> None:
+def passing(network: Encoder, pixels: torch.Tensor, precision: str) -> Callable[[], torch.Tensor]:
+    """Return what gives features (N, D) in `fp32` or `bf16`, and keeps nothing for gradients."""
+
+    def run() -> torch.Tensor:
         with torch.inference_mode(), autocast(pixels.device, precision):  # type: ignore[arg-type]
-            network(pixels)
+            return network(pixels)
 
     return run
 
 
 def product(dtype: torch.dtype, setting: Setting) -> Callable[[], object]:
-    """Return a matrix product that the device does well, the yardstick of speeds."""
+    """Return a matrix product that the device does well, the yardstick of speeds.
+
+    In float32 a GPU takes TF32 where its convolutions do: else these would be faster than it.
+    """
     size = setting.size(8192 if setting.on_gpu else 2048, 64)
     draw = torch.Generator().manual_seed(0)
     a, b = (
         torch.randn(size, size, generator=draw).to(device=setting.device, dtype=dtype)
         for _ in range(2)
     )
-    return lambda: a @ b
+    with_tf32 = dtype is torch.float32 and setting.on_gpu and torch.backends.cudnn.allow_tf32
+    return lambda: _in_tf32(a, b) if with_tf32 else a @ b
+
+
+def _in_tf32(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        return a @ b
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def likeness_of_bf16(setting: Setting) -> list[Finding]:

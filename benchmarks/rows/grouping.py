@@ -1,5 +1,6 @@
 """T1, G1, G3, S1: what is computed once per video is; nothing is lost or done twice by it."""
 
+import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -131,14 +132,23 @@ def epoch_of(split: Split, k: int) -> EpochPlan:
     return plan_epoch(split, batch, seed=0, epoch=0)
 
 
-def sizes(setting: Setting) -> tuple[int, int]:
-    """Return how many videos and questions there are."""
-    return setting.size((VIDEOS, QUESTIONS), (70, 1500))
+def asked_videos(setting: Setting, tiny: tuple[int, int] = (70, 1500)) -> np.ndarray:
+    """Return the video of each training question of MSVD-QA, or of as many that are drawn.
+
+    Args:
+        setting: says which.
+        tiny: videos and questions at tiny size.
+    """
+    if setting.is_tiny or setting.questions is None:
+        return questions_of_videos(*setting.size((VIDEOS, QUESTIONS), tiny))
+    rows = json.loads(setting.questions.read_text(encoding="utf-8"))
+    found: np.ndarray = np.unique([row["video_id"] for row in rows], return_inverse=True)[1]
+    return found
 
 
 def visits(setting: Setting) -> list[Finding]:
     """Return G1: visits that are too many, and runs of the encoders that are no visit."""
-    split = split_of(questions_of_videos(*sizes(setting)))
+    split = split_of(asked_videos(setting))
     counts = np.bincount(split.examples.medium)
     found: list[Finding] = []
     for k in GROUPS:
@@ -182,7 +192,7 @@ class CountingSource:
 
 def shares(setting: Setting) -> list[Finding]:
     """Return S1: videos that two workers read in training and evaluation, over videos."""
-    split = split_of(questions_of_videos(*sizes(setting)))
+    split = split_of(asked_videos(setting))
     videos = len(split.media)
     plan = epoch_of(split, 8)
     sources = [CountingSource() for _ in range(WORKERS)]

@@ -28,6 +28,8 @@ class Setting:
     is_tiny: bool = False
     """Sizes at which only counts and exactness mean something."""
     device: torch.device = CPU
+    questions: Path | None = None
+    """The file of MSVD-QA's training questions; without it as many are drawn."""
 
     @property
     def on_gpu(self) -> bool:

@@ -1,5 +1,6 @@
 """T2, G2, M1: a training step's formats, what grouping saves, and what is kept for gradients."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -42,6 +43,16 @@ def step(objective: Objective, batch: Batch, precision: str = "fp32") -> None:
         loss = objective(batch)["loss"]
     objective.zero_grad(set_to_none=True)
     loss.backward()
+
+
+def lone_step(objective: Objective, batch: Batch, precision: str = "fp32") -> Callable[[], object]:
+    """Return a step after which no gradients are left in memory."""
+
+    def run() -> None:
+        step(objective, batch, precision)
+        objective.zero_grad(set_to_none=True)
+
+    return run
 
 
 def answering(model: Model, setting: Setting) -> Objective:
