@@ -133,8 +133,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         found = measure.machine()
     if device.type != "cuda":
         return found
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    own = {n: round(measure.gemm_flops(kind, device) / 1e12, 1) for n, kind in kinds.items()}
+    own = {n: round(flops / 1e12, 1) for n, flops in measure.gemm_flops(device).items()}
     return found | {"gpu": torch.cuda.get_device_name(device), "gpu_gemm_tflops": own}
 
 

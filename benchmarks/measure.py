@@ -19,6 +19,9 @@ import numpy as np
 import psutil
 import torch
 
+from msvqa.engine.operations import product_flops
+from msvqa.machine import processor_name
+
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 7
 UNSTABLE_SPREAD = 0.3
@@ -209,9 +212,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "cpu": _cpu_name(),
         "load": round(os.getloadavg()[0], 1),
-        "gemm_gflops": {
-            kind: round(gemm_flops(getattr(torch, kind)) / 1e9) for kind in ("float32", "bfloat16")
-        },
+        "gemm_gflops": {name: round(flops / 1e9) for name, flops in gemm_flops().items()},
         "memcpy_gb_per_s": round(_memcpy_bytes_per_s() / 1e9, 1),
     }
 
@@ -257,24 +258,16 @@ def _version(name: str) -> str:
 def _cpu_name() -> str:
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.is_file() else []
-    name = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
     flags = next((line for line in lines if line.startswith("flags")), "")
     shown = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
-    return f"{name} ({', '.join(shown)})"
+    return f"{processor_name()} ({', '.join(shown)})"
 
 
-def gemm_flops(kind: torch.dtype, device: torch.device | None = None) -> float:
-    """Return the operations per second of a matrix product, on the processor by default."""
-    on_gpu = device is not None and device.type == "cuda"
-    size = 8192 if on_gpu else 1024
-    a, b = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
-
-    def product() -> None:
-        a @ b
-        if on_gpu:
-            torch.cuda.synchronize(device)
-
-    return 2 * size**3 / _best_of(product)
+def gemm_flops(device: torch.device | None = None) -> dict[str, float]:
+    """Return the operations per second of a matrix product by type, on the processor by default."""
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    place = device or torch.device("cpu")
+    return {name: product_flops(place, kind) for name, kind in kinds.items()}
 
 
 def _memcpy_bytes_per_s(size: int = 1 << 28) -> float:

@@ -16,7 +16,7 @@ DEFAULT_CACHE_GB = 100.0
 NEEDED = ".needed-bytes"
 
 
-def fetch(location: str | Path, marker: str) -> Path:
+def fetch(location: str | Path, marker: str, *, marker_alone: bool = False) -> Path:
     """Return a folder's files on this machine; from an object store they are fetched once.
 
     All processes of a machine share the files. What none of them uses is removed when there is no
@@ -25,6 +25,7 @@ def fetch(location: str | Path, marker: str) -> Path:
     Args:
         location: a folder that is not changed any more; subfolders are not fetched.
         marker: the file that makes the folder whole.
+        marker_alone: the others are not fetched, and may change.
 
     Raises:
         IncompleteError: it has no marker.
@@ -43,6 +44,8 @@ def fetch(location: str | Path, marker: str) -> Path:
     files = {info.base_name: info for info in infos if info.type == FileType.File}
     if marker not in files:
         raise IncompleteError(f"{location} is absent or incomplete: it has no {marker}")
+    if marker_alone:
+        files = {marker: files[marker]}
     version = sorted((name, info.size, info.mtime_ns) for name, info in files.items())
     # A folder that was replaced is another entry: its files have other times.
     entry = _cache_folder() / hashlib.sha256(f"{location} {version}".encode()).hexdigest()[:24]

@@ -27,12 +27,11 @@ from msvqa.data.processors.processor import Processor, processor_of, store_locat
 from msvqa.data.records import stored_checksum
 from msvqa.data.root import Root, open_root
 from msvqa.data.store import Store, StoreSpec
-from msvqa.engine import cluster
+from msvqa.engine import ceiling, cluster
 from msvqa.engine.actors import Pool
-from msvqa.engine.ceiling import best_extraction_per_s, best_workers
 from msvqa.engine.cluster import Resources
 from msvqa.engine.ingest import ShardJob, try_formats, write_shards
-from msvqa.engine.pace import ExtractionClock, Written, keep_pace, kept_pace
+from msvqa.engine.pace import UNMEASURED, ExtractionClock, Written, keep_pace, kept_pace
 from msvqa.errors import ClusterError, RecipeError, StoreError
 from msvqa.files import turn
 from msvqa.job import refuse_lost
@@ -105,9 +104,11 @@ def speed_line(recipe: Recipe, store: Store) -> str:
     pace = kept_pace(store)
     if pace is None:
         return "speed of extraction: the store does not say; it was made by an earlier version"
-    # On several machines nobody has measured what they could do together.
-    best = None if cluster.joins_cluster() else best_extraction_per_s(recipe)
-    return pace.line(best)
+    if pace.machine != ceiling.this_machine():
+        # What several could do together, or another one, was not measured here.
+        return pace.line(None, "")
+    hint = UNMEASURED if ceiling.can_measure(recipe) else ""
+    return pace.line(ceiling.best_extraction_per_s(recipe), hint)
 
 
 def videos_of(prepared: Prepared, *, present_only: bool = True) -> list[Medium]:
@@ -217,7 +218,8 @@ def _extract(
         stores.remove_leftovers(location, len(wanted))
         shards = [_whole(location, done, n) for n in wanted]
         if pace := clock.pace(sum(map(len, todo.values()))):
-            keep_pace(location, pace)
+            here = None if cluster.joins_cluster() else ceiling.this_machine()
+            keep_pace(location, replace(pace, machine=here))
         return stores.write_index(location, settled.spec, shards, _versions())
 
 
@@ -292,7 +294,7 @@ def _most_workers(recipe: Recipe, resources: Resources, on_gpus: bool) -> int:
     """
     if not on_gpus:
         return int(resources.cpus)
-    measured = None if cluster.joins_cluster() else best_workers(recipe)
+    measured = None if cluster.joins_cluster() else ceiling.best_workers(recipe)
     return max(int(resources.gpus), measured or math.ceil(WORKERS_PER_GPU * resources.gpus))
 
 

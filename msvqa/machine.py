@@ -3,6 +3,7 @@
 import atexit
 import fcntl
 import os
+import platform
 import pwd
 import shutil
 import socket
@@ -32,6 +33,16 @@ def name_user() -> None:
         if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
             os.environ["USER"] = f"user{os.getuid()}"
         os.environ.setdefault("HOME", tempfile.gettempdir())
+
+
+def processor_name() -> str:
+    """Return the model of the processor as the system calls it, else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def machine_folder() -> Path:

@@ -106,8 +106,10 @@ def _speed_line(run: Run, stage: StageConfig) -> str:
         # The stage is trained, and the next one may be, too.
         return f"speed of stage {stage.name}: its rows cannot be read now: {error}"
     # On a cluster of others the workers are elsewhere than what was measured.
-    best = ceiling.best_product_tflops(stage.precision) if cluster.is_own() else None
-    return StagePace.of(rows).line(stage.name, stage.precision, best)
+    pace = StagePace.of(rows)
+    if not cluster.is_own():
+        return pace.line(stage.name, stage.precision, None, "")
+    return pace.line(stage.name, stage.precision, ceiling.best_product_tflops(stage.precision))
 
 
 def extract_views(

@@ -6,15 +6,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from msvqa import machine, storage
 from msvqa.cache import check_cache, fetch
+from msvqa.engine.pace import keep_pace, kept_pace
 from msvqa.errors import CacheError, IncompleteError, RecipeError, StorageError
 from msvqa.machine import IN_USE
 from msvqa.recipe import parse
 from msvqa.storage import RemoteFolder, open_folder
+from tests.engine.test_pace import pace
 from tests.object_store import BUCKET, STORES
 from tests.tiny import raw_recipe
 
@@ -227,6 +230,20 @@ def test_a_fetch_that_was_killed_is_done_again(place, monkeypatch):
     found = fetch(f"{place}/shard", "marker")
     (found / "array").write_text("x" * 3000)  # half of it, as a killed process leaves it
     assert (fetch(f"{place}/shard", "marker") / "array").read_text() == "x" * 4000
+
+
+def test_what_may_change_beside_a_marker_is_not_fetched_with_it(place):
+    folder = open_folder(place)
+    write(folder, "store.json", "{}")
+    folder.put("store.json")
+    found = []
+    for media in (40, 50):
+        keep_pace(place, pace(media=media))
+        found.append(fetch(place, "store.json", marker_alone=True))
+    assert found[0] == found[1], "the store is the same"
+    assert (found[0] / "store.json").is_file() and not (found[0] / "speed.json").exists()
+    storage._remote_folder.cache_clear()
+    assert kept_pace(SimpleNamespace(location=place)) == pace(media=50)
 
 
 def test_a_store_larger_than_the_cache_is_refused(place, monkeypatch):

@@ -189,7 +189,7 @@ class Store:
         """
         location = absolute(location)
         try:
-            path = fetch(location, INDEX)
+            path = fetch(location, INDEX, marker_alone=True)
         except IncompleteError as error:
             raise StoreError(f"store {error}; run `msvqa extract` with its recipe") from None
         index = read_json(path / INDEX)

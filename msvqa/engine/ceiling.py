@@ -2,7 +2,6 @@
 
 import logging
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -18,7 +17,7 @@ from msvqa.data.processors.processor import processor_of
 from msvqa.engine.precision import TYPES, name_of
 from msvqa.engine.speed import EXTRACTION_PX, Speed
 from msvqa.files import read_json, write_json
-from msvqa.machine import alone, machine_folder
+from msvqa.machine import alone, machine_folder, processor_name
 from msvqa.recipe import ClipsConfig, Recipe
 from msvqa.storage import is_remote
 
@@ -92,7 +91,7 @@ def best_product_tflops(precision: str) -> float | None:
     Args:
         precision: of a stage, `fp32` or `bf16`.
     """
-    here = _machine()
+    here = this_machine()
     entries = (_speed(entry) for entry in _entries() if entry["machine"] == here)
     found = [speed for speed in entries if speed is not None]
     if not found:
@@ -100,11 +99,20 @@ def best_product_tflops(precision: str) -> float | None:
     return found[-1].devices * found[-1].gemm_flops[name_of(TYPES[precision])] / 1e12
 
 
-def best_extraction_per_s(recipe: Recipe) -> float | None:
-    """Return the media per second that this machine could extract, if that was measured.
+def can_measure(recipe: Recipe) -> bool:
+    """Whether the doctor can measure all of an extraction: no other processors and encoders."""
+    processor = processor_of(recipe)
+    if not isinstance(processor, (Clips, Features)) or not processor.reads_files:
+        return False
+    encoders = {
+        part: (config.name, getattr(config, "depth", None))
+        for part, (config, _) in processor.encoders().items()
+    }
+    return not encoders or encoders == PUBLISHED
 
-    None also for work of which the doctor measures only a part: other processors, other encoders.
-    """
+
+def best_extraction_per_s(recipe: Recipe) -> float | None:
+    """Return the media per second that this machine could extract, if that was measured."""
     speed = _measured_of(recipe)
     encodes = bool(processor_of(recipe).encoders())
     return speed.extracted_per_s(encodes=encodes) if speed else None
@@ -117,15 +125,7 @@ def best_workers(recipe: Recipe) -> int | None:
 
 
 def _measured_of(recipe: Recipe) -> Speed | None:
-    """Return what was measured of the extraction of a recipe, all of which must be known."""
-    processor = processor_of(recipe)
-    if not isinstance(processor, (Clips, Features)) or not processor.reads_files:
-        return None
-    encoders = {
-        part: (config.name, getattr(config, "depth", None))
-        for part, (config, _) in processor.encoders().items()
-    }
-    if encoders and encoders != PUBLISHED:
+    if not can_measure(recipe):
         return None
     key = _key(work_of(recipe))
     found = (e for e in _entries() if all(e[name] == value for name, value in key.items()))
@@ -142,7 +142,7 @@ def _speed(entry: Mapping[str, Any]) -> Speed | None:
 
 
 def _key(work: Work) -> dict[str, Any]:
-    return {"machine": _machine(), "work": work.to_dict()}
+    return {"machine": this_machine(), "work": work.to_dict()}
 
 
 def _entries() -> list[dict[str, Any]]:
@@ -150,12 +150,15 @@ def _entries() -> list[dict[str, Any]]:
     return found["measured"] if found.get("format") == FORMAT else []
 
 
-def _machine() -> dict[str, Any]:
+def this_machine() -> dict[str, Any]:
     """Return what speed depends on; the folder is that of one host already."""
+    gpus = _gpus()
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cpus": len(os.sched_getaffinity(0)),
-        "gpus": _gpus(),
+        "gpus": gpus,
+        # Of different ones those that are used, and in which order, is not in their list.
+        "visible": os.environ.get("CUDA_VISIBLE_DEVICES", "") if gpus else "",
         **{name: metadata.version(name) for name in LIBRARIES},
     }
 
@@ -171,12 +174,3 @@ def _gpus() -> list[str]:
     lines = [line for file in listed for line in file.read_text(encoding="utf-8").splitlines()]
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
     return models[: torch.cuda.device_count()] or ["GPU"] * torch.cuda.device_count()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
+import numpy as np
+
 from msvqa.data.processors.clock import KINDS
 from msvqa.data.store import Store
 from msvqa.engine.meter import COMPILING
@@ -63,38 +65,49 @@ class StagePace:
             return None
         return "data" if self.waiting > WAITING_LIMITS else "computing"
 
-    def line(self, stage: str, precision: str, best_tflops: float | None) -> str:
+    def line(
+        self, stage: str, precision: str, best_tflops: float | None, otherwise: str = UNMEASURED
+    ) -> str:
         """Return all of it in one line.
 
         Args:
             stage: its name.
             precision: of the stage, as its matrix products are called.
             best_tflops: what the doctor has measured of the whole machine, if it has.
+            otherwise: said where it has not; empty: nothing.
         """
         if self.examples_per_s is None or self.waiting is None:
             return f"speed of stage {stage}: no step was logged"
         said = [
-            f"{self.examples_per_s:.3g} examples/s on {_counted(self.workers or 1, 'worker')}",
+            f"{_plain(self.examples_per_s)} examples/s on {_counted(self.workers or 1, 'worker')}",
             f"waiting for data {self.waiting:.0%} of the time",
         ]
         if self.decoders_idle is not None:
             said.append(f"decoders idle {self.decoders_idle:.0%} of theirs")
         if self.tflops is not None and self.share_of_peak is not None:
             said.append(
-                f"{self.tflops:.3g} TFLOP/s a worker, {self.share_of_peak:.0%} of its best "
+                f"{_plain(self.tflops)} TFLOP/s a worker, {self.share_of_peak:.0%} of its best "
                 f"{precision} matrix product"
             )
             if best_tflops:
                 share = (self.workers or 1) * self.tflops / best_tflops
-                said.append(f"{share:.0%} of the machine's {best_tflops:.3g} as doctor measured it")
-            else:
-                said.append(UNMEASURED)
+                best = _plain(best_tflops)
+                said.append(f"{share:.0%} of the machine's {best} as doctor measured it")
+            elif otherwise:
+                said.append(otherwise)
         return f"speed of stage {stage}: {'; '.join(said)}; {self.limit} limits"
 
 
 def _median(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
     values = [row[name] for row in rows if row.get(name) is not None]
     return statistics.median(values) if values else None
+
+
+def _plain(number: float) -> str:
+    """Return a number with three digits, or all of those before its point; never with a power."""
+    if number >= 100:
+        return f"{number:.0f}"
+    return np.format_float_positional(number, precision=3, fractional=False, trim="-")
 
 
 def _counted(number: int, what: str) -> str:
@@ -131,6 +144,9 @@ class ExtractionPace:
     driver_idle: float
     """Share of the time that the driver waited for shards."""
     ended_at: str
+    machine: Mapping[str, Any] | None = None
+    """The only one that extracted, as `ceiling.this_machine` says; None: nobody knows, or several
+    did."""
 
     @property
     def media_per_s(self) -> float:
@@ -149,23 +165,24 @@ class ExtractionPace:
         """The kind of work that takes most of the time."""
         return max(self.spent_s, key=lambda kind: self.spent_s[kind])
 
-    def line(self, best_per_s: float | None) -> str:
+    def line(self, best_per_s: float | None, otherwise: str = UNMEASURED) -> str:
         """Return all of it in one line.
 
         Args:
             best_per_s: media per second that the machine can do by what the doctor has measured.
+            otherwise: said where nothing was measured; empty: nothing.
         """
         shares = ", ".join(f"{kind} {share:.0%}" for kind, share in self.shares.items() if share)
-        best = UNMEASURED
+        said = [
+            f"speed of extraction: {_plain(self.media_per_s)} media/s on "
+            f"{_counted(self.workers, 'worker')} ({shares})"
+        ]
         if best_per_s:
-            best = (
-                f"{self.media_per_s / best_per_s:.0%} of the machine's {best_per_s:.3g} as doctor "
-                "measured it"
-            )
-        return (
-            f"speed of extraction: {self.media_per_s:.3g} media/s on "
-            f"{_counted(self.workers, 'worker')} ({shares}); {best}; {self.limit} limits"
-        )
+            share, best = self.media_per_s / best_per_s, _plain(best_per_s)
+            said.append(f"{share:.0%} of the machine's {best} as doctor measured it")
+        elif otherwise:
+            said.append(otherwise)
+        return "; ".join([*said, f"{self.limit} limits"])
 
 
 class ExtractionClock:
@@ -229,8 +246,8 @@ def keep_pace(location: str, pace: ExtractionPace) -> None:
 
 def kept_pace(store: Store) -> ExtractionPace | None:
     """Return how fast a store was extracted; those of earlier versions do not say."""
-    found = read_json(store.path / SPEED)
     try:
+        found = read_json(open_folder(store.location).get(SPEED))
         return ExtractionPace(**found) if found else None
-    except TypeError:
+    except (TypeError, StorageError):
         return None

@@ -1,6 +1,7 @@
 """What is measured of starts and growth: every part is there, and sizes are what they should be."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -86,3 +87,14 @@ def test_verbs_do_their_work_without_ray(tmp_path):
     assert all(took["s"] > 0 and took["cpu_s"] > 0 for took in found.values())
     metrics = json.loads(next(tmp_path.rglob("evaluate/test/metrics.json")).read_text("utf-8"))
     assert metrics["n"] == 72
+
+
+def test_what_measures_needs_none_of_the_decoders():
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('av', 'decord', 'ray', 'transformers'));"
+        "from benchmarks import measure; print(measure.machine()['gemm_gflops'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert re.fullmatch(r"\{'float32': \d+, 'bfloat16': \d+\}", done.stdout.strip())

@@ -1,12 +1,14 @@
 """What the doctor measures is kept for others, as long as the machine and the work are these."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from msvqa.checks.speed import speed_checks
 from msvqa.engine import ceiling, speed
 from msvqa.engine.cluster import Resources
+from msvqa.engine.pace import ExtractionPace, keep_pace
 from msvqa.engine.speed import Speed
 from msvqa.extract import _workers, speed_line
 from tests import featured
@@ -64,7 +66,7 @@ def test_a_measurement_replaces_that_of_the_same_work_alone(recipe):
 def test_another_machine_or_version_knows_nothing_of_it(recipe, monkeypatch):
     ceiling.keep(ceiling.work_of(recipe), MEASURED)
     assert ceiling.best_product_tflops("fp32")
-    monkeypatch.setattr(ceiling, "_processor", lambda: "another")
+    monkeypatch.setattr(ceiling, "processor_name", lambda: "another")
     assert ceiling.best_product_tflops("fp32") is None
     assert ceiling.best_extraction_per_s(recipe) is None
 
@@ -101,7 +103,42 @@ def test_a_gpu_has_as_many_workers_as_keep_it_busy(tmp_path):
 
 
 def test_a_store_of_an_earlier_version_says_that_it_does_not_know(recipe, tmp_path):
-    class Old:
-        path = tmp_path
+    assert "earlier version" in speed_line(recipe, SimpleNamespace(location=str(tmp_path)))
 
-    assert "earlier version" in speed_line(recipe, Old())
+
+def kept_line(recipe, folder, machine) -> str:
+    """Return the line of a store that some machine has extracted at 4 media/s."""
+    folder.mkdir(exist_ok=True)
+    spent = {"reading": 1.0, "decoding": 10.0, "computing": 4.0, "writing": 1.0}
+    pace = ExtractionPace(
+        media=40, workers=2, starting_s=3.0, wall_s=10.0, spent_s=spent, driver_idle=0.9,
+        ended_at="", machine=machine,
+    )  # fmt: skip
+    keep_pace(str(folder), pace)
+    return speed_line(recipe, SimpleNamespace(location=str(folder)))
+
+
+def test_a_store_is_compared_with_the_machine_alone_that_made_it(recipe, tmp_path):
+    ceiling.keep(ceiling.work_of(recipe), MEASURED)
+    here = ceiling.this_machine()
+    assert "; 28% of the machine's 14.5 as doctor" in kept_line(recipe, tmp_path / "s", here)
+    for other in ({**here, "cpus": 999}, None):
+        line = kept_line(recipe, tmp_path / "s", other)
+        assert line.endswith("idle 20%); decoding limits"), "the doctor cannot help here either"
+
+
+def test_the_doctor_is_named_where_it_can_help_alone(recipe, tmp_path):
+    here = ceiling.this_machine()
+    assert "`msvqa doctor --speed RECIPE`" in kept_line(recipe, tmp_path / "s", here)
+    featured.write_data(tmp_path / "other")
+    other = featured.make_recipe(tmp_path / "other")
+    assert "doctor" not in kept_line(other, tmp_path / "s", here)
+
+
+def test_other_gpus_are_another_machine(monkeypatch):
+    found = []
+    for gpus, visible in (([], "0"), ([], "1"), (["A"], "0"), (["A"], "1")):
+        monkeypatch.setattr(ceiling, "_gpus", lambda gpus=gpus: gpus)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        found.append(ceiling.this_machine())
+    assert found[0] == found[1] and found[2] != found[3]

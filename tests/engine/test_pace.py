@@ -50,6 +50,13 @@ def test_rows_of_earlier_versions_have_a_pace_without_operations():
     assert StagePace.of([]).line("answer", "fp32", 1.0).endswith("no step was logged")
 
 
+def test_numbers_are_plain():
+    line = StagePace.of([row(questions_per_s=1183.6, tflops=0.0000456)]).line("a", "fp32", 1e5)
+    assert "1184 examples/s" in line
+    assert "0.0000456 TFLOP/s" in line
+    assert "the machine's 100000 as" in line
+
+
 def test_idle_decoders_are_said_where_there_are_some():
     rows = [row(decoders_idle=share) for share in (0.2, 0.4, 0.9)]
     assert "; decoders idle 40% of theirs; " in StagePace.of(rows).line("a", "fp32", None)
