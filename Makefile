@@ -94,9 +94,6 @@ bench: setup
 bench-long: setup
 	$(BIN)/python -m benchmarks $(ROWS) --profile long
 
-bench-long: setup
-	$(BIN)/python -m benchmarks $(ROWS) --profile long
-
 bench-gpu: setup
 	$(BIN)/python -m benchmarks $(ROWS) --profile gpu
 

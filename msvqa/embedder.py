@@ -75,8 +75,8 @@ class Embedder:
 
     @cached_property
     def processor(self) -> Processor:
-        """What reads the videos, without compiling anything for those few."""
-        return processor_of(self._asked.recipe).for_few()
+        """What reads the videos."""
+        return processor_of(self._asked.recipe)
 
     def embed(self, video: str | Path, title: str | None = None) -> np.ndarray:
         """Return the embedding, float32 (E,), of a file, or of a video of the data by its id.
@@ -91,7 +91,7 @@ class Embedder:
             CheckpointError: the embedding is not finite.
         """
         found = self.find(video, title)
-        (arrays,) = self.processor.arrays([found.medium])
+        (arrays,) = self.processor.uncompiled().arrays([found.medium])
         vector: np.ndarray = self.embed_arrays([arrays], [found.title])[0]
         return vector
 

@@ -295,7 +295,13 @@ def _most_workers(recipe: Recipe, resources: Resources, on_gpus: bool) -> int:
     if not on_gpus:
         return int(resources.cpus)
     measured = None if cluster.joins_cluster() else ceiling.best_workers(recipe)
-    return max(int(resources.gpus), measured or math.ceil(WORKERS_PER_GPU * resources.gpus))
+    if measured is not None:
+        return measured
+    logger.info(
+        "up to %d workers for each GPU extract; scaling.data_workers is another number of all of "
+        "them: where decoding limits, as the last line says then, more are faster", WORKERS_PER_GPU,
+    )  # fmt: skip
+    return math.ceil(WORKERS_PER_GPU * resources.gpus)
 
 
 def _is_finite(spec: StoreSpec, location: str, number: int, shard: dict[str, Any] | None) -> bool:

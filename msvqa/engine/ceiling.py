@@ -119,9 +119,12 @@ def best_extraction_per_s(recipe: Recipe) -> float | None:
 
 
 def best_workers(recipe: Recipe) -> int | None:
-    """Return how many workers keep the devices of this machine busy, if that was measured."""
+    """Return how many workers keep the devices of this machine busy, if that was measured.
+
+    One for each device encodes while the others decode.
+    """
     speed = _measured_of(recipe)
-    return speed.decode_workers if speed else None
+    return speed.decode_workers + speed.devices if speed else None
 
 
 def _measured_of(recipe: Recipe) -> Speed | None:

@@ -171,11 +171,22 @@ def _rise(kind: str, step: int, warmup: int) -> float:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take up the moments of a checkpoint; rates stay those of the recipe, which may be others."""
+    """Take up the moments of a checkpoint; rates stay those of the recipe, which may be others.
+
+    Args:
+        optimizer: of the parameters that the state is about, in their order.
+        state: what an optimizer said of itself, whatever layout in memory its weights had.
+    """
     own = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     # Before it is read: where the numbers of steps lie depends on whether groups are fused.
     groups = [{**g, **settings} for g, settings in zip(state["param_groups"], own, strict=True)]
     optimizer.load_state_dict({**state, "param_groups": groups})
+    for parameter, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if moment.shape == parameter.shape:
+                # Fused steps go through the memory of both alike, and look at no strides: weights
+                # of convolutions have theirs by `channels_last`, which cutting them takes away.
+                moments[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, stage: StageConfig, moment: Moment) -> None:

@@ -96,8 +96,8 @@ def test_a_gpu_has_as_many_workers_as_keep_it_busy(tmp_path):
         assert (pool.workers, pool.gpus_per_worker > 0) == (workers, gpus > 0)
     on_gpu = {"device": "GPU", "cpus": 64, "encoder_flops": 3e13, "decode_s": 0.1}
     ceiling.keep(ceiling.work_of(recipe), Speed(**{**vars(MEASURED), **on_gpu}))
-    # 15 videos a second x 0.1 s x 1.1 / 0.8
-    assert _workers(recipe, Resources(cpus=64, gpus=1)).workers == 3
+    # 15 videos a second x 0.1 s x 1.1 / 0.8 decode, and one encodes.
+    assert _workers(recipe, Resources(cpus=64, gpus=1)).workers == 4
     asked = make_recipe(tmp_path, *sees, "scaling.data_workers=5")
     assert _workers(asked, Resources(cpus=64, gpus=1)).workers == 5
 

@@ -15,6 +15,7 @@ from msvqa.engine.optim import (
     restore_optimizer,
     set_lr,
 )
+from msvqa.engine.precision import use_channels_last
 from msvqa.errors import RecipeError
 from msvqa.models.model import Model, Sizes
 from msvqa.recipe import OptimizerConfig, ScheduleConfig, StageConfig
@@ -220,6 +221,44 @@ def test_steps_are_fused_and_go_on_with_moments_of_steps_that_were_not(name):
         grow(optimizer, 4)
     for found, expected in zip(fused.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+class Convolutions(Model):
+    """A convolution of frames and one of clips."""
+
+    def __init__(self) -> None:
+        super().__init__(Model.Config(name="convolutions"), Sizes())
+        self.frames, self.clips = nn.Conv2d(3, 4, 2), nn.Conv3d(3, 4, 2)
+
+    def parts(self):
+        return {"rest": [self]}
+
+
+@pytest.mark.parametrize("laid_out", ["before", "after"])
+def test_moments_of_weights_that_lay_otherwise_in_memory_are_laid_out_as_they_are(laid_out):
+    before, after, plain = Convolutions(), Convolutions(), Convolutions()
+    for model in (after, plain):
+        model.load_state_dict(before.state_dict())
+    use_channels_last({"before": before, "after": after}[laid_out])
+    config = OptimizerConfig(lr=1e-2)
+    steps = {name: build_optimizer(model, config) for name, model in
+             {"before": before, "after": after, "plain": plain}.items()}  # fmt: skip
+    for name in ("before", "plain"):
+        grow(steps[name], 3)
+    after.load_state_dict(before.state_dict())
+    restore_optimizer(steps["after"], copy.deepcopy(steps["before"].state_dict()))
+    for name in ("after", "plain"):
+        grow(steps[name], 3)
+    for found, expected in zip(after.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_parameters_of_several_types_are_stepped_one_by_one():
+    model = Layered()
+    model.head.weight = type("Cut", (nn.Parameter,), {})(model.head.weight.data)
+    groups = build_optimizer(model, OptimizerConfig(lr_of={"backbone": 1e-3})).param_groups
+    assert [group["fused"] for group in groups] == [True, False]
+    assert groups[1]["foreach"] is False
 
 
 def test_a_warmup_may_begin_at_nothing_and_a_floor_holds_in_it():

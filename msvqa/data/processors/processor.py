@@ -104,7 +104,7 @@ class Processor(ABC):
         self.section, self.seed = section, seed
         self.precisions: Mapping[str, str] = {}
         """Number formats of frozen encoders that a store has settled, by part."""
-        self._is_for_few = False
+        self._may_compile = True
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.config!r})"
@@ -135,16 +135,16 @@ class Processor(ABC):
         settled.precisions = dict(precisions)
         return settled
 
-    def for_few(self) -> "Processor":
+    def uncompiled(self) -> "Processor":
         """Return the processor for a few media: to compile its encoders would take longer."""
-        brief = copy.copy(self)
-        brief._is_for_few = True
-        return brief
+        plain = copy.copy(self)
+        plain._may_compile = False
+        return plain
 
     @property
     def compiles(self) -> bool:
         """Whether frozen encoders are compiled when they first encode."""
-        return bool(getattr(self.config, "compile", False)) and not self._is_for_few
+        return bool(getattr(self.config, "compile", False)) and self._may_compile
 
     def precision_of(self, part: str) -> str:
         """Return the number format of a frozen encoder; `auto` where it is not settled yet."""

@@ -28,6 +28,7 @@ class EfficientNet(Encoder):
         scale: Literal["imagenet", "unit"] = "imagenet"
         """Input scale. `imagenet` is that of torchvision's weights; `unit` maps pixels to -1..1."""
 
+    folds_batch_norm = True
     classifier = "classifier."
 
     def __init__(self, config: Config) -> None:

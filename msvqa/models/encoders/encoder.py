@@ -31,6 +31,9 @@ class Encoder(nn.Module):
         weights, else train. Clips of few videos are far too alike for statistics of pretrained
         networks."""
 
+    folds_batch_norm: ClassVar[bool] = False
+    """Whether each batch norm that follows a convolution among the children of a module is given
+    what that one returns, and nothing else is."""
     classifier: ClassVar[str] = "fc."
     """How the names of the classifier begin in files of weights; it is dropped."""
     width: int
@@ -68,13 +71,12 @@ class Encoder(nn.Module):
     def fold_batch_norm(self) -> None:
         """Have convolutions do the work of the batch norm behind them: for encoders that only see.
 
-        A batch norm that follows a convolution among the children of a module must be given what
-        that one returns, and nothing else may be. Features change by rounding.
+        Only where `folds_batch_norm` says that this is possible. Features change by rounding.
 
         Raises:
             ValueError: the encoder trains, so that its statistics are those of batches.
         """
-        for module in list(self.modules()):
+        for module in list(self.modules()) if self.folds_batch_norm else ():
             for (before, convolution), (name, norm) in pairwise(list(module.named_children())):
                 if not isinstance(convolution, (nn.Conv2d, nn.Conv3d)):
                     continue
@@ -97,8 +99,9 @@ class Encoder(nn.Module):
 
 
 class ResidualEncoder(Encoder):
-    """Residual network; subclasses build `conv1` to `layer4`."""
+    """Residual network; subclasses build `conv1` to `layer4`, with each norm behind its own."""
 
+    folds_batch_norm = True
     conv1: nn.Conv2d | nn.Conv3d
     bn1: nn.Module
     relu: nn.Module
