@@ -86,6 +86,7 @@ def asking(asked: "Asked", checkpoint: Path) -> Iterator[tuple[Prepared, Split, 
     run, recipe = asked.run, asked.recipe
     # An hour of answers would be for nothing.
     run.folder.create()
+    cluster.check_named()
     prepared = _with_words(asked, asked.prepare(), run.locate(checkpoint))
     questions = _questions(recipe, prepared, asked.split)
     check_extraction(recipe)

@@ -84,6 +84,8 @@ def extract(
     refuse_lost({f"{processor.section}.store": store_location(recipe)})
     if hdf5 is not None:
         refuse_lost({"--hdf5": hdf5.absolute()})
+    if find_store(store_location(recipe), processor.spec()) is None:
+        cluster.check_named()
     prepared = prepare(recipe.data, need_videos=processor.reads_files, trains=trains)
     videos = videos_of(prepared, present_only=processor.reads_files)
     if not checked:

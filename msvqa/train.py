@@ -65,7 +65,7 @@ def train(recipe: Recipe, progress: Progress | None = None) -> Run:
         StoppedError: SIGINT or SIGTERM came; a checkpoint is written.
     """
     progress = progress or Progress()
-    run, views, prepared = _checked(recipe)
+    run, views, prepared = _checked(recipe, joins=True)
     if all(run.is_finished(stage.name) for stage in recipe.stages):
         for stage in recipe.stages:
             progress.stage(stage.name, "is finished")
@@ -164,7 +164,7 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
     Raises:
         RecipeError, DataError, RunError, ClusterError, CheckpointError: as `train`.
     """
-    run, views, prepared = _checked(recipe)
+    run, views, prepared = _checked(recipe, joins=False)
     if recipe.faults.damaged_checkpoint == "stop":
         # Else what is damaged would be put aside, and nothing is changed here.
         check_own(run, prepared[: len(recipe.stages)])
@@ -180,8 +180,12 @@ def dry_run(recipe: Recipe) -> list[Estimate]:
     return rehearse(recipe, prepared[: len(recipe.stages)])
 
 
-def _checked(recipe: Recipe) -> tuple[Run, list[Recipe], list[Prepared]]:
+def _checked(recipe: Recipe, *, joins: bool) -> tuple[Run, list[Recipe], list[Prepared]]:
     """Look at all that can be known before Ray starts, but for whole feature files.
+
+    Args:
+        recipe: the recipe.
+        joins: whether a named cluster is needed, unless the run is finished.
 
     Returns:
         The run; the views of its stages and then those that stages are validated by; the prepared
@@ -192,6 +196,8 @@ def _checked(recipe: Recipe) -> tuple[Run, list[Recipe], list[Prepared]]:
     check_initial(recipe)
     run = Run(recipe.run_location, recipe)
     run.refuse_changes()
+    if joins and not all(run.is_finished(stage.name) for stage in recipe.stages):
+        cluster.check_named()
     prepared = prepare_stages(recipe)
     check_data(recipe, prepared)
     check_initial_fit(recipe, prepared)

@@ -64,6 +64,7 @@ def tune(
     sweep = Sweep(recipe, space)
     sweep.refuse_changes()
     check_places(recipe)
+    cluster.check_named()
     prepared = prepare_stages(recipe)
     validated = prepare_validations(recipe)
     located = _located(recipe, prepared)

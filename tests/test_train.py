@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -27,9 +28,12 @@ from msvqa.errors import (
     StoppedError,
 )
 from msvqa.evaluate import evaluate, rescore
+from msvqa.extract import extract
 from msvqa.recipe import Recipe, parse
 from msvqa.run import Run
+from msvqa.space import parse_space
 from msvqa.train import Progress, dry_run, train
+from msvqa.tune import tune
 from tests.faults.bench import Bench
 from tests.said import when_said
 from tests.tiny import VIDEOS, make_recipe
@@ -87,7 +91,7 @@ def test_extraction_and_each_stage_end_with_a_line_of_their_speed(run, speeds):
     for line, stage in zip(stages, ("reconstruct", "answer"), strict=True):
         assert re.match(
             rf"speed of stage {stage}: \S+ examples/s on 2 workers; waiting for data \d+% of the "
-            r"time; \S+ TFLOP/s a worker, \d+% of its best fp32 matrix product; .*; "
+            r"time; \S+ TFLOP/s a worker, \d+% of its best fp32 matrix product; "
             r"(data|computing) limits$",
             line,
         )
@@ -321,6 +325,23 @@ def test_workers_that_die_too_often_are_an_error(tmp_path):
     said = command.said()
     assert "error: workers died more often than faults.max_failures=0 allows" in said
     assert "Traceback" not in said
+
+
+def search(recipe: Recipe) -> None:
+    fields = {"stages.0.optimizer.lr": {"choice": [1e-3, 1e-2]}}
+    tune(recipe, parse_space({"name": "rates", "fields": fields, "samples": 2}))
+
+
+@pytest.mark.parametrize("verb", [train, extract, search])
+def test_an_absent_cluster_is_named_before_data_is_read(tmp_path, monkeypatch, verb):
+    generate(tmp_path / "data", videos=VIDEOS)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ClusterError, match=f"reached at RAY_ADDRESS={address}"):
+            verb(make_recipe(tmp_path))
+    assert not (tmp_path / "p" / "prepare.json").exists()
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ def speed_checks(folder: Path | None, recipe: Recipe | None) -> list[Check]:
     It is kept: `extract` and `train` compare with it what they reach on this machine.
     """
     from msvqa.engine import ceiling
+    from msvqa.engine.pace import plain
     from msvqa.engine.speed import measure
 
     work = ceiling.work_of(recipe, folder)
@@ -24,11 +25,11 @@ def speed_checks(folder: Path | None, recipe: Recipe | None) -> list[Check]:
     gemm = ", ".join(f"{kind} {flops / 1e12:.2f}" for kind, flops in speed.gemm_flops.items())
     computing = (
         f"{speed.device}: matrix product {gemm} TFLOP/s, ResNet-101 at 224 px "
-        f"{speed.encoder_flops / 1e12:.2f} TFLOP/s = {speed.computed_per_s:.3g} videos/s"
+        f"{speed.encoder_flops / 1e12:.2f} TFLOP/s = {plain(speed.computed_per_s)} videos/s"
     )
     decoding = (
         f"{speed.decode_s:.3f} s for one video on one core, "
-        f"{speed.decoded_per_s:.3g} videos/s on {speed.cpus} cores"
+        f"{plain(speed.decoded_per_s)} videos/s on {speed.cpus} cores"
     )
     return [
         Check(name="computing", status="ok", detail=computing),

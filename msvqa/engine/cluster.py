@@ -167,6 +167,16 @@ def check_resources(scaling: ScalingConfig, *, data_cpus: float = 0) -> None:
         place(scaling, local_resources(), data_cpus=data_cpus)
 
 
+def check_named() -> None:
+    """Refuse a named cluster that does not answer, before what takes long and does not need it.
+
+    Raises:
+        ClusterError: says what is wrong with RAY_ADDRESS.
+    """
+    if joins_cluster():
+        check_address(os.environ["RAY_ADDRESS"])
+
+
 def need_cpus(resources: Resources) -> None:
     """Refuse a cluster in which nothing can run.
 

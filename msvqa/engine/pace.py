@@ -79,19 +79,19 @@ class StagePace:
         if self.examples_per_s is None or self.waiting is None:
             return f"speed of stage {stage}: no step was logged"
         said = [
-            f"{_plain(self.examples_per_s)} examples/s on {_counted(self.workers or 1, 'worker')}",
+            f"{plain(self.examples_per_s)} examples/s on {_counted(self.workers or 1, 'worker')}",
             f"waiting for data {self.waiting:.0%} of the time",
         ]
         if self.decoders_idle is not None:
             said.append(f"decoders idle {self.decoders_idle:.0%} of theirs")
         if self.tflops is not None and self.share_of_peak is not None:
             said.append(
-                f"{_plain(self.tflops)} TFLOP/s a worker, {self.share_of_peak:.0%} of its best "
+                f"{plain(self.tflops)} TFLOP/s a worker, {self.share_of_peak:.0%} of its best "
                 f"{precision} matrix product"
             )
             if best_tflops:
                 share = (self.workers or 1) * self.tflops / best_tflops
-                best = _plain(best_tflops)
+                best = plain(best_tflops)
                 said.append(f"{share:.0%} of the machine's {best} as doctor measured it")
             elif otherwise:
                 said.append(otherwise)
@@ -103,7 +103,7 @@ def _median(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
     return statistics.median(values) if values else None
 
 
-def _plain(number: float) -> str:
+def plain(number: float) -> str:
     """Return a number with three digits, or all of those before its point; never with a power."""
     if number >= 100:
         return f"{number:.0f}"
@@ -174,11 +174,11 @@ class ExtractionPace:
         """
         shares = ", ".join(f"{kind} {share:.0%}" for kind, share in self.shares.items() if share)
         said = [
-            f"speed of extraction: {_plain(self.media_per_s)} media/s on "
+            f"speed of extraction: {plain(self.media_per_s)} media/s on "
             f"{_counted(self.workers, 'worker')} ({shares})"
         ]
         if best_per_s:
-            share, best = self.media_per_s / best_per_s, _plain(best_per_s)
+            share, best = self.media_per_s / best_per_s, plain(best_per_s)
             said.append(f"{share:.0%} of the machine's {best} as doctor measured it")
         elif otherwise:
             said.append(otherwise)

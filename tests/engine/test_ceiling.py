@@ -41,10 +41,11 @@ def test_what_the_doctor_measured_is_found_by_others(recipe, tmp_path, monkeypat
 
     def measure(clips, videos, sizes_px):
         asked.append((clips.num_clips, sizes_px))
-        return MEASURED
+        return Speed(**{**vars(MEASURED), "encoder_flops": 1180 * MEASURED.video_flops})
 
     monkeypatch.setattr(speed, "measure", measure)
-    speed_checks(None, recipe)
+    computing, *_ = speed_checks(None, recipe)
+    assert "= 1180 videos/s" in computing.detail
     assert asked == [(2, (32,))]
     assert ceiling.best_product_tflops("fp32") == pytest.approx(0.2)
     assert ceiling.best_product_tflops("bf16") == pytest.approx(0.4)
