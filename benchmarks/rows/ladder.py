@@ -75,7 +75,7 @@ def _climbed(
             ratio(
                 f"E5 operations per second, {name}, {rung} / {yardstick}", speeds, yardstick, rung
             ),
-            Fact(f"E5 {name} per second, {rung}", f"{rate:.0f}"),
+            Fact(f"E5 {name} per second, {rung}", f"{rate:.4g}"),
         ]
     return [*found, *_likeness(name, methods)]
 

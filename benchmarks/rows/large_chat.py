@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from transformers import LlamaConfig
@@ -25,12 +26,12 @@ from tests.models.small_videochat2 import reading_folder, word_tokenizer
 
 # Legend: V media, T frames, H x W pixels, N tokens of a frame, B rows, S places.
 
-LANGUAGE = {
+LANGUAGE: dict[str, Any] = {
     "vocab_size": 32_000, "hidden_size": 2048, "num_hidden_layers": 22, "num_attention_heads": 32,
     "num_key_value_heads": 4, "intermediate_size": 5632,
 }  # fmt: skip
 """1.1 thousand million weights, those of a Llama of that size"""
-TINY_LANGUAGE = {
+TINY_LANGUAGE: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "intermediate_size": 48,
 }  # fmt: skip
@@ -94,7 +95,7 @@ def answers(setting: Setting) -> list[Finding]:
 def _objective(setting: Setting) -> Generation:
     """Return the objective of the third stage, whose language model has adapters and is frozen."""
     folder = setting.folder / "language"
-    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    ends: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
     LlamaConfig(**setting.size(LANGUAGE, TINY_LANGUAGE), **ends).save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
     frames, size_px = _shape(setting)
