@@ -92,6 +92,12 @@ def generate(root: Path, shape: Shape, annotations: Path | None = None) -> Rows:
     return rows
 
 
+def mapping(root: Path) -> dict[int, str]:
+    """Return the name of the file of every video without its ending, by id."""
+    lines = (root / MAPPING).read_text(encoding="utf-8").splitlines()
+    return {int(video.removeprefix("vid")): stem for stem, video in map(str.split, lines)}
+
+
 # Questions
 
 
@@ -151,8 +157,7 @@ def _stems(shape: Shape, annotations: Path | None) -> dict[int, str]:
     ids = [video for split in shape.videos for video in shape.ids(split)]
     if annotations is None:
         return {video: f"clip_{video:04d}" for video in ids}
-    lines = (annotations / MAPPING).read_text(encoding="utf-8").splitlines()
-    named = {int(video.removeprefix("vid")): stem for stem, video in map(str.split, lines)}
+    named = mapping(annotations)
     return {video: named[video] for video in ids}
 
 

@@ -56,7 +56,7 @@ class _Tree:
                 self.cpu_s[process] = used.user + used.system
                 kilobytes += _own_kilobytes(process.pid)
                 if process.name() == "raylet":
-                    held = _object_store_bytes(process.pid)
+                    held = object_store_bytes(process.pid)
                     self.object_store_bytes = max(self.object_store_bytes, held)
         self.gb = max(self.gb, kilobytes * 1024 / 1e9)
 
@@ -106,13 +106,15 @@ def _own_kilobytes(pid: int) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith(OWN_PAGES))
 
 
-def _object_store_bytes(raylet: int) -> int:
+def object_store_bytes(raylet: int) -> int:
     """Return how much of its file the object store has filled, which it never gives back.
 
     The file has no name any more, but the raylet holds it open.
     """
     held = 0
     for opened in Path(f"/proc/{raylet}/fd").iterdir():
-        if "plasma" in str(opened.readlink()):
-            held = max(held, opened.stat().st_blocks * BLOCK_BYTES)
+        # It may be closed at any moment.
+        with suppress(FileNotFoundError):
+            if "plasma" in str(opened.readlink()):
+                held = max(held, opened.stat().st_blocks * BLOCK_BYTES)
     return held
