@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 1.0
 END_WITHIN_S = 5.0
 OWN_PAGES = ("Pss_Anon:", "Pss_Shmem:")
 """Of mapped files the system takes the pages back whenever somebody needs the memory."""
@@ -71,7 +71,7 @@ class _Tree:
 
 
 def follow(command: Sequence[str], log: Path, interrupt_when: Condition | None = None) -> Took:
-    """Run a command to its end and look at its processes every half second.
+    """Run a command to its end and look at its processes every second.
 
     Args:
         command: its words.
