@@ -14,7 +14,8 @@ import numpy as np
 import psutil
 import pytest
 
-from benchmarks.full_shape.counts import once_of
+from benchmarks.full_shape import table
+from benchmarks.full_shape.counts import equal, once_of
 from benchmarks.full_shape.data_set import QUESTIONS, VIDEOS, WHOLE, Shape, draw_questions, generate
 from benchmarks.full_shape.process_tree import Took, follow, object_store_bytes
 from benchmarks.full_shape.table import Row, growth, is_bounded, pairs
@@ -46,6 +47,7 @@ def test_a_part_has_its_share_of_both():
     assert set(part.ids("val")) < set(WHOLE.ids("val"))
 
 
+@pytest.mark.long
 def test_drawn_videos_are_like_those_of_msvd_and_no_two_files_are_equal(tmp_path):
     generate(tmp_path / "data", TINY)
     files = sorted((tmp_path / "data" / "video").iterdir())
@@ -65,6 +67,7 @@ def _frames(file):
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
+@pytest.mark.long
 def test_published_questions_are_those_of_the_videos_that_are_drawn(tmp_path):
     published = tmp_path / "published"
     published.mkdir()
@@ -82,6 +85,7 @@ def test_published_questions_are_those_of_the_videos_that_are_drawn(tmp_path):
     assert names == {"-stem_1", "-stem_2", "-stem_1201", "-stem_1451"}
 
 
+@pytest.mark.long
 def test_the_commands_are_ones_that_the_package_takes(tmp_path):
     place = Place(tmp_path)
     generate(place.data, replace(TINY, encoded=1))
@@ -103,6 +107,7 @@ for process in [subprocess.Popen([sys.executable, "-c", child]) for _ in range(2
 """
 
 
+@pytest.mark.long
 def test_processes_below_a_command_are_counted_together(tmp_path):
     took = follow([sys.executable, "-c", CHILDREN], tmp_path / "log")
     assert (took.code, took.left, took.object_store_bytes) == (0, 0, 0)
@@ -118,6 +123,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.long
 def test_a_command_is_interrupted_and_what_it_leaves_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.full_shape.process_tree.END_WITHIN_S", 0.5)
     log = tmp_path / "log"
@@ -166,3 +172,15 @@ def test_growth_is_judged_by_the_video():
     assert not is_bounded(few, row(2000, 200, 500_000_000))
     # Of a store in which hardly anything was, ten times as much means nothing.
     assert is_bounded(row(200, 20, 20_000), row(2000, 200, 200_000))
+
+
+def test_the_table_has_a_line_for_each_command_and_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    monkeypatch.setattr(table, "machine", dict)
+    rows = [row(200, 20, 50_000_000), row(2000, 200, 60_000_000)]
+    checks = [equal("answers", 13157, 13157), equal("videos", 1969, 1970)]
+    text = table.write("the command", rows, checks).read_text(encoding="utf-8")
+    assert "| extract | 200 | 1 | 20 | 1.00 | 50.00 | 0.0 |" in text
+    assert "| extract | CPU s per video 1.00 times (not faster), object store 1.20 times |" in text
+    assert "| answers | 13157 | exact |" in text
+    assert "| videos | 1969 | WRONG |" in text
