@@ -503,7 +503,7 @@ def _orientation(frame: av.VideoFrame) -> Orientation:
     try:
         # A frame keeps `frame.side_data`, which refers to the frame: both, with the pixels, would
         # stay until the garbage collection of many videos later.
-        matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")
+        matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     except ValueError:
         # PyAV up to 18 gives no side data at all where it does not know the name of one.
         return Orientation.of_angle(frame.rotation)
