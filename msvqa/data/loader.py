@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -76,6 +76,16 @@ class Prefetched:
             except queue.Full:
                 continue
         return False
+
+
+def grouped(batches: Iterable[Batch], size: int) -> Generator[list[Batch], None, None]:
+    """Yield the batches of each step together; where it is closed, so are the batches."""
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
 
 
 def training_batches(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
@@ -500,7 +501,9 @@ def to_upright_rgb(frame: av.VideoFrame) -> np.ndarray:
 
 def _orientation(frame: av.VideoFrame) -> Orientation:
     try:
-        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+        # A frame keeps `frame.side_data`, which refers to the frame: both, with the pixels, would
+        # stay until the garbage collection of many videos later.
+        matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     except ValueError:
         # PyAV up to 18 gives no side data at all where it does not know the name of one.
         return Orientation.of_angle(frame.rotation)

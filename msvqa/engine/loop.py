@@ -8,6 +8,7 @@ uninterrupted one, also in the middle of an epoch.
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from msvqa.compilation import compile_forward
 from msvqa.data.augmentation import augment
 from msvqa.data.batch import Batch
 from msvqa.data.folds import has_split
-from msvqa.data.loader import Prefetched, training_batches
+from msvqa.data.loader import Prefetched, grouped, training_batches
 from msvqa.data.order import EpochPlan, Share, count_steps, plan_epoch
 from msvqa.data.prepared import Prepared
 from msvqa.engine import distributed, parallel
@@ -277,15 +278,29 @@ class StageLoop:
     # Training
 
     def _run_epoch(self) -> bool:
-        """Train to the end of the epoch; return whether the stage is finished."""
+        """Train to the end of an epoch or a validation within it; return whether all is done."""
         plan = self._plan(self.position.epoch)
         start = self.position.step_in_epoch
         batches = Prefetched(lambda: self._batches(plan, start))
         self.window = _Window()
         self.meter.begin()
         self.objective.train()
+        # Closed before a validation: what decodes for it may need the same processors.
+        with closing(grouped(batches, self.stage.batch.accumulate)) as groups:
+            stops = self._take_steps(plan, groups, batches)
+        if self.position.step_in_epoch == plan.steps or self.position.step >= self.total_steps:
+            return self._end_epoch(stops)
+        finished = self._validate_within_epoch()
+        if stops and not finished:
+            raise self._stopped()
+        return finished
+
+    def _take_steps(
+        self, plan: EpochPlan, groups: Iterator[list[Batch]], batches: Prefetched
+    ) -> bool:
+        """Take steps until something is to be validated; return whether the run is to stop."""
         self.watchdog.begins(f"loads the batch of step {self.position.step + 1}")
-        for step_in_epoch, micro_batches in enumerate(_grouped(batches, self.stage), start=start):
+        for step_in_epoch, micro_batches in enumerate(groups, start=self.position.step_in_epoch):
             kind = self._kind(plan, step_in_epoch)
             with profiling.step(self.total_steps - self.position.step):
                 self._step(micro_batches, kind)
@@ -294,17 +309,12 @@ class StageLoop:
             self.watchdog.begins(f"meets the others after step {self.position.step}")
             stops = self.meeting.any(self.host.rank == 0 and self.stop_request.is_asked())
             last = step_in_epoch + 1 == plan.steps or self.position.step >= self.total_steps
-            if last or self.position.step % self.stage.log_every_steps == 0:
+            ends = last or self._is_validated_within_epochs()
+            if ends or self.position.step % self.stage.log_every_steps == 0:
                 self._log(batches)
-            if last:
-                return self._end_epoch(stops)
-            if self._is_validated_within_epochs():
-                self._log(batches)
-                if self._validate_within_epoch():
-                    return True
-                # The time of the validation is none of the next steps'.
-                self.meter.begin()
-            elif stops or self._is_asked_for():
+            if ends:
+                return stops
+            if stops or self._is_asked_for():
                 self._log(batches)
                 self._report({}, score=None, finished=False)
                 self.meter.begin()
@@ -579,16 +589,6 @@ class StageLoop:
             VALIDATED: bool(numbers),
         }  # fmt: skip
         self.host.report({**numbers, **facts}, Saver(step, content))
-
-
-def _grouped(batches: Prefetched, stage: StageConfig) -> Iterator[list[Batch]]:
-    """Collect the micro batches of each step."""
-    group: list[Batch] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == stage.batch.accumulate:
-            yield group
-            group = []
 
 
 def _seed(*parts: int) -> int:

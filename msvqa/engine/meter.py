@@ -12,11 +12,10 @@ from torch import nn
 from msvqa.collectives import worker_count
 from msvqa.data.processors.clock import Decoders
 from msvqa.engine.operations import Operations, product_flops
+from msvqa.engine.pace import COMPILING
 from msvqa.engine.precision import TYPES
 from msvqa.stage_config import StageConfig
 
-COMPILING = "compiling"
-"""In a row: all its steps were compiled, and are not timed."""
 COMPILED_STEPS = 2
 """Steps of a kind that PyTorch compiles: the first, and another time for sizes that change."""
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from msvqa.data.processors.clock import KINDS
 from msvqa.data.store import Store
-from msvqa.engine.meter import COMPILING
 from msvqa.errors import StorageError
 from msvqa.files import read_json, write_json
 from msvqa.storage import open_folder
@@ -21,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 SPEED = "speed.json"
 """In a store: how fast what is in it was extracted the last time. Nothing depends on it."""
+COMPILING = "compiling"
+"""In a row: all its steps were compiled, and are not timed."""
 WAITING_LIMITS = 0.05
 """Batches are made ahead, so a loop that waits for more than this share of its time is held up."""
 UNMEASURED = "`msvqa doctor --speed RECIPE` measures what this machine could reach"

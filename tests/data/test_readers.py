@@ -1,5 +1,6 @@
 """Back ends: what counts as damage, how pictures are turned, and what is never opened."""
 
+import gc
 import struct
 
 import av
@@ -165,15 +166,29 @@ def test_decord_shows_the_same_or_refuses(tmp_path, name, width):
     np.testing.assert_array_equal(found.frames[32], expected.frames[32])
 
 
-def test_side_data_without_a_name_does_not_hide_the_angle():
+def test_side_data_without_a_name_does_not_hide_the_angle(monkeypatch):
     class Frame:
         rotation = -90
 
-        @property
-        def side_data(self):
-            raise ValueError("29 is not a valid Type")
+    def without_a_name(frame):
+        raise ValueError("29 is not a valid Type")
 
+    monkeypatch.setattr(readers, "SideDataContainer", without_a_name)
     assert readers._orientation(Frame()) == readers.Orientation.of_angle(-90)
+
+
+def test_frames_go_as_soon_as_a_video_is_decoded(tmp_path):
+    """In a cycle they would wait for a garbage collection, and with them gigabytes."""
+    file = turn(write(tmp_path / "a.mov", plain(12)), ORIENTATIONS["90 degrees"][0])
+    decode(file, every_frame, [32])  # What it imports leaves tracebacks with all that was going on.
+    gc.collect()
+    gc.disable()
+    try:
+        assert len(decode(file, every_frame, [32]).frames[32]) == 12
+        left = [found for found in gc.get_objects() if type(found) is av.VideoFrame]
+    finally:
+        gc.enable()
+    assert left == []
 
 
 def test_transparent_parts_of_a_gif_show_what_is_below(tmp_path):

@@ -1,7 +1,10 @@
 """Decoding as a stream on Ray Data: in order, with bad videos named, and never waiting for ever."""
 
 import gc
+import pickle
 import re
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -132,6 +135,27 @@ def test_storage_that_fails_is_no_bad_video(ray_local, paths, tmp_path):
     job = ShardJob(processor_of(recipe), store, store_spec(recipe).to_dict(), {}, {0: videos})
     with pytest.raises(StorageError, match=r"video 1 cannot be read: .* takes no user"):
         list(write_shards(job, Pool(1)))
+
+
+EXTRACTING = """
+import pickle, sys
+from pathlib import Path
+from msvqa.engine.ingest import ShardWriter
+ShardWriter(pickle.loads(Path(sys.argv[1]).read_bytes()))(0)
+sys.exit("torch is here" if "torch" in sys.modules else 0)
+"""
+
+
+def test_workers_that_extract_pixels_do_without_torch(paths, tmp_path):
+    store = tmp_path / "store"
+    media = {0: [Medium("0", paths[0])]}
+    job = tmp_path / "job.pickle"
+    job.write_bytes(pickle.dumps(ShardJob(CLIPS, str(store), CLIPS.spec().to_dict(), {}, media)))
+    done = subprocess.run(
+        [sys.executable, "-c", EXTRACTING, str(job)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert [file.name for file in store.glob("shards/00000/*.npy")] == ["clips.npy"]
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 import json
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from msvqa.data.loader import Prefetched, evaluation_batches, training_batches
+from msvqa.data.batch import Batch
+from msvqa.data.chance import Chance
+from msvqa.data.loader import MediaSource, Prefetched, evaluation_batches, training_batches
 from msvqa.data.order import Share, plan_epoch
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.processor import store_location
@@ -65,6 +69,71 @@ def assert_equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tens
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
+
+
+class Counted:
+    """A source of media that notes how many of its streams are open."""
+
+    def __init__(self, source: MediaSource) -> None:
+        self.source, self.open = source, 0
+
+    def batches(
+        self, groups: Sequence[Sequence[int]], chance: Chance | None = None
+    ) -> Iterator[Batch]:
+        self.open += 1
+        try:
+            yield from self.source.batches(groups, chance)
+        finally:
+            self.open -= 1
+
+
+class Waiting(Counted):
+    """A source that needs what the streams of another one hold, as decoding needs processors."""
+
+    def __init__(self, source: MediaSource, other: Counted) -> None:
+        super().__init__(source)
+        self.other = other
+
+    def batches(
+        self, groups: Sequence[Sequence[int]], chance: Chance | None = None
+    ) -> Iterator[Batch]:
+        deadline = time.monotonic() + 5
+        while self.other.open:
+            assert time.monotonic() < deadline, "training holds its stream"
+            time.sleep(0.01)
+        return super().batches(groups, chance)
+
+
+@pytest.mark.parametrize(
+    ("every", "options"),
+    [
+        (1, ("stages.1.epochs=null", "stages.1.steps=1")),
+        (1, ("stages.1.validate.every_steps=1",)),
+        (2, ("stages.1.validate.every_steps=2", "stages.1.batch.accumulate=2")),
+    ],
+)
+def test_a_stream_of_training_ends_before_a_validation_needs_its_processors(
+    tiny, tmp_path, every, options
+):
+    recipe = make_recipe(tiny, f"runs={tmp_path}", "stages.1.init_from=null", *options)
+    run, job = make_job(recipe, 1)
+    loop = StageLoop(job, LocalHost(run.stage_dir("answer")))
+    training = Counted(loop.training.source)
+    loop.training = replace(loop.training, source=training)
+    loop.validation = replace(loop.validation, source=Waiting(loop.validation.source, training))
+    loop.run()
+    steps = [row["step"] for row in run.metrics() if row["kind"] == "validation"]
+    assert steps == sorted({*range(every, loop.total_steps + 1, every), loop.total_steps})
+    assert run.is_finished("answer")
+
+
+def test_validations_within_epochs_change_no_weights(tiny, tmp_path):
+    options = (f"runs={tmp_path}", "stages.1.init_from=null")
+    whole = make_recipe(tiny, *options, "name=whole")
+    often = make_recipe(tiny, *options, "name=often", "stages.1.validate.every_steps=1")
+    for recipe in (whole, often):
+        train(recipe, 1)
+    assert_equal(final_weights(whole, "answer"), final_weights(often, "answer"))
 
 
 @pytest.mark.long

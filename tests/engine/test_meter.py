@@ -12,7 +12,8 @@ from msvqa.engine import loop as loops
 from msvqa.engine import meter as meters
 from msvqa.engine.checkpoint import read_weights
 from msvqa.engine.loop import train_stage
-from msvqa.engine.meter import COMPILED_STEPS, COMPILING, Meter
+from msvqa.engine.meter import COMPILED_STEPS, Meter
+from msvqa.engine.pace import COMPILING
 from msvqa.engine.watchdog import Watchdog
 from msvqa.run import Run
 from tests.local_host import LocalHost

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from msvqa.data.batch import Batch
 from msvqa.data.chance import Chance
 from msvqa.data.lexicon import Lexicon
 from msvqa.data.text import WordList
@@ -22,6 +20,7 @@ from msvqa.recipe import DataConfig
 
 if TYPE_CHECKING:
     from msvqa.data.annotated import Annotated
+    from msvqa.data.batch import Batch
 
 Kind = TypeVar("Kind", bound="Examples")
 
@@ -148,7 +147,7 @@ class Examples(ABC):
         """Return what people should know of annotations that can be used, before they train."""
 
     @abstractmethod
-    def tensors(self, rows: np.ndarray, chance: Chance | None = None) -> Batch:
+    def tensors(self, rows: np.ndarray, chance: Chance | None = None) -> "Batch":
         """Return tensors of some examples, first axis the rows.
 
         Args:
@@ -156,7 +155,7 @@ class Examples(ABC):
             chance: random numbers of a training epoch; None: nothing is random.
         """
 
-    def of_media(self, media: np.ndarray) -> Batch:
+    def of_media(self, media: np.ndarray) -> "Batch":
         """Return tensors of what examples say of some media alone, such as their titles.
 
         A model that is asked about media gets them beside the media's arrays; nothing is random. Of
@@ -165,6 +164,8 @@ class Examples(ABC):
         Args:
             media: (V,) rows of the split's media.
         """
+        import torch  # which extraction does without
+
         if not self.said_of_media or not len(self):
             return {}
         first = self._first_of(media)  # (V,), places in the flattened (n, m)
