@@ -73,6 +73,11 @@ class Features(Processor):
         }
         return {part: (config, width) for part, (config, width) in parts.items() if config}
 
+    @property
+    def decoder(self) -> str:
+        """Back end that reads videos; empty where files are read."""
+        return self.config.clips.decoder if self.reads_files else ""
+
     def files(self) -> FeatureFiles | None:
         """Return the feature files; None where encoders make the features."""
         return None if self.reads_files else FeatureFiles(self.config, self.config.clips)
@@ -97,7 +102,7 @@ class Features(Processor):
             size_px={"appearance": features.appearance_px, "motion": features.motion_px}
             if self.reads_files
             else {},
-            decoder=clips.decoder if self.reads_files else "",
+            decoder=self.decoder,
             encoders=self._encoders_identity() if self.reads_files else _files_identity(features),
         )
 
