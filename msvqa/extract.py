@@ -138,8 +138,8 @@ def check_extraction(recipe: Recipe, hdf5: Path | None = None) -> None:
         open_folder(hdf5.absolute().parent).create()
     section = f"{processor.section}."
     problems = [*width_problems(recipe), *source_problems(recipe, within=section)]
-    found = [*compiler_problems(recipe), *decoder_problems(recipe)]
-    problems += [problem for problem in found if problem.startswith(section)]
+    problems += [found for found in compiler_problems(recipe) if found.startswith(section)]
+    problems += decoder_problems([processor])
     if problems:
         raise RecipeError(problems)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from msvqa.data.medium import Medium
+from msvqa.data.nvdec_needs import lacking
 from msvqa.data.prepared import prepared_location
 from msvqa.data.processors import PROCESSORS
 from msvqa.data.processors.clock import Clock
@@ -197,6 +198,17 @@ class Processor(ABC):
         named: str = getattr(self.config, "decoder", "")
         return named
 
+    @property
+    def decoder_key(self) -> str:
+        """Key of the recipe that names the back end."""
+        return f"{self.section}.decoder"
+
+    def read_by(self, decoder: str) -> "Processor":
+        """Return the processor with another back end, for one that reads videos."""
+        other = copy.copy(self)
+        other.config = self.config.model_copy(update={"decoder": decoder})
+        return other
+
     def files(self) -> "FeatureFiles | None":
         """Return the files of another program that the arrays are copied from, if there are any."""
         return None
@@ -255,6 +267,20 @@ def processor_of(recipe: Recipe) -> Processor:
         return kind(config, "features", recipe.seed)
     kind = resolve("clips", PROCESSORS, "processor")
     return kind(kind.Config(name="clips", **dict(recipe.clips)), "clips", recipe.seed)
+
+
+def processor_here(recipe: Recipe) -> Processor:
+    """Return the processor of a recipe for a few media, which this process reads itself.
+
+    A model that was trained where there is a GPU also answers where there is none: PyAV shows the
+    same frames but for rounding.
+    """
+    processor = processor_of(recipe).for_few()
+    problem = lacking() if processor.decoder == "nvdec" else ""
+    if not problem:
+        return processor
+    logger.warning("videos are read by pyav, not by nvdec as in training: %s", problem)
+    return processor.read_by("pyav")
 
 
 def processors_of(recipe: Recipe) -> list[Processor]:
