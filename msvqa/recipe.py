@@ -83,6 +83,7 @@ class ClipsConfig(Config):
     size_px: int = Field(default=100, ge=16, le=1024)
     """Height and width of a frame."""
     decoder: Decoder = "pyav"
+    """`nvdec` needs a GPU and torchcodec; what it cannot read for certain, PyAV reads."""
     cache: Literal["store", "none"] = "store"
     """`store` extracts every video once; `none` decodes while training runs."""
     store: Location | None = None

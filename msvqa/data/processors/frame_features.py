@@ -65,6 +65,7 @@ class FrameFeatures(Processor):
         compile: bool = False
         """Compile the encoder, as in the section `features`."""
         decoder: Decoder = "pyav"
+        """As in the section `clips`."""
         store: Location | None = None
         """Folder of the store; by default inside the prepared folder."""
         timeout_s: float = Field(default=60.0, gt=0)

@@ -83,6 +83,7 @@ class Frames(Processor):
         store_px: int | None = Field(default=None, ge=16, le=1024)
         """Height and width of a kept frame; null: `size_px`, with random crops 256 at least."""
         decoder: Decoder = "pyav"
+        """As in the section `clips`."""
         cache: Literal["store", "none"] = "store"
         """`store` extracts every medium once; `none` decodes while training runs."""
         store: Location | None = None
