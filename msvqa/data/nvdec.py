@@ -10,7 +10,6 @@ file, too, and the probe says why.
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +137,7 @@ class _Frames:
         try:
             self._decoder = _opened(path, by_packets.stream.index, self.index)
             fallback = self._decoder.cpu_fallback
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise _Unfit(f"torchcodec: {_first_line(error)}") from None
         if fallback:
             raise _Unfit("this GPU does not decode such a video")
@@ -178,7 +177,7 @@ class _Frames:
             batch = self._decoder.get_frames_at(list(wanted))
             pixels: np.ndarray = batch.data.cpu().numpy()
             found_s = batch.pts_seconds.cpu().numpy()  # (m,)
-        except (RuntimeError, IndexError) as error:
+        except (RuntimeError, ValueError, IndexError) as error:
             self.failure = f"torchcodec: {_first_line(error)}"
             raise AnnouncedOtherwise(self.failure) from None
         others = np.abs(found_s - self._announced_s[list(wanted)]) > self._unit_s / 2
@@ -229,7 +228,5 @@ def _device() -> str:
 
 
 def _first_line(error: Exception) -> str:
-    lines: list[str] = []
-    with suppress(Exception):
-        lines = str(error).strip().splitlines()
+    lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
