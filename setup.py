@@ -38,10 +38,12 @@ REQUIREMENTS = [
 TENSORBOARD = ["tensorboard>=2.14"]
 NEIGHBOURS = ["faiss-cpu>=1.8"]
 PROFILE = ["pyinstrument>=5,<6"]
+NVDEC = ["torchcodec>=0.17"]
 DEVELOPMENT = [
     *TENSORBOARD,
     *NEIGHBOURS,
     *PROFILE,
+    *NVDEC,
     "cryptography>=42",
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6.100",
@@ -72,6 +74,7 @@ setup(
         "dev": DEVELOPMENT,
         "tensorboard": TENSORBOARD,
         "neighbours": NEIGHBOURS,
+        "nvdec": [*NVDEC, "torch>=2.11"],
         "profile": PROFILE,
     },
     entry_points={"console_scripts": ["msvqa = msvqa.cli:run"]},

@@ -15,22 +15,27 @@ from benchmarks.measure import Ratio, measure, pin_to_one_core, ratio, write
 from benchmarks.rows.decoding import FRAMES, PLAN, SIZES, VIDEOS, compared, costs_of, drawn
 from benchmarks.rows.exactness import count_wrong, likeness, wrong_frames
 from benchmarks.rows.setting import Setting
+from msvqa.data.nvdec_needs import lacking
 from msvqa.data.readers import DECODERS
 from msvqa.data.video import IsolatedDecoder, decode, probe
 from tests import barcode_video
 
+BACK_ENDS = [name for name in DECODERS if name != "nvdec" or not lacking()]
+"""Those that this machine has what they need for."""
+
 
 def compare(name: str, path: Path) -> list[Ratio]:
-    """Return the ratios of one video, those of both back ends among them."""
+    """Return the ratios of one video, those of all back ends among them."""
     back_ends = measure(
         {
             decoder: lambda decoder=decoder: decode(path, PLAN, SIZES, decoder)
-            for decoder in DECODERS
+            for decoder in BACK_ENDS
         }
     )
+    others = [decoder for decoder in BACK_ENDS if decoder != "pyav"]
     return [
         *compared(name, costs_of(path, Setting(folder=path.parent))),
-        ratio(f"decord back end / PyAV back end, {name}", back_ends, "decord", "pyav"),
+        *(ratio(f"{o} back end / PyAV back end, {name}", back_ends, o, "pyav") for o in others),
     ]
 
 
@@ -53,7 +58,7 @@ def all_wrong_frames(folder: Path) -> dict[str, str]:
     found, planned = {}, PLAN(FRAMES).size
     for kind in barcode_video.KINDS:
         path = barcode_video.write(folder / f"exact-{kind}", FRAMES, kind)
-        for decoder in DECODERS:
+        for decoder in BACK_ENDS:
             wrong = str(wrong_frames(path, FRAMES, decoder))
             found[f"D3 wrong of {planned}, {kind}, {decoder}, read in sequence"] = wrong
         found[f"wrong of {planned}, {kind}, decord get_batch"] = _wrong_by_seeking(path)

@@ -17,7 +17,7 @@ from torch import Tensor
 from msvqa.data.examples.examples import Examples
 from msvqa.data.examples.titled import TitledConfig
 from msvqa.data.medium import Medium
-from msvqa.data.processors.processor import Processor, processor_of
+from msvqa.data.processors.processor import Processor, processor_here
 from msvqa.data.store import Arrays
 from msvqa.data.subwords import Subwords
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
@@ -76,7 +76,7 @@ class Embedder:
     @cached_property
     def processor(self) -> Processor:
         """What reads the videos."""
-        return processor_of(self._asked.recipe)
+        return processor_here(self._asked.recipe)
 
     def embed(self, video: str | Path, title: str | None = None) -> np.ndarray:
         """Return the embedding, float32 (E,), of a file, or of a video of the data by its id.

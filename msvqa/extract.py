@@ -5,8 +5,9 @@ import logging
 import math
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import Any
 import msvqa
 from msvqa.checks.copies import check_copies
 from msvqa.checks.features import check_features
-from msvqa.checks.recipe import compiler_problems, width_problems
+from msvqa.checks.recipe import compiler_problems, decoder_problems, width_problems
 from msvqa.checks.sources import source_problems
 from msvqa.data import store as stores
 from msvqa.data.features import check_ids, write_hdf5
 from msvqa.data.found_store import find_store, refuse_rejected
 from msvqa.data.medium import Medium
+from msvqa.data.nvdec_needs import LIBRARY as OF_NVDEC
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.features import Features
 from msvqa.data.processors.processor import Processor, processor_of, store_location
@@ -49,6 +51,8 @@ LOCK = ".lock"
 WORKERS_PER_GPU = 16
 """Where nobody has measured how many keep a GPU busy: the fastest need so many for small videos,
 and each has a context and encoders of its own there, about 1 GB."""
+REASONS = 5
+"""Of those why PyAV read videos, the most frequent that are said."""
 MEDIA_TRIED = 8
 """Media among which one is looked for that can be read, to try number formats on."""
 
@@ -137,6 +141,7 @@ def check_extraction(recipe: Recipe, hdf5: Path | None = None) -> None:
     section = f"{processor.section}."
     problems = [*width_problems(recipe), *source_problems(recipe, within=section)]
     problems += [found for found in compiler_problems(recipe) if found.startswith(section)]
+    problems += decoder_problems([processor])
     if problems:
         raise RecipeError(problems)
 
@@ -222,7 +227,8 @@ def _extract(
         if pace := clock.pace(sum(map(len, todo.values()))):
             here = None if cluster.joins_cluster() else ceiling.this_machine()
             keep_pace(location, replace(pace, machine=here))
-        return stores.write_index(location, settled.spec, shards, _versions())
+        _say_what_pyav_read(shards, settled.spec.decoder)
+        return stores.write_index(location, settled.spec, shards, _versions(settled.spec.decoder))
 
 
 def _settled(store: _Store, todo: dict[int, list[Medium]], pool: Pool) -> _Store:
@@ -253,7 +259,7 @@ def _write(store: _Store, todo: dict[int, list[Medium]], pool: Pool) -> Iterator
     _say_what_is_random(store.processor)
     spec = store.spec.to_dict()
     yield from write_shards(
-        ShardJob(store.processor, store.location, spec, _versions(), todo), pool
+        ShardJob(store.processor, store.location, spec, _versions(store.spec.decoder), todo), pool
     )
 
 
@@ -265,6 +271,17 @@ def _say_what_is_random(processor: Processor) -> None:
                 "%s.%s.weights names a file of them",
                 processor.section, part, encoder.name, processor.section, part,
             )  # fmt: skip
+
+
+def _say_what_pyav_read(shards: Sequence[dict[str, Any]], decoder: str) -> None:
+    """Say how many videos another back end than the one of the recipe has read, and why."""
+    videos = [video for shard in shards for video in shard["videos"]]
+    reasons = Counter(video["by_pyav"] for video in videos if "by_pyav" in video)
+    if reasons:
+        logger.warning(
+            "%d of %d videos were read by pyav, not by %s: %s", reasons.total(), len(videos),
+            decoder, "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(REASONS)),
+        )  # fmt: skip
 
 
 @contextmanager
@@ -280,7 +297,8 @@ def _pool(recipe: Recipe, todo: dict[int, list[Medium]]) -> Iterator[Pool]:
 def _workers(recipe: Recipe, resources: Resources) -> Pool:
     cluster.need_cpus(resources)
     cpus = int(resources.cpus)
-    on_gpus = bool(resources.gpus and processor_of(recipe).encoders())
+    processor = processor_of(recipe)
+    on_gpus = bool(resources.gpus and (processor.encoders() or processor.decoder == "nvdec"))
     workers = recipe.scaling.data_workers or min(cpus, _most_workers(recipe, resources, on_gpus))
     if workers > cpus:
         raise ClusterError(
@@ -380,8 +398,12 @@ def _report(progress: Progress | None, done: dict[int, dict[str, Any] | None], t
     progress(len(videos), total, sum("error" in video for video in videos))
 
 
-def _versions() -> dict[str, str]:
+def _versions(decoder: str) -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    if decoder == "nvdec":
+        # A named cluster may have it where this machine has not.
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[OF_NVDEC] = importlib.metadata.version(OF_NVDEC)
     return {"msvqa": msvqa.__version__, **versions}
 
 

@@ -15,7 +15,7 @@ from msvqa.data.batch import Batch, with_images
 from msvqa.data.lexicon import Lexicon
 from msvqa.data.medium import Medium
 from msvqa.data.pieces import PiecesConfig, clean, encoded
-from msvqa.data.processors.processor import Processor, processor_of
+from msvqa.data.processors.processor import Processor, processor_here
 from msvqa.data.subwords import Subwords
 from msvqa.data.text import Vocabulary, tokenize
 from msvqa.engine.checkpoint import Loaded
@@ -39,7 +39,7 @@ class Matcher:
         objective = objective_of(loaded)
         assert isinstance(objective, Alignment)
         self.objective = objective.to(self.device)
-        self._processor = processor_of(loaded.view)
+        self._processor = processor_here(loaded.view)
         if self._processor.pictures is not self._processor:
             raise RunError(
                 f"{loaded.location} was trained on features: what makes them of a file is not "

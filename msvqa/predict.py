@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
-from msvqa.data.processors.processor import processor_of
+from msvqa.data.processors.processor import processor_here
 from msvqa.data.text import AnswerList
 from msvqa.embedder import Embedder, embeds, open_embedder
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
@@ -41,7 +41,7 @@ class Answerer:
                 f"{loaded.location} was not trained on questions: it knows no answers; `msvqa "
                 "evaluate` asks it about its own data"
             )
-        self._processor = processor_of(loaded.view)
+        self._processor = processor_here(loaded.view)
         if self._processor.pictures is not self._processor:
             raise RunError(
                 f"{loaded.location} was trained on extracted features; answering from a video file "

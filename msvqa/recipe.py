@@ -70,6 +70,9 @@ READ = ("data", "clips", "features", "processor", "folds")
 """Sections that say what is read."""
 ENCODER = Role("encoder", ENCODERS)
 Precision = Literal["auto", "float32", "bf16"]
+Decoder = Literal["pyav", "decord", "nvdec"]
+"""What reads videos: PyAV on the CPU; decord; the decoder of a GPU, where its frames are certain to
+be those of PyAV (docs/decoding.md)."""
 
 
 class ClipsConfig(Config):
@@ -79,7 +82,8 @@ class ClipsConfig(Config):
     frames_per_clip: int = Field(default=16, ge=2, le=64, multiple_of=2)
     size_px: int = Field(default=100, ge=16, le=1024)
     """Height and width of a frame."""
-    decoder: Literal["pyav", "decord"] = "pyav"
+    decoder: Decoder = "pyav"
+    """`nvdec` needs a GPU and torchcodec; what it cannot read for certain, PyAV reads."""
     cache: Literal["store", "none"] = "store"
     """`store` extracts every video once; `none` decodes while training runs."""
     store: Location | None = None

@@ -38,7 +38,8 @@ FREE_TO_CHANGE = (
 SHARDING = r"stages\.\d+\.sharding\b"
 """Of a stage, free to change too: how its workers share the model, like their number."""
 VERSIONS_OF = (
-    "msvqa", "ray", "torch", "torchvision", "numpy", "av", "decord", "pyarrow", "h5py", "nltk",
+    "msvqa", "ray", "torch", "torchvision", "numpy", "av", "decord", "torchcodec", "pyarrow",
+    "h5py", "nltk",
 )  # fmt: skip
 
 

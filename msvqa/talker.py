@@ -16,7 +16,7 @@ from msvqa.data.batch import with_images
 from msvqa.data.conversations.conversation import Conversation, Turn
 from msvqa.data.medium import Medium, kind_of
 from msvqa.data.processors.frames import Frames
-from msvqa.data.processors.processor import processor_of
+from msvqa.data.processors.processor import processor_here
 from msvqa.data.resize import resize
 from msvqa.engine.checkpoint import Loaded, load_checkpoint
 from msvqa.engine.precision import autocast
@@ -36,7 +36,7 @@ class Talker:
     """A model that writes its answers."""
 
     def __init__(self, loaded: Loaded, device: str | None = None) -> None:
-        processor = processor_of(loaded.view)
+        processor = processor_here(loaded.view)
         if not isinstance(processor, Frames):
             raise RunError(f"{loaded.location} does not see frames: it cannot be shown a video")
         self._processor = processor

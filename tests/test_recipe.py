@@ -124,7 +124,7 @@ def test_the_message_names_the_file_and_counts_the_problems(tmp_path):
     ("override", "words"),
     [
         ("clips.num_clip=3", ["did you mean 'num_clips'?", "allowed here: cache, decoder"]),
-        ("clips.decoder=decort", ["'pyav' or 'decord'", "did you mean 'decord'?", "got 'decort'"]),
+        ("clips.decoder=decort", ["'decord' or 'nvdec'", "did you mean 'decord'?", "got 'decort'"]),
         ("clips.frames_per_clip=7", ["multiple of 2", "got 7"]),
         ("stages.0.optimizer.lr=fast", ["stages.0.optimizer.lr", "valid number", "got 'fast'"]),
         ("stages.1.optimizer.lrr=1", ["stages.1.optimizer.lrr", "did you mean 'lr'?"]),

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from msvqa.checks.report import Check, Status
+from msvqa.data.nvdec_needs import LIBRARY, lacking
 from msvqa.errors import ClusterError
 
 GIB = 1024**3
@@ -68,7 +69,13 @@ def _decoders() -> Check:
             absent.append(f"{package}: {error}")
     status: Status = "ok" if not absent else "fail" if absent[0].startswith("av:") else "warn"
     advice = "pip install av decord" if absent else ""
-    return Check(name="decoders", status=status, detail=", ".join([*found, *absent]), advice=advice)
+    # Only for those who ask for it, so nothing is wrong without it.
+    problem = lacking()
+    nvdec = (
+        f"no nvdec ({problem})" if problem else f"nvdec by {LIBRARY} {metadata.version(LIBRARY)}"
+    )
+    detail = ", ".join([*found, *absent, nvdec])
+    return Check(name="decoders", status=status, detail=detail, advice=advice)
 
 
 def _processors() -> Check:

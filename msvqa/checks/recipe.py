@@ -8,7 +8,8 @@ import torch
 
 from msvqa.checks.sources import source_problems
 from msvqa.compilation import lacking
-from msvqa.data.processors.processor import processor_of, processors_of
+from msvqa.data.nvdec_needs import lacking as lacking_nvdec
+from msvqa.data.processors.processor import Processor, processor_of, processors_of
 from msvqa.engine import cluster
 from msvqa.engine.inputs import model_sizes
 from msvqa.engine.optim import build_optimizer, check_parts
@@ -57,7 +58,7 @@ def _uncompilable(recipe: Recipe) -> list[str]:
 def _check(recipe: Recipe, found: list[str]) -> None:
     refuse_lost({"runs": recipe.runs})
     problems = [*_worker_problems(recipe), *found, *width_problems(recipe)]
-    problems += compiler_problems(recipe)
+    problems += [*compiler_problems(recipe), *decoder_problems(processors_of(recipe))]
     problems += _uncompilable(recipe)
     problems += _model_problems(recipe)
     if problems:
@@ -77,6 +78,13 @@ def compiler_problems(recipe: Recipe) -> list[str]:
     ]
     problem = lacking("cuda" if torch.cuda.is_available() else "cpu") if wanted else ""
     return [f"{key}: {problem}" for key in dict.fromkeys(wanted) if problem]
+
+
+def decoder_problems(processors: Sequence[Processor]) -> list[str]:
+    """Return which decoders cannot be used here; nodes of a named cluster say so later."""
+    keys = [processor.decoder_key for processor in processors if processor.decoder == "nvdec"]
+    problem = lacking_nvdec() if keys and not cluster.joins_cluster() else ""
+    return [f"{key}: {problem}" for key in keys if problem]
 
 
 def width_problems(recipe: Recipe) -> list[str]:

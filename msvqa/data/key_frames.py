@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -23,8 +23,12 @@ CONTAINERS = ("mov", "matroska")
 WebM."""
 FORGETFUL = ("mpeg4", "mpeg2video", "vp9", "av1")
 """Codecs whose key frames forget all earlier pictures, but for leading ones, which times show."""
+WORTHWHILE = 0.5
+"""Where key frames lead to the frames wanted by decoding less than this part of all."""
 H264_REFRESH, HEVC_RANDOM_ACCESS = (5,), range(16, 22)
 """Types of the units with which a decoder may begin (ITU-T H.264 and H.265, table 7-1 in both)."""
+FORBIDDEN_BIT = 0x80
+"""Of the first byte of a unit, which is 0 in what an encoder has written (7.3.1 in both)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +74,14 @@ class PacketIndex:
 class PacketScan:
     """Notes what an index needs of the packets of a stream, one after another."""
 
-    def __init__(self, stream: av.VideoStream) -> None:
+    def __init__(self, stream: av.VideoStream, looks_inside: bool = False) -> None:
+        """Prepare for a stream.
+
+        Args:
+            stream: the packets' own.
+            looks_inside: also whether the units of a packet fill it, which damage may change.
+        """
+        self._looks_inside = looks_inside
         context = stream.codec_context
         self._codec = context.codec.canonical_name
         self._record = bytes(context.extradata or b"")
@@ -82,6 +93,8 @@ class PacketScan:
         """Take the next packet that holds a frame."""
         self._times.append(packet.pts)
         self._is_plain &= not (packet.is_discard or packet.is_corrupt)
+        if self._looks_inside:
+            self._is_plain &= self._is_whole(packet)
         self._may_begin.append(packet.is_keyframe and self._forgets(packet))
 
     def index(self) -> PacketIndex | None:
@@ -101,29 +114,59 @@ class PacketScan:
         """Whether a key frame renews all that a decoder knows of pictures."""
         if self._codec in FORGETFUL:
             return True
+        if not self._length_size:
+            return False
+        firsts = (first for first, _ in _units(bytes(packet), self._length_size))
+        if self._codec == "h264":
+            return any(first & 31 in H264_REFRESH for first in firsts)
+        return any(first >> 1 & 63 in HEVC_RANDOM_ACCESS for first in firsts)
+
+    def _is_whole(self, packet: Any) -> bool:
+        """Whether the units of a packet fill it to its end, and each begins as units do."""
+        if not self._length_size:
+            return True
+        units = [*_units(bytes(packet), self._length_size)]
+        is_filled = bool(units) and units[-1][1] == packet.size
+        return is_filled and not any(first & FORBIDDEN_BIT for first, _ in units)
+
+    @cached_property
+    def _length_size(self) -> int:
+        """Bytes of the length before each unit of a packet; 0 where there are no such units."""
         record = self._record
         # Units that are parted by marks, and not by lengths, are rare in these containers.
         if len(record) < 23 or record[0] != 1:
-            return False
-        if self._codec == "h264":
-            firsts = _first_bytes(bytes(packet), 1 + (record[4] & 3))
-            return any(first & 31 in H264_REFRESH for first in firsts)
-        if self._codec == "hevc":
-            firsts = _first_bytes(bytes(packet), 1 + (record[21] & 3))
-            return any(first >> 1 & 63 in HEVC_RANDOM_ACCESS for first in firsts)
-        return False
+            return 0
+        places = {"h264": 4, "hevc": 21}
+        return 1 + (record[places[self._codec]] & 3) if self._codec in places else 0
 
 
-def _first_bytes(content: bytes, size: int) -> Iterator[int]:
-    """Yield the first byte of each unit of a packet, whose length stands before it."""
+def _units(content: bytes, size: int) -> Iterator[tuple[int, int]]:
+    """Yield the first byte of each unit of a packet, whose length stands before it, and its end."""
     place = 0
     while place + size < len(content):
-        yield content[place + size]
+        first = content[place + size]
         place += size + int.from_bytes(content[place : place + size], "big")
+        yield first, place
 
 
 class AnnouncedOtherwise(Exception):
     """Decoding from a key frame gave something else than the packets had announced."""
+
+
+class Picker(Protocol):
+    """Reads single frames of a video whose packets say which there are."""
+
+    index: PacketIndex
+
+    def pays(self, wanted: Sequence[int]) -> bool:
+        """Return whether to read frames of numbers (m,), ascending, costs less than to read all."""
+
+    def pick(self, wanted: Sequence[int]) -> Iterator[Any]:
+        """Yield the frames of numbers (m,), ascending.
+
+        Raises:
+            AnnouncedOtherwise: only decoding from the first frame on gives these frames.
+        """
 
 
 class KeyFrames:
@@ -132,7 +175,11 @@ class KeyFrames:
     def __init__(
         self, container: av.container.InputContainer, stream: av.VideoStream, index: PacketIndex
     ) -> None:
-        self._container, self._stream, self.index = container, stream, index
+        self._container, self.stream, self.index = container, stream, index
+
+    def pays(self, wanted: Sequence[int]) -> bool:
+        """Return whether few frames are decoded on the way to those of numbers (m,), ascending."""
+        return self.index.cost(wanted) <= WORTHWHILE * len(self.index.pts)
 
     def pick(self, wanted: Sequence[int]) -> Iterator[av.VideoFrame]:
         """Yield the frames of numbers (m,), ascending.
@@ -162,14 +209,14 @@ class KeyFrames:
             raise AnnouncedOtherwise(str(error)) from None
 
     def _frames_from(self, start: int) -> Iterator[av.VideoFrame]:
-        self._container.seek(int(self.index.pts[start]), stream=self._stream)
+        self._container.seek(int(self.index.pts[start]), stream=self.stream)
         for packet in self._packets_from(start):
             yield from packet.decode()
 
     def _packets_from(self, start: int) -> Iterator[Any]:
         """Yield the packets from a start on; a seek may lead to one before it."""
         first = int(self.index.pts[start])
-        packets = self._container.demux(self._stream)
+        packets = self._container.demux(self.stream)
         for packet in packets:
             if packet.pts is None or packet.pts > first:
                 raise AnnouncedOtherwise(f"no seek leads to frame {start}")
@@ -185,5 +232,5 @@ class Survey:
 
     num_frames: int
     """Frames that are to be shown; damage may leave less."""
-    key_frames: KeyFrames | None = None
+    key_frames: Picker | None = None
     """Reads single frames; None where only decoding from the first one gives them."""

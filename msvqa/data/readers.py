@@ -29,7 +29,7 @@ OUTCOMES = (
     *("ok", "partial", "no_video_stream", "unreadable", "timeout"),
     *("bad_image", "empty_folder", "outside_video"),
 )
-DECODERS = ("pyav", "decord")
+DECODERS = ("pyav", "decord", "nvdec")
 MAX_PIXELS = 8192 * 8192
 FORMATS = (
     *("avi", "mov", "matroska", "mpeg", "mpegts", "mpegvideo", "asf", "flv", "ogg", "gif", "apng"),
@@ -77,6 +77,8 @@ class Probe:
     """Frames for each second by the container; 0 where it says nothing, or nobody has asked."""
     problem: str = ""
     """Why the outcome is not ok."""
+    by_pyav: str = ""
+    """Why PyAV read the file in place of the back end that was asked for; else empty."""
 
 
 class Reader(Protocol):
@@ -132,20 +134,13 @@ class PyAVReader:
         if not self._is_long(container, large_bytes):
             self._unread = container
             return None
-        scan, count = PacketScan(stream), 0
-        for packet in self._packets_of(container, stream):
-            if packet.size > 0:
-                scan.note(packet)
-                self._packets += 1
-                count += not packet.is_discard
-        is_sound = _format(container) in CONTAINERS and not self._damage(self._found)
-        index = scan.index() if is_sound else None
-        if index is None:
-            container.close()
-            return Survey(num_frames=count)
-        assert stream.time_base is not None, "FFmpeg gives every stream one"
-        self._times = [*index.times(stream.time_base)]
-        return Survey(num_frames=count, key_frames=KeyFrames(container, stream, index))
+        return self._scanned(container, stream, PacketScan(stream))
+
+    def scan(self) -> Survey:
+        """Look through the packets of a video of any length, and into those of H.264 and HEVC."""
+        container = _container(self.path)
+        stream = self._start(container)
+        return self._scanned(container, stream, PacketScan(stream, looks_inside=True))
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Yield every frame as decoded, in its own pixel format."""
@@ -169,7 +164,7 @@ class PyAVReader:
             stream = self._start(container)
             frames = (f for p in self._packets_of(container, stream) for f in self._decode(p))
             first = next(frames, None)
-        return Orientation() if first is None else _orientation(first)
+        return Orientation() if first is None else orientation_of(first)
 
     def size_bytes(self, frame: av.VideoFrame) -> int:
         """Return the memory of all planes."""
@@ -180,7 +175,7 @@ class PyAVReader:
         # A stream may change its size; all frames get that of the stream.
         width, height = self._found.width or frame.width, self._found.height or frame.height
         rgb = self._reformatter.reformat(frame, width, height, "rgb24", **_ONE_THREAD)
-        return _orientation(frame).apply(rgb.to_ndarray())
+        return orientation_of(frame).apply(rgb.to_ndarray())
 
     def times(self, num_frames: int) -> np.ndarray:
         """Return the times of the last complete pass, else what the usual rate makes of them."""
@@ -202,6 +197,24 @@ class PyAVReader:
             problem = ": ".join(["not one frame can be decoded", *([problem] if problem else [])])
             return replace(found, outcome="unreadable", problem=problem)
         return replace(found, outcome="partial" if problem else "ok", problem=problem)
+
+    def _scanned(
+        self, container: av.container.InputContainer, stream: av.VideoStream, scan: PacketScan
+    ) -> Survey:
+        count = 0
+        for packet in self._packets_of(container, stream):
+            if packet.size > 0:
+                scan.note(packet)
+                self._packets += 1
+                count += not packet.is_discard
+        is_sound = _format(container) in CONTAINERS and not self._damage(self._found)
+        index = scan.index() if is_sound else None
+        if index is None:
+            container.close()
+            return Survey(num_frames=count)
+        assert stream.time_base is not None, "FFmpeg gives every stream one"
+        self._times = [*index.times(stream.time_base)]
+        return Survey(num_frames=count, key_frames=KeyFrames(container, stream, index))
 
     def _is_long(self, container: av.container.InputContainer, large_bytes: int) -> bool:
         """Whether a video is long by its header."""
@@ -419,6 +432,7 @@ def open_reader(path: str | Path, decoder: str = "pyav") -> Reader:
 
     Raises:
         VideoError: there is no such file, or its pictures are too large.
+        PackageError: this machine lacks something that the back end needs.
         ValueError: there is no such back end.
     """
     if decoder not in DECODERS:
@@ -430,6 +444,10 @@ def open_reader(path: str | Path, decoder: str = "pyav") -> Reader:
         raise VideoError("unreadable", f"{path}: {_reason(error)}") from None
     if size is not None:
         return PillowReader(path, size)
+    if decoder == "nvdec":
+        from msvqa.data.nvdec import NvdecReader  # seldom used, and it is made of this module
+
+        return NvdecReader(path)
     return PyAVReader(path) if decoder == "pyav" else DecordReader(path)
 
 
@@ -496,10 +514,11 @@ def _format(container: av.container.InputContainer) -> str:
 
 def to_upright_rgb(frame: av.VideoFrame) -> np.ndarray:
     """Return a picture as uint8 (height, width, 3), turned and mirrored as its file asks."""
-    return _orientation(frame).apply(frame.to_ndarray(format="rgb24"))
+    return orientation_of(frame).apply(frame.to_ndarray(format="rgb24"))
 
 
-def _orientation(frame: av.VideoFrame) -> Orientation:
+def orientation_of(frame: av.VideoFrame) -> Orientation:
+    """Return how a frame is to be shown, as its file asks."""
     try:
         # A frame keeps `frame.side_data`, which refers to the frame: both, with the pixels, would
         # stay until the garbage collection of many videos later.

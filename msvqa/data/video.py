@@ -5,7 +5,8 @@ asked for in several kinds of AVI, MPEG and WMV files (docs/decoding.md), and th
 header is a claim; so the plan is made from the number of frames that were really decoded. Of long
 videos, whose packets are looked through first, the few frames wanted are decoded from the key
 frames before them where that gives exactly the same, as `msvqa/data/key_frames.py` has it.
-Two back ends do this: PyAV, the default, and decord (`msvqa/data/readers.py`).
+Three back ends do this: PyAV, the default, decord (both in `msvqa/data/readers.py`), and that
+of a GPU (`msvqa/data/nvdec.py`).
 """
 
 import logging
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from msvqa.data.isolation import Isolated
-from msvqa.data.key_frames import AnnouncedOtherwise, KeyFrames
+from msvqa.data.key_frames import AnnouncedOtherwise, Picker
 from msvqa.data.medium import Medium
 from msvqa.data.pictures import open_pictures
 from msvqa.data.readers import Probe, Reader, open_reader
@@ -33,8 +34,6 @@ the announced number of frames wants; where another number comes, they are decod
 CHUNK_BYTES = 8 * 1024**2
 """Frames in RGB at full size are made and resized in portions of this size: larger ones leave the
 processor's cache and cost 10 % more."""
-WORTHWHILE = 0.5
-"""Where key frames lead to the frames wanted by decoding less than this part of all."""
 
 Choice = Callable[[np.ndarray], np.ndarray]
 """From seconds (n,) at which frames begin, the first at 0, to the frame numbers wanted."""
@@ -74,7 +73,7 @@ def decode(path: str | Path, plan: Plan, sizes: Sequence[int], decoder: str = "p
         path: a video file.
         plan: from the number of decoded frames to the frame numbers wanted.
         sizes: heights, equal to widths, of the frames to return.
-        decoder: `pyav` or `decord`.
+        decoder: one of `msvqa.data.readers.DECODERS`.
 
     Raises:
         VideoError: there are no frames to be had; its `outcome` says of what kind the trouble is.
@@ -187,11 +186,11 @@ def _decoded(reader: Reader, wanted: _Wanted) -> Decoded:
 
 
 def _decoded_by_key_frames(
-    reader: Reader, wanted: _Wanted, key_frames: KeyFrames, planned: np.ndarray
+    reader: Reader, wanted: _Wanted, key_frames: Picker, planned: np.ndarray
 ) -> Decoded | None:
     """Return frames that are decoded from the key frames before them; None: all must be decoded."""
     numbers, count = np.unique(planned).tolist(), len(key_frames.index.pts)
-    if key_frames.index.cost(numbers) > WORTHWHILE * count:
+    if not key_frames.pays(numbers):
         return None
     try:
         small = wanted.convert(reader, key_frames.pick(numbers))

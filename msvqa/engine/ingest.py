@@ -149,6 +149,8 @@ class Streamed:
     """Empty for a good medium."""
     busy_s: float
     """Seconds that its worker took."""
+    by_pyav: str
+    """Why PyAV read it in place of the back end that was asked for; empty where it did not."""
 
 
 def stream_media(media: Sequence[Medium], processor: Processor, workers: int) -> Iterator[Streamed]:
@@ -182,19 +184,21 @@ class Streamer:
     def __call__(self, media: Sequence[tuple[int, Medium]]) -> Result:
         """Return the arrays; a bad medium becomes zeros beside its error, never an exception."""
         start = time.perf_counter()
-        arrays, outcomes, errors = zip(*[self._made(medium) for _, medium in media], strict=True)
+        made = [self._made(medium) for _, medium in media]
+        arrays, outcomes, errors, by_pyav = zip(*made, strict=True)
         return {
             "index": np.array([index for index, _ in media]),
             "busy_s": np.full(len(media), (time.perf_counter() - start) / len(media)),
             "outcome": np.array(outcomes),
             "error": np.array(errors),
+            "by_pyav": np.array(by_pyav),
         } | {ARRAY + name: np.stack([made[name] for made in arrays]) for name in self._zeros}
 
-    def _made(self, medium: Medium) -> tuple[Arrays, str, str]:
+    def _made(self, medium: Medium) -> tuple[Arrays, str, str, str]:
         try:
-            return self._extractor.arrays(medium), "ok", ""
+            return self._extractor.arrays(medium), "ok", "", self._extractor.by_pyav
         except VideoError as error:
-            return self._zeros, error.outcome, str(error)
+            return self._zeros, error.outcome, str(error), ""
 
 
 def _items(result: Result) -> Iterator[Streamed]:
@@ -202,8 +206,8 @@ def _items(result: Result) -> Iterator[Streamed]:
     for row, index in enumerate(result["index"].tolist()):
         error, outcome = str(result["error"][row]), str(result["outcome"][row])
         arrays = {name.removeprefix(ARRAY): result[name][row] for name in names}
-        busy_s = float(result["busy_s"][row])
-        yield Streamed(index, None if error else arrays, outcome, error, busy_s)
+        busy_s, by_pyav = float(result["busy_s"][row]), str(result["by_pyav"][row])
+        yield Streamed(index, None if error else arrays, outcome, error, busy_s, by_pyav)
 
 
 def _wait_for_cpus(workers: int) -> None:

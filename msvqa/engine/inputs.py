@@ -16,7 +16,7 @@ from msvqa.data.loader import MediaSource
 from msvqa.data.order import chunks
 from msvqa.data.prepared import Prepared
 from msvqa.data.processors.clock import Decoders
-from msvqa.data.processors.processor import Processor, processor_of
+from msvqa.data.processors.processor import Processor, processor_of, say_who_read
 from msvqa.data.split import Split
 from msvqa.data.store import Arrays, Store
 from msvqa.errors import DataError
@@ -112,6 +112,7 @@ class StreamSource:
                     f"and take it out, or use {self.processor.section}.cache=store"
                 )
             self.decoders.busy_s += item.busy_s
+            say_who_read(medium, item.by_pyav)
             yield row, item.arrays
 
 

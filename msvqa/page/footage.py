@@ -7,7 +7,7 @@ from contextlib import suppress
 import numpy as np
 
 from msvqa.data.prepared import Prepared, prepared_location
-from msvqa.data.processors.processor import processor_of, store_location
+from msvqa.data.processors.processor import processor_here, store_location
 from msvqa.data.split import Split
 from msvqa.data.store import Store
 from msvqa.errors import DataError, IncompleteError, StoreError, VideoError
@@ -20,7 +20,7 @@ class Footage:
     """What is left of a run's data. Nothing is prepared or extracted; what is absent is said."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.processor = processor_of(recipe)
+        self.processor = processor_here(recipe)
         self.prepared: Prepared | None = None
         self.store: Store | None = None
         self.problems: list[str] = []

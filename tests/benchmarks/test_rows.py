@@ -101,6 +101,17 @@ def test_targets(value, target, met):
     assert is_met(value, target) == met
 
 
+def test_what_is_left_of_a_missed_ratio_is_said():
+    from benchmarks.rows.decoding import limits
+
+    costs = {
+        "pillow": [6.0] * 3, "pyav": [2.0] * 3, "decoding alone": [1.0] * 3,
+        "without resizing": [1.5] * 3,
+    }  # fmt: skip
+    most, shares = limits("h264 320", costs)
+    assert (most.value, shares.value) == ("6.00 (6.00 to 6.00)", "50%, 25%, 25%")
+
+
 def test_unknown_rows_are_named_with_those_that_there_are():
     with pytest.raises(ValueError, match=r"gpu has no row D1.*E1"):
         chosen(["D1"], "gpu")

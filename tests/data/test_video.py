@@ -14,12 +14,12 @@ from PIL import Image
 
 from msvqa.data import video
 from msvqa.data.isolation import Isolated
-from msvqa.data.readers import DECODERS
 from msvqa.data.resize import resize
 from msvqa.data.sampling import sample_clips
 from msvqa.data.video import IsolatedDecoder, decode, probe
 from msvqa.errors import VideoError
 from tests import barcode_video
+from tests.back_ends import DECODERS
 
 PLAN = partial(sample_clips, num_clips=8, frames_per_clip=16)
 

@@ -110,7 +110,7 @@ class DecodingExtractor(Extractor):
             VideoError: there are none to be had.
         """
         _need_whole_video(medium)
-        return self._clip_decoder.decode(medium.path)
+        return self._noted(self._clip_decoder.decode(medium.path), medium)
 
     def close(self) -> None:
         """End the decoding process."""

@@ -1,5 +1,6 @@
 """Features: what frozen encoders see in the clips of a video, by us or from HDF5 files."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,23 @@ class Features(Processor):
         }
         return {part: (config, width) for part, (config, width) in parts.items() if config}
 
+    @property
+    def decoder(self) -> str:
+        """Back end that reads videos; empty where files are read."""
+        return self.config.clips.decoder if self.reads_files else ""
+
+    @property
+    def decoder_key(self) -> str:
+        """Key of the recipe that names the back end."""
+        return "clips.decoder" if self.section == "features" else f"{self.section}.clips.decoder"
+
+    def read_by(self, decoder: str) -> Processor:
+        """Return the processor with another back end."""
+        other = copy.copy(self)
+        clips = self.config.clips.model_copy(update={"decoder": decoder})
+        other.config = self.config.model_copy(update={"clips": clips})
+        return other
+
     def files(self) -> FeatureFiles | None:
         """Return the feature files; None where encoders make the features."""
         return None if self.reads_files else FeatureFiles(self.config, self.config.clips)
@@ -97,7 +115,7 @@ class Features(Processor):
             size_px={"appearance": features.appearance_px, "motion": features.motion_px}
             if self.reads_files
             else {},
-            decoder=clips.decoder if self.reads_files else "",
+            decoder=self.decoder,
             encoders=self._encoders_identity() if self.reads_files else _files_identity(features),
         )
 

@@ -25,7 +25,7 @@ from msvqa.data.sampling import shown_at_rate
 from msvqa.data.store import Arrays, ArraySpec, StoreSpec
 from msvqa.data.video import Decoded, View
 from msvqa.errors import VideoError
-from msvqa.recipe import ENCODER, Precision
+from msvqa.recipe import ENCODER, Decoder, Precision
 from msvqa.sections import NamedConfig
 from msvqa.storage import Location
 
@@ -64,7 +64,8 @@ class FrameFeatures(Processor):
         """Number format in which the encoder computes, as in the section `features`."""
         compile: bool = False
         """Compile the encoder, as in the section `features`."""
-        decoder: Literal["pyav", "decord"] = "pyav"
+        decoder: Decoder = "pyav"
+        """As in the section `clips`."""
         store: Location | None = None
         """Folder of the store; by default inside the prepared folder."""
         timeout_s: float = Field(default=60.0, gt=0)

@@ -20,6 +20,7 @@ from msvqa.data.sampling import at_rate, candidates, middles, mvbench_frames
 from msvqa.data.store import Arrays, ArraySpec, StoreSpec
 from msvqa.data.video import Decoded, IsolatedDecoder, View, medium_file
 from msvqa.errors import VideoError
+from msvqa.recipe import Decoder
 from msvqa.sections import NamedConfig
 from msvqa.storage import Location
 
@@ -81,7 +82,8 @@ class Frames(Processor):
         order for each medium, in training another one in each epoch."""
         store_px: int | None = Field(default=None, ge=16, le=1024)
         """Height and width of a kept frame; null: `size_px`, with random crops 256 at least."""
-        decoder: Literal["pyav", "decord"] = "pyav"
+        decoder: Decoder = "pyav"
+        """As in the section `clips`."""
         cache: Literal["store", "none"] = "store"
         """`store` extracts every medium once; `none` decodes while training runs."""
         store: Location | None = None
@@ -277,7 +279,7 @@ class FrameExtractor(Extractor):
             VideoError: there are none to be had.
         """
         with medium_file(_of_pixels(medium)) as path:
-            return self._isolated.look(path, medium, self._view)
+            return self._noted(self._isolated.look(path, medium, self._view), medium)
 
     def close(self) -> None:
         """End the decoding process."""

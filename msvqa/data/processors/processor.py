@@ -5,6 +5,7 @@ and pages. It is cheap, and travels to the workers: they need nothing else of th
 """
 
 import copy
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from msvqa.data.medium import Medium
+from msvqa.data.nvdec_needs import lacking
 from msvqa.data.prepared import prepared_location
 from msvqa.data.processors import PROCESSORS
 from msvqa.data.processors.clock import Clock
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from msvqa.data.processors.frozen_encoder import Trial
     from msvqa.data.video import Decoded
 
+logger = logging.getLogger(__name__)
+_said: set[str] = set()
+
 Way = Literal["store", "stream", "direct"]
 """How arrays come to a training worker: from a store, decoded by other processes while training
 runs, or read by the worker itself."""
@@ -36,6 +41,8 @@ class Extractor(ABC):
     """Makes the arrays of one medium after another."""
 
     timeout_s: float = 60.0
+    by_pyav: str = ""
+    """Why PyAV read the last medium in place of the back end that was asked for; else empty."""
 
     @cached_property
     def clock(self) -> Clock:
@@ -73,6 +80,12 @@ class Extractor(ABC):
 
     def close(self) -> None:  # noqa: B027
         """Free what the extractor holds."""
+
+    def _noted(self, decoded: "Decoded", medium: Medium) -> "Decoded":
+        """Keep in mind who read a medium, and say it once where it was not who should."""
+        self.by_pyav = decoded.probe.by_pyav
+        say_who_read(medium, self.by_pyav)
+        return decoded
 
     def _made(self, medium: Medium, facts: dict[str, Any]) -> tuple[Arrays, str]:
         """Return arrays and outcome of a medium; note what is known of its file in `facts`."""
@@ -179,6 +192,23 @@ class Processor(ABC):
         """
         return arrays
 
+    @property
+    def decoder(self) -> str:
+        """Back end that reads videos; empty where none are read."""
+        named: str = getattr(self.config, "decoder", "")
+        return named
+
+    @property
+    def decoder_key(self) -> str:
+        """Key of the recipe that names the back end."""
+        return f"{self.section}.decoder"
+
+    def read_by(self, decoder: str) -> "Processor":
+        """Return the processor with another back end, for one that reads videos."""
+        other = copy.copy(self)
+        other.config = self.config.model_copy(update={"decoder": decoder})
+        return other
+
     def files(self) -> "FeatureFiles | None":
         """Return the files of another program that the arrays are copied from, if there are any."""
         return None
@@ -202,10 +232,21 @@ class Processor(ABC):
         raise NotImplementedError(f"{type(self).__name__} makes no pixels")
 
 
+def say_who_read(medium: Medium, by_pyav: str) -> None:
+    """Warn that PyAV read a medium in place of another back end; of each reason once."""
+    if by_pyav and by_pyav not in _said:
+        _said.add(by_pyav)
+        logger.warning(
+            "%s is read by pyav, and not by the decoder that was asked for: %s; more media of "
+            "which this is true are not named", medium.path, by_pyav,
+        )  # fmt: skip
+
+
 def decoding_facts(decoded: "Decoded") -> dict[str, Any]:
-    """Return the counts of the decoder."""
+    """Return the counts of the decoder, and why another one was needed, where one was."""
     found = decoded.probe
-    return {
+    instead = {"by_pyav": found.by_pyav} if found.by_pyav else {}
+    return instead | {
         "num_frames": found.num_frames,
         "header_frames": found.header_frames,
         "bad_packets": found.bad_packets,
@@ -226,6 +267,20 @@ def processor_of(recipe: Recipe) -> Processor:
         return kind(config, "features", recipe.seed)
     kind = resolve("clips", PROCESSORS, "processor")
     return kind(kind.Config(name="clips", **dict(recipe.clips)), "clips", recipe.seed)
+
+
+def processor_here(recipe: Recipe) -> Processor:
+    """Return the processor of a recipe for a few media, which this process reads itself.
+
+    A model that was trained where there is a GPU also answers where there is none: PyAV shows the
+    same frames but for rounding.
+    """
+    processor = processor_of(recipe)
+    problem = lacking() if processor.decoder == "nvdec" else ""
+    if not problem:
+        return processor
+    logger.warning("videos are read by pyav, not by nvdec as in training: %s", problem)
+    return processor.read_by("pyav")
 
 
 def processors_of(recipe: Recipe) -> list[Processor]:
