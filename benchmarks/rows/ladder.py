@@ -27,9 +27,9 @@ from msvqa.sections import NamedConfig
 
 # Legend: N frames or clips, H x W pixels, D width.
 
-FIRST, LAYOUT, FOLDED = "channels first", "channels last", "batch norm folded"
-BRIEF, COMPILED = "bf16", "compiled"
-PRECISIONS = {FIRST: "fp32", LAYOUT: "fp32", FOLDED: "fp32", BRIEF: "bf16", COMPILED: "bf16"}
+FIRST, LAYOUT, BF16 = "channels first", "channels last", "bf16"
+FOLDED, COMPILED = "batch norm folded", "compiled"
+PRECISIONS = {FIRST: "fp32", LAYOUT: "fp32", BF16: "bf16", FOLDED: "bf16", COMPILED: "bf16"}
 """Of each rung; each has what those before it have."""
 LEAST_COSINE = 0.999
 
@@ -48,7 +48,7 @@ def rungs(setting: Setting) -> list[Finding]:
 def _networks(part: str, config: NamedConfig, setting: Setting) -> dict[str, Encoder]:
     """Return the encoder of each rung from the lowest one; the last needs a compiler."""
     network, folded = (opened(part, config, seed=0) for opened in (open_encoder, open_frozen))
-    found = {FIRST: channels_first(network), LAYOUT: network, FOLDED: folded, BRIEF: folded}
+    found = {FIRST: channels_first(network), LAYOUT: network, BF16: network, FOLDED: folded}
     if not hindrance(setting):
         found[COMPILED] = copy.deepcopy(folded)
         compile_for(setting, found[COMPILED])

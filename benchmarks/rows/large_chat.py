@@ -30,7 +30,7 @@ LANGUAGE: dict[str, Any] = {
     "vocab_size": 32_000, "hidden_size": 2048, "num_hidden_layers": 22, "num_attention_heads": 32,
     "num_key_value_heads": 4, "intermediate_size": 5632,
 }  # fmt: skip
-"""1.1 thousand million weights, those of a Llama of that size"""
+"""1.1 billion weights, those of a Llama of that size"""
 TINY_LANGUAGE: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "intermediate_size": 48,
@@ -147,9 +147,10 @@ def _needed(objective: Generation, batch: Batch) -> float:
     video = objective.chat.video
     repeats = video.config
     video.config = repeats.model_copy(update={"recompute": False})
-    counted = operations(lone_step(objective, batch, "bf16"))
-    video.config = repeats
-    return counted
+    try:
+        return operations(lone_step(objective, batch, "bf16"))
+    finally:
+        video.config = repeats
 
 
 @torch.inference_mode()

@@ -49,8 +49,10 @@ def lone_step(objective: Objective, batch: Batch, precision: str = "fp32") -> Ca
     """Return a step after which no gradients are left in memory."""
 
     def run() -> None:
-        step(objective, batch, precision)
-        objective.zero_grad(set_to_none=True)
+        try:
+            step(objective, batch, precision)
+        finally:
+            objective.zero_grad(set_to_none=True)
 
     return run
 
