@@ -234,7 +234,11 @@ class Folder:
         path = self.path / name
         aside = path.with_name(f".{path.name}.copied")
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(source.path / name, aside)
+        try:
+            shutil.copytree(source.path / name, aside)
+        except OSError:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
         self.remove(name)
         aside.rename(path)
 

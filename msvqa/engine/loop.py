@@ -567,6 +567,7 @@ class StageLoop:
 
     def _report(self, numbers: Mapping[str, float], *, score: float | None, finished: bool) -> None:
         self._refuse_non_finite_weights()
+        profiling.interrupt()
         parts = {group["name"] for group in self.optimizer.param_groups}
         step, name = self.position.step, self.stage.name
         origins = trained(self.origins, parts, name) if step else self.origins

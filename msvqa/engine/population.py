@@ -14,6 +14,8 @@ from msvqa.space import SchedulerConfig
 logger = logging.getLogger(__name__)
 
 PLACE = "place.json"
+ATTEMPTS = 10
+"""To copy a checkpoint of a trial that goes on meanwhile."""
 
 
 def report_with_place(numbers: Mapping[str, float], run: Run, stage: str, name: str) -> None:
@@ -55,8 +57,11 @@ def _copied(run: Run, donor: Run, stage: str, wanted: str) -> tuple[str, int] | 
     The donor goes on meanwhile. Where trials wait long for their turn, it may have removed what is
     wanted, or be a copy itself by now; and it may remove what is being copied. Then its newest one
     is taken.
+
+    Raises:
+        StorageError: no copy is whole after several attempts.
     """
-    while True:
+    for _ in range(ATTEMPTS):
         there = _validated(donor, stage)
         if not there:
             return None
@@ -69,6 +74,11 @@ def _copied(run: Run, donor: Run, stage: str, wanted: str) -> tuple[str, int] | 
         except (OSError, StorageError):
             if name in _validated(donor, stage):
                 raise
+        # What has come of it is no checkpoint, and nothing else would ever remove it.
+        run.folder.remove(f"{stage}/{name}")
+    raise StorageError(
+        f"{donor.location}/{stage}: none of its checkpoints could be copied in {ATTEMPTS} attempts"
+    )
 
 
 def _validated(run: Run, stage: str) -> dict[str, int]:

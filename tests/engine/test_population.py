@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -64,10 +65,13 @@ def pruned(run, monkeypatch):
     """What the run removes, one after another, while a checkpoint is being copied."""
     copies, left = shutil.copytree, []
 
-    def copytree(source, *words, **besides):
+    def copytree(source, place, **besides):
         if left:
+            # A part has been copied by then.
+            Path(place).mkdir(parents=True)
+            Path(place, "part").touch()
             run.folder.remove(f"answer/{checkpoint_name(left.pop(0))}")
-        return copies(source, *words, **besides)
+        return copies(source, place, **besides)
 
     monkeypatch.setattr(shutil, "copytree", copytree)
     return left
