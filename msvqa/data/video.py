@@ -10,6 +10,7 @@ of a GPU (`msvqa/data/nvdec.py`).
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -31,9 +32,9 @@ from msvqa.storage import is_remote, on_this_disk, open_folder
 KEPT_BYTES = 256 * 1024**2
 """Decoded frames up to this size stay in memory. Of larger videos those are kept that a plan for
 the announced number of frames wants; where another number comes, they are decoded twice."""
-CHUNK_BYTES = 8 * 1024**2
+CHUNK_BYTES = 2 * 1024**2
 """Frames in RGB at full size are made and resized in portions of this size: larger ones leave the
-processor's cache and cost 10 % more."""
+processor's cache and cost 5 to 15 % more."""
 
 Choice = Callable[[np.ndarray], np.ndarray]
 """From seconds (n,) at which frames begin, the first at 0, to the frame numbers wanted."""
@@ -155,20 +156,68 @@ class _Wanted:
     sizes: Sequence[int]
     fit: str = "stretch"
 
-    def convert(self, reader: Reader, frames: Iterable[Any]) -> dict[int, np.ndarray]:
-        """Return frames as they come from a reader in RGB, uint8 (N, size, size, 3) by size."""
+    def convert(self, reader: Reader, frames: Iterable[Any], planned: np.ndarray) -> "_Placed":
+        """Return frames as they come from a reader in RGB and in all sizes.
+
+        Args:
+            reader: what they come from.
+            frames: those planned, each once and in their order.
+            planned: their numbers, any of which may be there several times.
+        """
         pixels = map(reader.to_rgb, frames)
         squares = map(_middle_square, pixels) if self.fit == "crop" else pixels
-        return _convert(squares, self.sizes, self.fit)
+        return _convert(squares, planned, self.sizes, self.fit)
 
-    def repeated(self, small: dict[int, np.ndarray], planned: np.ndarray, probe: Probe) -> Decoded:
-        """Repeat frames that are planned several times, after the work is done once for each."""
-        numbers, position = np.unique(planned, return_inverse=True)
-        if any(len(frames) != len(numbers) for frames in small.values()):
+    def decoded(self, placed: "_Placed", probe: Probe) -> Decoded:
+        """Return all of them with what a complete pass found."""
+        if not placed.is_whole:
             problem = f"{self.path}: a second pass gave other frames than the first"
             raise VideoError("unreadable", problem)
-        position = position.reshape(planned.shape)
-        return Decoded({size: frames[position] for size, frames in small.items()}, probe)
+        return Decoded({size: placed.frames(size) for size in self.sizes}, probe)
+
+
+class _Placed:
+    """Frames in all sizes, each of which is put where the plan has it as it comes."""
+
+    def __init__(self, planned: np.ndarray) -> None:
+        numbers, position = np.unique(planned, return_inverse=True)
+        self._shape, self._position = planned.shape, position.ravel()
+        self._wanted, self._count = len(numbers), 0
+        self._whole: dict[int, np.ndarray] = {}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all frames have come, and no other."""
+        return self._count == self._wanted
+
+    def add(self, parts: dict[int, np.ndarray]) -> None:
+        """Take the next frames, uint8 (N, height, width, 3) by size.
+
+        Raises:
+            VideoError: outcome `sizes_differ`: they are of another size than those before.
+        """
+        first, stop = self._count, self._count + len(next(iter(parts.values())))
+        places = np.flatnonzero((self._position >= first) & (self._position < stop)).tolist()
+        for size, part in parts.items():
+            whole = self._room(size, part.shape[1:])
+            for place in places:
+                whole[place] = part[self._position[place] - first]
+        self._count = stop
+
+    def frames(self, size: int) -> np.ndarray:
+        """Return uint8 (*plan, height, width, 3)."""
+        whole = self._whole.get(size)
+        if whole is None:
+            return np.empty((*self._shape, size, size, 3), np.uint8)  # a plan of no frames
+        return whole.reshape(*self._shape, *whole.shape[1:])
+
+    def _room(self, size: int, shape: tuple[int, ...]) -> np.ndarray:
+        whole = self._whole.get(size)
+        if whole is None:
+            whole = self._whole[size] = np.empty((len(self._position), *shape), np.uint8)
+        if whole.shape[1:] != shape:
+            raise VideoError("sizes_differ", "its frames are of different sizes")
+        return whole
 
 
 def _decoded(reader: Reader, wanted: _Wanted) -> Decoded:
@@ -193,11 +242,11 @@ def _decoded_by_key_frames(
     if not key_frames.pays(numbers):
         return None
     try:
-        small = wanted.convert(reader, key_frames.pick(numbers))
+        placed = wanted.convert(reader, key_frames.pick(numbers), planned)
     except AnnouncedOtherwise as reason:
         logger.debug("%s: %s; all frames are decoded", wanted.path, reason)
         return None
-    return wanted.repeated(small, planned, _probed(reader, count))
+    return wanted.decoded(placed, _probed(reader, count))
 
 
 def _decoded_as_announced(reader: Reader, wanted: _Wanted, planned: np.ndarray) -> Decoded:
@@ -216,13 +265,12 @@ def _decoded_as_announced(reader: Reader, wanted: _Wanted, planned: np.ndarray) 
             count += 1
             yield frame
 
-    small = wanted.convert(reader, _pick(counted(), set(planned.ravel().tolist())))
+    placed = wanted.convert(reader, _pick(counted(), planned), planned)
     probe = _probed_or_refused(reader, wanted, count)
     truly_planned = wanted.plan(count)
     if not np.array_equal(planned, truly_planned):
-        numbers = set(truly_planned.ravel().tolist())
-        small = wanted.convert(reader, _pick(reader.frames(), numbers))
-    return wanted.repeated(small, truly_planned, probe)
+        placed = wanted.convert(reader, _pick(reader.frames(), truly_planned), truly_planned)
+    return wanted.decoded(placed, probe)
 
 
 def _decoded_and_kept(reader: Reader, wanted: _Wanted) -> Decoded:
@@ -230,8 +278,8 @@ def _decoded_and_kept(reader: Reader, wanted: _Wanted) -> Decoded:
     kept, num_frames = _read(reader)
     probe = _probed_or_refused(reader, wanted, num_frames)
     planned = wanted.plan(num_frames)
-    found = _pick(reader.frames() if kept is None else kept, set(planned.ravel().tolist()))
-    return wanted.repeated(wanted.convert(reader, found), planned, probe)
+    found = _pick(reader.frames() if kept is None else kept, planned)
+    return wanted.decoded(wanted.convert(reader, found, planned), probe)
 
 
 def _probed_or_refused(reader: Reader, wanted: _Wanted, num_frames: int) -> Probe:
@@ -393,7 +441,8 @@ def _read(reader: Reader) -> tuple[list[Any] | None, int]:
     return kept, count
 
 
-def _pick(frames: Iterable[Any], wanted: set[int]) -> Iterator[Any]:
+def _pick(frames: Iterable[Any], planned: np.ndarray) -> Iterator[Any]:
+    wanted = set(planned.ravel().tolist())
     return (frame for number, frame in enumerate(frames) if number in wanted)
 
 
@@ -404,7 +453,9 @@ def _middle_square(frame: np.ndarray) -> np.ndarray:
     return frame[top : top + side, left : left + side]
 
 
-def _convert(frames: Iterable[np.ndarray], sizes: Sequence[int], fit: str) -> dict[int, np.ndarray]:
+def _convert(
+    frames: Iterable[np.ndarray], planned: np.ndarray, sizes: Sequence[int], fit: str
+) -> _Placed:
     """Return frames in RGB as uint8 (N, size, size, 3), or as `fit` has them, for every size.
 
     Raises:
@@ -414,25 +465,25 @@ def _convert(frames: Iterable[np.ndarray], sizes: Sequence[int], fit: str) -> di
     from msvqa.data.resize import cover, resize, shrink
 
     convert = {"whole": shrink, "cover": cover}.get(fit, resize)
-    parts: dict[int, list[np.ndarray]] = {size: [] for size in sizes}
+    placed = _Placed(planned)
     for chunk in _chunks(frames):
-        for size, done in parts.items():
-            done.append(convert(chunk, size))
-    if any(len({part.shape[1:] for part in done}) > 1 for done in parts.values()):
-        raise VideoError("sizes_differ", "its frames are of different sizes")
-    nothing = {size: np.zeros((0, size, size, 3), np.uint8) for size in sizes}
-    return nothing | {size: np.concatenate(done) for size, done in parts.items() if done}
+        placed.add({size: convert(chunk, size) for size in sizes})
+    return placed
 
 
 def _chunks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    chunk: list[np.ndarray] = []
+    """Yield uint8 (N, height, width, 3), which the next one overwrites."""
+    chunk, count = np.empty((0, 0, 0, 3), np.uint8), 0
     for frame in frames:
-        if chunk and frame.shape != chunk[0].shape:  # turned in the middle of the file
-            yield np.stack(chunk)
-            chunk = []
-        chunk.append(frame)
-        if len(chunk) * frame.nbytes >= CHUNK_BYTES:
-            yield np.stack(chunk)
-            chunk = []
-    if chunk:
-        yield np.stack(chunk)
+        if count and frame.shape != chunk.shape[1:]:  # turned in the middle of the file
+            yield chunk[:count]
+            count = 0
+        if frame.shape != chunk.shape[1:]:
+            chunk = np.empty((math.ceil(CHUNK_BYTES / frame.nbytes), *frame.shape), np.uint8)
+        chunk[count] = frame
+        count += 1
+        if count == len(chunk):
+            yield chunk
+            count = 0
+    if count:
+        yield chunk[:count]
