@@ -9,7 +9,7 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -102,18 +102,24 @@ class Family:
     """Adds up the processor time of this process's children, also of those that have ended."""
 
     def __init__(self) -> None:
-        self._used: dict[psutil.Process, float] = {}
+        self._used: dict[psutil.Process, dict[psutil.Process, float]] = {}
+        """Of the children of this process, and of all that these have started"""
         self._watching_s = 0.0
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def seconds(self) -> float:
-        """Return what they have used so far."""
-        self._look()
-        return sum(self._used.copy().values())
+    def seconds(self, without: Collection[psutil.Process] = ()) -> float:
+        """Return what they have used so far.
 
-    def seconds_with_own(self) -> float:
+        Args:
+            without: children that are left out, with all that they have started.
+        """
+        self._look()
+        branches = self._used.copy()
+        return sum(sum(branches[c].copy().values()) for c in branches if c not in without)
+
+    def seconds_with_own(self, without: Collection[psutil.Process] = ()) -> float:
         """Return the same with what this process has used, but for this watch."""
-        return self.seconds() + time.process_time() - self._watching_s
+        return self.seconds(without) + time.process_time() - self._watching_s
 
     def _watch(self) -> None:
         while True:
@@ -122,12 +128,21 @@ class Family:
             time.sleep(LOOK_EVERY_S)
 
     def _look(self) -> None:
-        for child in psutil.Process().children(recursive=True):
-            try:
-                used = child.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            self._used[child] = used.user + used.system
+        for child in psutil.Process().children():
+            branch = self._used.setdefault(child, {})
+            for process in _with_descendants(child):
+                try:
+                    used = process.cpu_times()
+                except psutil.NoSuchProcess:
+                    continue
+                branch[process] = used.user + used.system
+
+
+def _with_descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def peak_gb() -> float:

@@ -1,16 +1,20 @@
 """R1 to R4: what Ray costs over a plain loop, in Ray Data and under its trainer."""
 
 import math
+import random
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
+import psutil
 import torch
+import torch.distributed as dist
 
 from benchmarks.measure import Fact, Family, ratio
 from benchmarks.rows.setting import Costs, Finding, Setting
@@ -29,17 +33,18 @@ from tests.engine.gloo import run_in_processes
 from tests.models.small import make_batch, make_msvqa, trainable
 
 CLIPS = Clips(Clips.Config())
-START, VIDEOS, ENCODED = 4, 36, 10
-"""Videos of a stream that are not counted, since its actor starts, those that are, and with an
-encoder"""
+PARTS = 3
+"""Of what one start does, each of which counts as a round: the start itself takes longer"""
+START, VIDEOS, PACED, ENCODED = 4, 16, 20, 8
+"""Videos before the first part, since its actor starts, and those of a part: of pixels, of pixels
+that paced steps wait for, and with an encoder"""
 FRAMES = 4
 LOOK_EVERY_S = 0.005
 BY_OBJECT_STORE = 0.4
 """Extra work of a worker whose pixels go through the object store, as a part of the plain loop's"""
 WORKERS = 2
-WARM_STEPS, STEPS = 5, 40
-PARTS = 2
-"""Of the steps of one start: each counts as a round, since starts take most of the time."""
+WARM_STEPS, STEPS = 20, 80
+TURN_LIMIT_S = 120
 
 
 def stream(setting: Setting) -> list[Finding]:
@@ -68,36 +73,75 @@ def fused(setting: Setting) -> list[Finding]:
 
 
 def _in_ray_and_plainly(setting: Setting, processor: Processor, videos: int) -> tuple[Costs, float]:
-    """Return the CPU seconds of both ways, and those of a stream's start."""
-    media = _media(setting, videos)
-    clock = Family().seconds_with_own
-    seconds: list[float] = []
-    extractor, marked = processor.extractor(), Marked(processor, setting.folder / "begun")
+    """Return the CPU seconds of both ways for a part of as many videos, and those of a start."""
+    media = _media(setting, PARTS * videos)
+    family, extractor = Family(), processor.extractor()
+    marked = Marked(processor, setting.folder, _begins(videos))
+    fixed: list[float] = []
     # As many as an actor has.
     torch.set_num_threads(1)
-
-    def plain() -> None:
-        for medium in media[START:]:
-            extractor.arrays(medium)
-
-    def streamed() -> None:
-        seconds.append(_after_the_start(media, marked, clock))
+    for medium in media[:START]:
+        extractor.arrays(medium)
+    before = psutil.Process().children()
 
     with cluster.connected():
-        costs = setting.measure({"stream": streamed, "plain": plain}, clock)
+        cluster_itself = [c for c in psutil.Process().children() if c not in before]
+
+        def without_ray() -> float:
+            # Which is there and costs something also while nobody asks anything of it.
+            return family.seconds_with_own(cluster_itself)
+
+        def plainly() -> list[float]:
+            marks = [without_ray()]
+            for begin in marked.begins[:-1]:
+                for medium in media[begin : begin + videos]:
+                    extractor.arrays(medium)
+                marks.append(without_ray())
+            return _differences(marks)
+
+        def streamed() -> list[float]:
+            begun = family.seconds_with_own()
+            marks = _streamed(media, marked, family.seconds_with_own)
+            fixed.append(marks[0] - begun)
+            return _differences(marks)
+
+        costs = _by_part(setting, {"stream": streamed, "plain": plainly})
     extractor.close()
-    # The first is the warm-up.
-    each = {"stream": seconds[1:], "plain": costs["plain"]}
-    fixed = min(whole - own for whole, own in zip(costs["stream"], seconds[1:], strict=True))
-    return each, fixed
+    return costs, min(fixed)
+
+
+def _by_part(setting: Setting, methods: dict[str, Callable[[], list[float]]]) -> Costs:
+    """Return the costs of every part of methods that need no warm-up, in turn as often as asked."""
+    costs: Costs = {name: [] for name in methods}
+    order, shuffler = list(methods), random.Random(0)
+    for _ in range(math.ceil(setting.rounds / PARTS)):
+        shuffler.shuffle(order)
+        for name in order:
+            costs[name] += methods[name]()
+    return costs
+
+
+def _begins(videos: int) -> list[int]:
+    """Return at which videos parts of a stream begin, and the one after the last part."""
+    return [START + part * videos for part in range(PARTS + 1)]
+
+
+def _differences(marks: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in pairwise(marks)]
 
 
 @dataclass(frozen=True)
 class Marked:
-    """A processor in whose actor the first video that counts leaves a mark."""
+    """A processor in whose actor the first video of every part leaves a mark."""
 
     processor: Processor
-    mark: Path
+    folder: Path
+    begins: list[int]
+
+    @property
+    def marks(self) -> list[Path]:
+        """The files that say that a part has begun."""
+        return [self.folder / f"begun-{number}" for number in self.begins]
 
     @property
     def timeout_s(self) -> float:
@@ -110,19 +154,20 @@ class Marked:
 
     def extractor(self) -> "MarkingExtractor":
         """Return what makes it."""
-        return MarkingExtractor(self.processor.extractor(), self.mark)
+        marks = {str(number): mark for number, mark in zip(self.begins, self.marks, strict=True)}
+        return MarkingExtractor(self.processor.extractor(), marks)
 
 
 class MarkingExtractor:
-    """Makes arrays, and leaves a mark before those of the first video that counts."""
+    """Makes arrays, and leaves marks before those of some videos."""
 
-    def __init__(self, extractor: Extractor, mark: Path) -> None:
-        self._extractor, self._mark = extractor, mark
+    def __init__(self, extractor: Extractor, marks: dict[str, Path]) -> None:
+        self._extractor, self._marks = extractor, marks
 
     def arrays(self, medium: Medium) -> Arrays:
         """Return the arrays of a medium."""
-        if medium.id == str(START):
-            self._mark.touch()
+        if medium.id in self._marks:
+            self._marks[medium.id].touch()
         return self._extractor.arrays(medium)
 
     @property
@@ -133,7 +178,8 @@ class MarkingExtractor:
 
 def _media(setting: Setting, videos: int) -> list[Medium]:
     path = barcode_video.write(setting.folder / "video.avi", setting.size(300, 30))
-    return [Medium(str(number), str(path)) for number in range(START + videos)]
+    # One more than are counted: where it begins, the last part ends.
+    return [Medium(str(number), str(path)) for number in range(START + videos + 1)]
 
 
 def waiting(setting: Setting) -> list[Finding]:
@@ -142,12 +188,12 @@ def waiting(setting: Setting) -> list[Finding]:
     The steps take as long as those of a device that one core of decoding keeps busy, by
     `msvqa.engine.speed`: 0.8 of that core, and 1.4 times the work of a plain loop.
     """
-    videos = setting.size(VIDEOS, 4)
-    media = _media(setting, videos)
+    videos = setting.size(PACED, 4)
+    media = _media(setting, PARTS * videos)
     step_s = (1 + BY_OBJECT_STORE) / UTILISATION * _decode_s(media)
     with cluster.connected():
-        costs = {"epoch": [_paced(media, step_s) for _ in range(1 + setting.rounds)][1:]}
-    costs["steps"] = [videos * step_s] * setting.rounds
+        costs = _by_part(setting, {"epoch": lambda: _paced(media, _begins(videos), step_s)})
+    costs["steps"] = [videos * step_s] * len(costs["epoch"])
     return [
         ratio("R3 epoch / its steps, one core of decoding", costs, "epoch", "steps", "<= 1.05"),
         Fact("R3 ms per step of one video", f"{1e3 * step_s:.0f}"),
@@ -166,68 +212,115 @@ def _decode_s(media: list[Medium]) -> float:
     return used / len(media)
 
 
-def _paced(media: list[Medium], step_s: float) -> float:
-    """Return the seconds from a stream's first videos to the end of the last one's step."""
+def _paced(media: list[Medium], begins: list[int], step_s: float) -> list[float]:
+    """Return the seconds of a stream's parts, in which each video has a step."""
     from msvqa.engine.ingest import stream_media
 
-    begun = 0.0
+    marks: list[float] = []
     for made in stream_media(media, CLIPS, workers=1):
-        if made.index >= START:
-            begun = begun or time.perf_counter()
-            time.sleep(step_s)
-    return time.perf_counter() - begun
+        if made.index == begins[0]:
+            marks.append(time.perf_counter())
+        time.sleep(step_s)
+        if made.index + 1 in begins[1:]:
+            marks.append(time.perf_counter())
+    return _differences(marks)
 
 
-def _after_the_start(media: list[Medium], marked: Marked, clock: Callable[[], float]) -> float:
-    """Return what a stream costs from the first video that counts to the last one."""
+def _streamed(media: list[Medium], marked: Marked, clock: Callable[[], float]) -> list[float]:
+    """Return the clock's time where each part of a stream begins, and where the last ends."""
     from msvqa.engine.ingest import stream_media
 
-    marked.mark.unlink(missing_ok=True)
+    for mark in marked.marks:
+        mark.unlink(missing_ok=True)
     is_over = threading.Event()
 
-    def begin() -> float:
-        # The actor works ahead: when the video arrives, others are done already.
-        while not marked.mark.exists() and not is_over.wait(LOOK_EVERY_S):
+    def begin_of(mark: Path) -> float:
+        # The actor works ahead: when a video arrives, others are done already.
+        while not mark.exists() and not is_over.wait(LOOK_EVERY_S):
             pass
         return clock()
 
     with ThreadPoolExecutor(1) as thread:
-        begun = thread.submit(begin)
+        begun = thread.submit(lambda: [begin_of(mark) for mark in marked.marks])
         try:
             for made in stream_media(media, cast(Processor, marked), workers=1):
                 assert made.arrays is not None, made.error
-            return clock() - begun.result()
+            return begun.result()
         finally:
             is_over.set()  # else a stream that fails would be waited for without end
 
 
 def steps(setting: Setting) -> list[Finding]:
-    """Return R4: the CPU time of a step under the trainer over that of plain processes."""
-    count = setting.size(STEPS, 3)
-    seconds: dict[str, list[float]] = {"trainer": [], "plain": []}
+    """Return R4: the CPU time of a step under the trainer over that of plain processes.
 
-    def under_the_trainer() -> None:
-        seconds["trainer"] += _by_trainer(str(setting.folder), count)
-
-    def by_themselves() -> None:
-        seconds["plain"] += run_in_processes(WORKERS, _steps_of_rank, setting.folder, count)[0]
-
-    starts = replace(setting, rounds=math.ceil(setting.rounds / PARTS))
-    with cluster.connected():
-        starts.measure({"trainer": under_the_trainer, "plain": by_themselves}, time.perf_counter)
-    # The first start of each is the warm-up; the workers themselves say how long a step takes.
-    costs = {name: found[PARTS:] for name, found in seconds.items()}
+    Both are there at once and take turns: what changes on the machine changes both alike.
+    """
+    count, names = setting.size(STEPS, 3), ("trainer", "plain")
+    order, shuffler = [], random.Random(0)
+    for _ in range(setting.rounds):
+        order += shuffler.sample(names, len(names))
+    turns = Turns(setting.folder / "turns", tuple(order))
+    turns.folder.mkdir()
+    with cluster.connected(), ThreadPoolExecutor(len(names)) as threads:
+        # As a stage does; in the main thread Ray would keep the controller for Ctrl-C.
+        in_ray = threads.submit(_by_trainer, str(setting.folder), count, turns)
+        by_themselves = threads.submit(
+            run_in_processes, WORKERS, _steps_of_rank, setting.folder, count, turns
+        )
+        costs = {"trainer": in_ray.result(), "plain": by_themselves.result()[0]}
     return [
         ratio("R4 step under the trainer / plain", costs, "trainer", "plain", "<= 1.02"),
         Fact("R4 ms per step, plain", f"{1e3 * min(costs['plain']):.1f}"),
     ]
 
 
-def seconds_per_step(count: int) -> list[float]:
+@dataclass(frozen=True)
+class Turns:
+    """Parts of the work of several groups of processes, of which one works at a time."""
+
+    folder: Path
+    """Where a file for each part says that it may begin."""
+    order: tuple[str, ...]
+    """Which group does each part."""
+
+    def take(self, name: str, part: Callable[[], float]) -> list[float]:
+        """Do the parts of this process's group, when all groups are here; return what each gives.
+
+        Raises:
+            TimeoutError: the others do not come.
+        """
+        self._touch(name)
+        for other in sorted(set(self.order)):
+            self._wait_for(other)
+        found: list[float] = []
+        for number, whose in enumerate(self.order):
+            if whose != name:
+                continue
+            if number:
+                self._wait_for(str(number))
+            found.append(part())
+            self._touch(str(number + 1))
+        return found
+
+    def _touch(self, name: str) -> None:
+        dist.barrier()
+        (self.folder / name).touch()
+
+    def _wait_for(self, name: str) -> None:
+        until = time.monotonic() + TURN_LIMIT_S
+        while not (self.folder / name).exists():
+            if time.monotonic() > until:
+                raise TimeoutError(f"nobody has come to {name} of {self.order} in {TURN_LIMIT_S} s")
+            time.sleep(LOOK_EVERY_S)
+
+
+def seconds_per_step(count: int, turns: Turns, name: str) -> list[float]:
     """Train with the other workers; return the CPU time of a step in this process, by part.
 
     Args:
         count: steps of a part.
+        turns: when its parts are done.
+        name: of the workers, in `turns`.
     """
     torch.set_num_threads(1)
     objective = trainable(Answering(Answering.Config(), make_msvqa()))
@@ -243,27 +336,25 @@ def seconds_per_step(count: int) -> list[float]:
         return time.process_time() - start
 
     used(WARM_STEPS)
-    return [used(count) / count for _ in range(PARTS)]
+    return [seconds / count for seconds in turns.take(name, lambda: used(count))]
 
 
-def _steps_of_rank(rank: int, count: int) -> list[float]:
-    return seconds_per_step(count)
+def _steps_of_rank(rank: int, count: int, turns: Turns) -> list[float]:
+    return seconds_per_step(count, turns, "plain")
 
 
-def _by_trainer(folder: str, count: int) -> list[float]:
+def _by_trainer(folder: str, count: int, turns: Turns) -> list[float]:
     from ray.train import RunConfig, ScalingConfig
 
     from msvqa.engine.lean_trainer import LeanTrainer
     from msvqa.engine.process_group import group_config
 
-    train: Callable[[], list[float]] = partial(seconds_per_step, count)
+    train: Callable[[], list[float]] = partial(seconds_per_step, count, turns, "trainer")
     trainer = LeanTrainer(
         train,
         backend_config=group_config("gloo"),
         scaling_config=ScalingConfig(num_workers=WORKERS),
         run_config=RunConfig(name="steps", storage_path=str(Path(folder) / "trainer")),
     )
-    # As a stage does; in the main thread Ray would keep the controller for Ctrl-C.
-    with ThreadPoolExecutor(1) as thread:
-        found: list[float] = thread.submit(trainer.fit).result().return_value
+    found: list[float] = trainer.fit().return_value
     return found

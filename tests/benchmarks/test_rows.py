@@ -36,10 +36,10 @@ runpy.run_module("benchmarks", run_name="__main__")
 
 def test_what_marks_a_stream_is_all_that_a_stream_asks_of_an_extractor(tmp_path):
     clips = Clips(Clips.Config(num_clips=1, frames_per_clip=2, size_px=16))
-    streamer = Streamer(cast(Processor, Marked(clips, tmp_path / "begun")))
+    streamer = Streamer(cast(Processor, Marked(clips, tmp_path, [START])))
     path = barcode_video.write(tmp_path / "v.avi", 12)
     made = streamer([(START, Medium(str(START), str(path)))])
-    assert made["error"].tolist() == [""] and (tmp_path / "begun").exists()
+    assert made["error"].tolist() == [""] and (tmp_path / f"begun-{START}").exists()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=IDS)
