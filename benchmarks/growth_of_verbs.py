@@ -105,8 +105,8 @@ def _without_ray() -> Iterator[None]:
 
 def _took(work: Callable[[], Any]) -> dict[str, float]:
     # Also that of the processes that decode.
-    cpu_s = Family().seconds_with_own
-    with OwnMemory() as memory:
+    with OwnMemory() as memory, Family() as family:
+        cpu_s = family.seconds_with_own
         before, start, cpu = memory.gb, time.perf_counter(), cpu_s()
         work()
         took = {"s": time.perf_counter() - start, "cpu_s": cpu_s() - cpu}

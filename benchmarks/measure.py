@@ -10,6 +10,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -99,13 +100,26 @@ def cpu_seconds() -> float:
 
 
 class Family:
-    """Adds up the processor time of this process's children, also of those that have ended."""
+    """Adds up the processor time of this process's children, also of those that end in the block.
+
+    What looking at them takes is not counted.
+    """
 
     def __init__(self) -> None:
-        self._used: dict[psutil.Process, dict[psutil.Process, float]] = {}
-        """Of the children of this process, and of all that these have started"""
-        self._watching_s = 0.0
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._used: dict[psutil.Process, float] = {}
+        self._child: dict[psutil.Process, psutil.Process] = {}
+        """Which child of this process has started each, if only by others"""
+        self._looking_s = 0.0
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._watch = threading.Thread(target=self._look_on, daemon=True)
+
+    def __enter__(self) -> "Family":
+        self._watch.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._watch.join()
 
     def seconds(self, without: Collection[psutil.Process] = ()) -> float:
         """Return what they have used so far.
@@ -114,35 +128,29 @@ class Family:
             without: children that are left out, with all that they have started.
         """
         self._look()
-        branches = self._used.copy()
-        return sum(sum(branches[c].copy().values()) for c in branches if c not in without)
+        used = self._used.copy()
+        return sum(used[process] for process in used if self._child[process] not in without)
 
-    def seconds_with_own(self, without: Collection[psutil.Process] = ()) -> float:
-        """Return the same with what this process has used, but for this watch."""
-        return self.seconds(without) + time.process_time() - self._watching_s
+    def seconds_with_own(self) -> float:
+        """Return the same with what this process has used, but for looking."""
+        return self.seconds() + time.process_time() - self._looking_s
 
-    def _watch(self) -> None:
-        while True:
+    def _look_on(self) -> None:
+        while not self._over.wait(LOOK_EVERY_S):
             self._look()
-            self._watching_s = time.thread_time()
-            time.sleep(LOOK_EVERY_S)
 
     def _look(self) -> None:
-        for child in psutil.Process().children():
-            branch = self._used.setdefault(child, {})
-            for process in _with_descendants(child):
-                try:
+        with self._lock:
+            start = time.thread_time()
+            child_of: dict[int, psutil.Process] = {}
+            # Parents come before what they have started.
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    child = child_of.get(process.ppid(), process)
                     used = process.cpu_times()
-                except psutil.NoSuchProcess:
-                    continue
-                branch[process] = used.user + used.system
-
-
-def _with_descendants(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+                    child_of[process.pid] = self._child.setdefault(process, child)
+                    self._used[process] = used.user + used.system
+            self._looking_s += time.thread_time() - start
 
 
 def peak_gb() -> float:

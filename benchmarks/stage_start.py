@@ -95,9 +95,9 @@ def main() -> int:
 
         return run
 
-    with tempfile.TemporaryDirectory() as folder, cluster.connected():
+    with tempfile.TemporaryDirectory() as folder, cluster.connected(), Family() as family:
         methods = {"ray": timed("ray", by_ray), "msvqa": timed("msvqa", by_msvqa)}
-        cpu = measure(methods, Family().seconds, ROUNDS)
+        cpu = measure(methods, family.seconds, ROUNDS)
     # The first is the warm-up.
     costs = {"CPU": cpu, "wall": {name: seconds[1:] for name, seconds in walls.items()}}
     ratios = [

@@ -36,6 +36,8 @@ class Verb:
     also_of_part: bool = False
     """Whether it is given at the smaller size too"""
     interrupt_when: Condition | None = None
+    works_ahead: bool = False
+    """Whether decoders fill the object store while it trains"""
 
     @property
     def code(self) -> int:
@@ -131,6 +133,7 @@ def _on_pixels(place: Place, own: Sequence[str], asked: tuple[str, str]) -> Iter
         ["train", *pixels, *streamed, _stage(STREAMED_STEPS)],
         place.run("streamed"),
         also_of_part=True,
+        works_ahead=True,
     )
 
 

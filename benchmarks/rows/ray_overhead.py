@@ -33,21 +33,23 @@ from tests.engine.gloo import run_in_processes
 from tests.models.small import make_batch, make_msvqa, trainable
 
 CLIPS = Clips(Clips.Config())
-PARTS = 3
-"""Of what one start does, each of which counts as a round: the start itself takes longer"""
-START, VIDEOS, PACED, ENCODED = 4, 16, 20, 8
-"""Videos before the first part, since its actor starts, and those of a part: of pixels, of pixels
-that paced steps wait for, and with an encoder"""
+STARTS, PARTS = 3, 2
+"""How often ways start, at least, and the parts of what each does then. A part is a round: starts
+take longer, and processes that do the same differ by some hundredths all their life."""
+START, VIDEOS, PACED, ENCODED = 4, 16, 24, 8
+"""Videos before the first part, since its actor starts; those of a part: of pixels, of pixels that
+paced steps wait for (which have one part), and with an encoder"""
 FRAMES = 4
 LOOK_EVERY_S = 0.005
 BY_OBJECT_STORE = 0.4
 """Extra work of a worker whose pixels go through the object store, as a part of the plain loop's"""
 WORKERS = 2
-WARM_STEPS, STEPS = 20, 80
+WARM_STEPS, STEPS = 20, 60
 WAYS = ("trainer", "plain")
-STARTS, TURNS = 3, 3
-"""How often both ways start, at least, and how often each has its turn then"""
+TURNS = 3
+"""How often each has its turn in one start"""
 TURN_LIMIT_S = 120
+ABSENT = "nobody has come to"
 
 
 def stream(setting: Setting) -> list[Finding]:
@@ -78,28 +80,29 @@ def fused(setting: Setting) -> list[Finding]:
 def _in_ray_and_plainly(setting: Setting, processor: Processor, videos: int) -> tuple[Costs, float]:
     """Return the CPU seconds of both ways for a part of as many videos, and those of a start."""
     media = _media(setting, PARTS * videos)
-    family, extractor = Family(), processor.extractor()
-    marked = Marked(processor, setting.folder, _begins(videos))
+    marked = Marked(processor, setting.folder, _begins(videos, PARTS))
     fixed: list[float] = []
-    # As many as an actor has.
-    torch.set_num_threads(1)
-    for medium in media[:START]:
-        extractor.arrays(medium)
+    torch.set_num_threads(1)  # as many as an actor has
     before = psutil.Process().children()
 
-    with cluster.connected():
-        cluster_itself = [c for c in psutil.Process().children() if c not in before]
+    with cluster.connected(), Family() as family:
+        of_ray = [child for child in psutil.Process().children() if child not in before]
 
         def without_ray() -> float:
-            # Which is there and costs something also while nobody asks anything of it.
-            return family.seconds_with_own(cluster_itself)
+            # A cluster takes some time also while nobody asks anything of it, in its processes and
+            # in other threads of this one.
+            return family.seconds(without=of_ray) + time.thread_time()
 
         def plainly() -> list[float]:
+            extractor = processor.extractor()
+            for medium in media[:START]:
+                extractor.arrays(medium)
             marks = [without_ray()]
             for begin in marked.begins[:-1]:
                 for medium in media[begin : begin + videos]:
                     extractor.arrays(medium)
                 marks.append(without_ray())
+            extractor.close()
             return _differences(marks)
 
         def streamed() -> list[float]:
@@ -108,25 +111,29 @@ def _in_ray_and_plainly(setting: Setting, processor: Processor, videos: int) -> 
             fixed.append(marks[0] - begun)
             return _differences(marks)
 
-        costs = _by_part(setting, {"stream": streamed, "plain": plainly})
-    extractor.close()
+        costs = _by_part({"stream": streamed, "plain": plainly}, _starts(setting, PARTS))
     return costs, min(fixed)
 
 
-def _by_part(setting: Setting, methods: dict[str, Callable[[], list[float]]]) -> Costs:
-    """Return the costs of every part of methods that need no warm-up, in turn as often as asked."""
+def _starts(setting: Setting, parts: int) -> int:
+    """Return how often ways start that do so many parts each time."""
+    return setting.size(max(STARTS, math.ceil(setting.rounds / parts)), 1)
+
+
+def _by_part(methods: dict[str, Callable[[], list[float]]], starts: int) -> Costs:
+    """Return the costs of every part of methods that warm up themselves, each first in turn."""
     costs: Costs = {name: [] for name in methods}
-    order, shuffler = list(methods), random.Random(0)
-    for _ in range(math.ceil(setting.rounds / PARTS)):
-        shuffler.shuffle(order)
+    order = list(methods)
+    for _ in range(starts):
         for name in order:
             costs[name] += methods[name]()
+        order.reverse()
     return costs
 
 
-def _begins(videos: int) -> list[int]:
+def _begins(videos: int, parts: int) -> list[int]:
     """Return at which videos parts of a stream begin, and the one after the last part."""
-    return [START + part * videos for part in range(PARTS + 1)]
+    return [START + part * videos for part in range(parts + 1)]
 
 
 def _differences(marks: list[float]) -> list[float]:
@@ -192,11 +199,11 @@ def waiting(setting: Setting) -> list[Finding]:
     `msvqa.engine.speed`: 0.8 of that core, and 1.4 times the work of a plain loop.
     """
     videos = setting.size(PACED, 4)
-    media = _media(setting, PARTS * videos)
+    media = _media(setting, videos)
     step_s = (1 + BY_OBJECT_STORE) / UTILISATION * _decode_s(media)
     with cluster.connected():
-        costs = _by_part(setting, {"epoch": lambda: _paced(media, _begins(videos), step_s)})
-    costs["steps"] = [videos * step_s] * len(costs["epoch"])
+        costs = {"epoch": [_paced(media[:-1], step_s) for _ in range(setting.rounds)]}
+    costs["steps"] = [videos * step_s] * setting.rounds
     return [
         ratio("R3 epoch / its steps, one core of decoding", costs, "epoch", "steps", "<= 1.05"),
         Fact("R3 ms per step of one video", f"{1e3 * step_s:.0f}"),
@@ -215,18 +222,16 @@ def _decode_s(media: list[Medium]) -> float:
     return used / len(media)
 
 
-def _paced(media: list[Medium], begins: list[int], step_s: float) -> list[float]:
-    """Return the seconds of a stream's parts, in which each video has a step."""
+def _paced(media: list[Medium], step_s: float) -> float:
+    """Return the seconds from a stream's first videos to the end of the last one's step."""
     from msvqa.engine.ingest import stream_media
 
-    marks: list[float] = []
+    begun = 0.0
     for made in stream_media(media, CLIPS, workers=1):
-        if made.index == begins[0]:
-            marks.append(time.perf_counter())
-        time.sleep(step_s)
-        if made.index + 1 in begins[1:]:
-            marks.append(time.perf_counter())
-    return _differences(marks)
+        if made.index >= START:
+            begun = begun or time.perf_counter()
+            time.sleep(step_s)
+    return time.perf_counter() - begun
 
 
 def _streamed(media: list[Medium], marked: Marked, clock: Callable[[], float]) -> list[float]:
@@ -256,14 +261,12 @@ def _streamed(media: list[Medium], marked: Marked, clock: Callable[[], float]) -
 def steps(setting: Setting) -> list[Finding]:
     """Return R4: the CPU time of a step under the trainer over that of plain processes.
 
-    Both are there at once and take turns: what changes on the machine changes both alike. They
-    start several times, since processes that do the same differ by some hundredths all their life.
+    Both are there at once and take turns: what changes on the machine changes both alike.
     """
     shuffler = random.Random(0)
     costs: Costs = {name: [] for name in WAYS}
-    starts = setting.size(max(STARTS, math.ceil(setting.rounds / TURNS)), 1)
     with cluster.connected():
-        for start in range(starts):
+        for start in range(_starts(setting, TURNS)):
             order = [name for _ in range(TURNS) for name in shuffler.sample(WAYS, len(WAYS))]
             turns = Turns(setting.folder / f"turns-{start}", tuple(order))
             for name, found in _in_turns(setting, turns).items():
@@ -283,7 +286,11 @@ def _in_turns(setting: Setting, turns: "Turns") -> Costs:
         by_themselves = threads.submit(
             run_in_processes, WORKERS, _steps_of_rank, setting.folder, count, turns
         )
-        return {"trainer": in_ray.result(), "plain": by_themselves.result()[0]}
+        failures = [f.exception() for f in (in_ray, by_themselves) if f.exception()]
+    for failure in sorted(failures, key=lambda f: ABSENT in str(f)):
+        assert failure is not None
+        raise failure  # that of the one which did not come, and not of the one that waited
+    return {"trainer": in_ray.result(), "plain": by_themselves.result()[0]}
 
 
 @dataclass(frozen=True)
@@ -312,6 +319,8 @@ class Turns:
                 self._wait_for(str(number))
             found.append(part())
             self._touch(str(number + 1))
+        # Else the end of this group's processes would fall into the others' last part.
+        self._wait_for(str(len(self.order)))
         return found
 
     def _touch(self, name: str) -> None:
@@ -322,7 +331,7 @@ class Turns:
         until = time.monotonic() + TURN_LIMIT_S
         while not (self.folder / name).exists():
             if time.monotonic() > until:
-                raise TimeoutError(f"nobody has come to {name} of {self.order} in {TURN_LIMIT_S} s")
+                raise TimeoutError(f"{ABSENT} {name} of {self.order} in {TURN_LIMIT_S} s")
             time.sleep(LOOK_EVERY_S)
 
 

@@ -190,13 +190,17 @@ class _Placed:
         """Whether all frames have come, and no other."""
         return self._count == self._wanted
 
-    def add(self, parts: dict[int, np.ndarray]) -> None:
-        """Take the next frames, uint8 (N, height, width, 3) by size.
+    def add(self, count: int, parts: dict[int, np.ndarray]) -> None:
+        """Take the next frames.
+
+        Args:
+            count: how many, N.
+            parts: uint8 (N, height, width, 3) by size.
 
         Raises:
             VideoError: outcome `sizes_differ`: they are of another size than those before.
         """
-        first, stop = self._count, self._count + len(next(iter(parts.values())))
+        first, stop = self._count, self._count + count
         places = np.flatnonzero((self._position >= first) & (self._position < stop)).tolist()
         for size, part in parts.items():
             whole = self._room(size, part.shape[1:])
@@ -269,6 +273,7 @@ def _decoded_as_announced(reader: Reader, wanted: _Wanted, planned: np.ndarray) 
     probe = _probed_or_refused(reader, wanted, count)
     truly_planned = wanted.plan(count)
     if not np.array_equal(planned, truly_planned):
+        del placed  # before there is room for others
         placed = wanted.convert(reader, _pick(reader.frames(), truly_planned), truly_planned)
     return wanted.decoded(placed, probe)
 
@@ -456,7 +461,7 @@ def _middle_square(frame: np.ndarray) -> np.ndarray:
 def _convert(
     frames: Iterable[np.ndarray], planned: np.ndarray, sizes: Sequence[int], fit: str
 ) -> _Placed:
-    """Return frames in RGB as uint8 (N, size, size, 3), or as `fit` has them, for every size.
+    """Put frames in RGB where the plan has them, square or as `fit` has them, for every size.
 
     Raises:
         VideoError: outcome `sizes_differ`: whole pictures are of different sizes.
@@ -464,10 +469,10 @@ def _convert(
     # With torch, which `probe` does without.
     from msvqa.data.resize import cover, resize, shrink
 
-    convert = {"whole": shrink, "cover": cover}.get(fit, resize)
+    fitted = {"whole": shrink, "cover": cover}.get(fit, resize)
     placed = _Placed(planned)
     for chunk in _chunks(frames):
-        placed.add({size: convert(chunk, size) for size in sizes})
+        placed.add(len(chunk), {size: fitted(chunk, size) for size in sizes})
     return placed
 
 

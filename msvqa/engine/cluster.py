@@ -27,7 +27,7 @@ from msvqa.machine import name_user
 from msvqa.recipe import ScalingConfig
 
 # Before ray is imported: nothing is sent anywhere, no bars beside our own lines, and a trainer that
-# looks at its workers more than once in two seconds.
+# looks at its workers more than once in two seconds, which takes each of them 2 ms.
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",

@@ -169,11 +169,19 @@ def test_growth_is_judged_by_the_video():
     assert pairs([few, many, alone]) == [(few, many)]
     assert growth(few, many) == "CPU s per video 1.00 times (not faster), object store 1.20 times"
     assert "FASTER" in growth(few, row(2000, 250, 0))
+    assert is_bounded(few, many)
+    assert not is_bounded(few, row(2000, 200, 500_000_000))
+    # Of a store in which hardly anything was, ten times as much means nothing.
+    assert is_bounded(row(200, 20, 20_000), row(2000, 200, 200_000))
 
 
-def test_the_object_store_holds_what_streams_work_ahead():
-    assert is_bounded(row(2000, 200, 0.5 * OBJECT_STORE_BYTES))
-    assert not is_bounded(row(2000, 200, 0.7 * OBJECT_STORE_BYTES))
+def test_decoders_that_work_ahead_take_a_share_of_the_object_store():
+    def ahead(size, share):
+        found = row(size, 20, int(share * OBJECT_STORE_BYTES))
+        return replace(found, verb=replace(found.verb, works_ahead=True))
+
+    assert is_bounded(ahead(200, 0.2), ahead(2000, 0.5))
+    assert not is_bounded(ahead(200, 0.6), ahead(2000, 0.7))
 
 
 def test_the_table_has_a_line_for_each_command_and_count(tmp_path, monkeypatch):

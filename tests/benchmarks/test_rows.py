@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
@@ -14,14 +13,8 @@ import torch
 from benchmarks import instrument
 from benchmarks.instrument import Options, Outcome, as_table, measured
 from benchmarks.measure import Count, Fact, Ratio, is_met
-from benchmarks.rows.ray_overhead import START, Marked
 from benchmarks.rows.setting import CPU
 from benchmarks.rows.table import PROFILES, ROWS, chosen, listed
-from msvqa.data.medium import Medium
-from msvqa.data.processors.clips import Clips
-from msvqa.data.processors.processor import Processor
-from msvqa.engine.ingest import Streamer
-from tests import barcode_video
 
 ROOT = Path(__file__).parents[2]
 EXACT = ("D3", "D4", "G1", "G3", "T1", "S1", "V5")
@@ -32,14 +25,6 @@ sys.modules.update(ray=None, decord=None, av=None)
 sys.argv = ["benchmarks", "--profile", "gpu", "--tiny", "--rounds", "2", "--out", sys.argv[1]]
 runpy.run_module("benchmarks", run_name="__main__")
 """
-
-
-def test_what_marks_a_stream_is_all_that_a_stream_asks_of_an_extractor(tmp_path):
-    clips = Clips(Clips.Config(num_clips=1, frames_per_clip=2, size_px=16))
-    streamer = Streamer(cast(Processor, Marked(clips, tmp_path, [START])))
-    path = barcode_video.write(tmp_path / "v.avi", 12)
-    made = streamer([(START, Medium(str(START), str(path)))])
-    assert made["error"].tolist() == [""] and (tmp_path / f"begun-{START}").exists()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=IDS)
