@@ -15,7 +15,8 @@ from benchmarks.rows.memory import memory_facts, peaks
 from benchmarks.rows.setting import Finding, Setting, per_unit
 from benchmarks.rows.training import GROUPED, lone_step, pixel_batch, pixel_model
 from msvqa.data.batch import Batch
-from msvqa.engine.precision import TYPES, use_channels_last
+from msvqa.engine.precision import TYPES
+from msvqa.models.layers.memory_layout import use_channels_last
 from msvqa.objectives.objective import Objective
 
 # Legend: V videos, C clips, F frames per clip, H x W pixels.

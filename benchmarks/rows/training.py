@@ -12,8 +12,9 @@ from benchmarks.rows.encoders import TYPES, resnet, resnext
 from benchmarks.rows.setting import Costs, Finding, Setting
 from msvqa.data.batch import Batch
 from msvqa.data.processors.frozen_encoder import open_encoder
-from msvqa.engine.precision import autocast, use_channels_last
+from msvqa.engine.precision import autocast
 from msvqa.models.dualvgr import DualVGR
+from msvqa.models.layers.memory_layout import use_channels_last
 from msvqa.models.model import Model, Sizes
 from msvqa.models.msvqa import MSVQA
 from msvqa.objectives.answering import Answering

@@ -43,7 +43,7 @@ from msvqa.engine.memory import peak_memory_bytes
 from msvqa.engine.meter import Meter
 from msvqa.engine.optim import Moment, build_optimizer, set_lr, warms_up_by_epochs
 from msvqa.engine.origins import trained
-from msvqa.engine.precision import autocast, use_channels_last
+from msvqa.engine.precision import autocast
 from msvqa.engine.stage_model import choose_trained, start_model
 from msvqa.engine.stopping import StopRequest
 from msvqa.engine.tracking import Tracker
@@ -52,6 +52,7 @@ from msvqa.engine.words import keeps_words
 from msvqa.errors import CheckpointError, NonFiniteLossError, StoppedError
 from msvqa.evaluators.evaluator import evaluator_of_stage
 from msvqa.metrics import is_finite
+from msvqa.models.layers.memory_layout import use_channels_last
 from msvqa.models.model import Model
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective

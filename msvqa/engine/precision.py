@@ -1,10 +1,9 @@
-"""Number formats and memory layouts of training and prediction."""
+"""Number formats of training and prediction."""
 
 from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
-from torch import nn
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Number formats by their names in recipes."""
@@ -20,12 +19,3 @@ def autocast(
 def name_of(kind: torch.dtype) -> str:
     """Return the name of a number format, such as `float32`."""
     return str(kind).removeprefix("torch.")
-
-
-def use_channels_last(model: nn.Module) -> None:
-    """Bring the weights of 2D and 3D convolutions into the layout in which frames are stored."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)
-        elif isinstance(module, nn.Conv3d):
-            module.to(memory_format=torch.channels_last_3d)

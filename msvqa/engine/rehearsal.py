@@ -19,10 +19,11 @@ from msvqa.data.processors.processor import processor_of, store_location
 from msvqa.engine.inputs import DirectSource, Inputs, model_sizes, open_inputs
 from msvqa.engine.memory import peak_memory_bytes
 from msvqa.engine.optim import build_optimizer
-from msvqa.engine.precision import autocast, use_channels_last
+from msvqa.engine.precision import autocast
 from msvqa.engine.stage_model import choose_trained
 from msvqa.engine.words import read_with_its_words
 from msvqa.errors import NonFiniteLossError, StoreError
+from msvqa.models.layers.memory_layout import use_channels_last
 from msvqa.models.model import build_model
 from msvqa.objectives import OBJECTIVES
 from msvqa.objectives.objective import Objective

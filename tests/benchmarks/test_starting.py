@@ -50,6 +50,7 @@ def test_rows_are_seen_when_they_come(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.again
 def test_a_command_says_what_its_parts_take(tmp_path):
     synthetic.generate(tmp_path / "data", videos=VIDEOS)
     raw = raw_recipe(tmp_path)

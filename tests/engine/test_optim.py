@@ -15,8 +15,8 @@ from msvqa.engine.optim import (
     restore_optimizer,
     set_lr,
 )
-from msvqa.engine.precision import use_channels_last
 from msvqa.errors import RecipeError
+from msvqa.models.layers.memory_layout import use_channels_last
 from msvqa.models.model import Model, Sizes
 from msvqa.recipe import OptimizerConfig, ScheduleConfig, StageConfig
 

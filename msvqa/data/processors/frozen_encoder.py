@@ -153,6 +153,21 @@ class FrozenEncoder:
 
 def open_encoder(part: str, config: NamedConfig, seed: int) -> "Encoder":
     """Return an encoder with its weights, on a GPU where there is one."""
+    encoder = _opened(part, config, seed)
+    encoder.lay_out()
+    return encoder
+
+
+def open_frozen(part: str, config: NamedConfig, seed: int) -> "Encoder":
+    """Return an encoder that nothing trains any more: `open_encoder` with fewer operations."""
+    encoder = _opened(part, config, seed)
+    encoder.requires_grad_(False)
+    encoder.fold_batch_norm()
+    encoder.lay_out()
+    return encoder
+
+
+def _opened(part: str, config: NamedConfig, seed: int) -> "Encoder":
     import torch
 
     encoder_class = resolve(config.name, ENCODERS, "encoder")
@@ -161,23 +176,6 @@ def open_encoder(part: str, config: NamedConfig, seed: int) -> "Encoder":
     encoder: Encoder = encoder_class(config).eval()
     encoder.load_pretrained()
     encoder.to(device="cuda" if torch.cuda.is_available() else "cpu")
-    return _channels_last(encoder)
-
-
-def open_frozen(part: str, config: NamedConfig, seed: int) -> "Encoder":
-    """Return an encoder that nothing trains any more: `open_encoder` with fewer operations."""
-    encoder = open_encoder(part, config, seed)
-    encoder.requires_grad_(False)
-    encoder.fold_batch_norm()
-    return _channels_last(encoder)
-
-
-def _channels_last(encoder: "Encoder") -> "Encoder":
-    import torch
-
-    for kind, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
-        for weight in (p for p in encoder.parameters() if p.ndim == kind):
-            weight.data = weight.data.to(memory_format=layout)
     return encoder
 
 

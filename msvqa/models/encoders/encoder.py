@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from msvqa.models.layers.memory_layout import use_channels_last
 from msvqa.models.layers.pixels import PixelScale
 from msvqa.models.weight_files import read_weights
 from msvqa.models.weights import load_strictly
@@ -67,6 +68,10 @@ class Encoder(nn.Module):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+    def lay_out(self) -> None:
+        """Bring the weights into the memory layout of frames, the channels last."""
+        use_channels_last(self)
 
     def fold_batch_norm(self) -> None:
         """Have convolutions do the work of the batch norm behind them: for encoders that only see.
