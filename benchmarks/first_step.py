@@ -9,10 +9,11 @@ Either prints JSON with seconds. Where RAY_ADDRESS names a cluster it is joined.
 import json
 import os
 import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from benchmarks.watch import Watch
 
 LOOK_EVERY_S = 0.01
 Seconds = dict[str, float]
@@ -25,21 +26,12 @@ def since_the_command() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - BEGUN / os.sysconf("SC_CLK_TCK")
 
 
-class Rows:
+class Rows(Watch):
     """When each row of a file of metrics came to be there."""
 
     def __init__(self, file: Path) -> None:
+        super().__init__(LOOK_EVERY_S)
         self._file, self.seen = file, list[tuple[str, str, float]]()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look_on, daemon=True)
-
-    def __enter__(self) -> "Rows":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     def first_step(self, stage: str) -> float:
         """Return when a stage had made its first step."""
@@ -49,13 +41,12 @@ class Rows:
         """Return when the last row of a stage was written."""
         return next(at for of, _, at in reversed(self.seen) if of == stage)
 
-    def _look_on(self) -> None:
-        while not self._over.wait(LOOK_EVERY_S):
-            now = since_the_command()
-            with suppress(OSError):
-                lines = self._file.read_text(encoding="utf-8").split("\n")[:-1]
-                new = [json.loads(line) for line in lines[len(self.seen) :]]
-                self.seen += [(row["stage"], row["kind"], now) for row in new]
+    def _look(self) -> None:
+        now = since_the_command()
+        with suppress(OSError):
+            lines = self._file.read_text(encoding="utf-8").split("\n")[:-1]
+            new = [json.loads(line) for line in lines[len(self.seen) :]]
+            self.seen += [(row["stage"], row["kind"], now) for row in new]
 
 
 def ours(file: str) -> Seconds:

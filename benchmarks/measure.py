@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 import torch
 
+from benchmarks.watch import Watch
 from msvqa.engine.operations import product_flops
 from msvqa.machine import processor_name
 
@@ -99,27 +100,19 @@ def cpu_seconds() -> float:
     return total
 
 
-class Family:
+class Family(Watch):
     """Adds up the processor time of this process's children, also of those that end in the block.
 
     What looking at them takes is not counted.
     """
 
     def __init__(self) -> None:
+        super().__init__(LOOK_EVERY_S)
         self._used: dict[psutil.Process, float] = {}
         self._child: dict[psutil.Process, psutil.Process] = {}
         """Which child of this process has started each, if only by others"""
         self._looking_s = 0.0
-        self._lock, self._over = threading.Lock(), threading.Event()
-        self._watch = threading.Thread(target=self._look_on, daemon=True)
-
-    def __enter__(self) -> "Family":
-        self._watch.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._over.set()
-        self._watch.join()
+        self._lock = threading.Lock()
 
     def seconds(self, without: Collection[psutil.Process] = ()) -> float:
         """Return what they have used so far.
@@ -134,10 +127,6 @@ class Family:
     def seconds_with_own(self) -> float:
         """Return the same with what this process has used, but for looking."""
         return self.seconds() + time.process_time() - self._looking_s
-
-    def _look_on(self) -> None:
-        while not self._over.wait(LOOK_EVERY_S):
-            self._look()
 
     def _look(self) -> None:
         with self._lock:
@@ -160,7 +149,7 @@ def peak_gb() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1e6
 
 
-class OwnMemory:
+class OwnMemory(Watch):
     """The largest memory that a block has kept to itself, looked at every few milliseconds.
 
     Pages of files that are mapped, such as the arrays of stores, are not counted: the system takes
@@ -170,22 +159,8 @@ class OwnMemory:
     EVERY_S = 0.005
 
     def __init__(self) -> None:
+        super().__init__(self.EVERY_S)
         self.gb = 0.0
-        self._over = threading.Event()
-        self._watch = threading.Thread(target=self._look_on, daemon=True)
-
-    def __enter__(self) -> "OwnMemory":
-        self._look()
-        self._watch.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._over.set()
-        self._watch.join()
-
-    def _look_on(self) -> None:
-        while not self._over.wait(self.EVERY_S):
-            self._look()
 
     def _look(self) -> None:
         status = Path("/proc/self/status").read_text(encoding="ascii")

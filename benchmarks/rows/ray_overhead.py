@@ -286,10 +286,10 @@ def _in_turns(setting: Setting, turns: "Turns") -> Costs:
         by_themselves = threads.submit(
             run_in_processes, WORKERS, _steps_of_rank, setting.folder, count, turns
         )
-        failures = [f.exception() for f in (in_ray, by_themselves) if f.exception()]
-    for failure in sorted(failures, key=lambda f: ABSENT in str(f)):
-        assert failure is not None
-        raise failure  # that of the one which did not come, and not of the one that waited
+        failures = [e for f in (in_ray, by_themselves) if (e := f.exception())]
+    if failures:
+        # That of the group which did not come, and not of the one that waited for it.
+        raise min(failures, key=lambda failure: ABSENT in str(failure))
     return {"trainer": in_ray.result(), "plain": by_themselves.result()[0]}
 
 
